@@ -1,0 +1,110 @@
+# Two commands are all a reader needs: `make book` and `make test`.
+# Needs Python 3.11 or newer, make and git; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(CURDIR)/$(VENV)/bin
+PY     := $(BIN)/python
+SITE   := _build/html/index.html
+PORT   ?= 8000
+
+# Two notebooks or test workers run side by side, one thread each: the same numbers, no contention.
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONPATH PYTHONHOME
+
+READY   := $(VENV)/.ready
+MINIMUM := .venv-minimum/.ready
+SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
+           _config.yml _toc.yml companion/__init__.py
+PYTEST  := $(PY) -m pytest
+NBVAL   := -p tools.nbval_tags --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+           --nbval-cell-timeout 600 --timeout 900 -n 2 --dist loadfile -o filterwarnings=default
+
+.DELETE_ON_ERROR:
+.PHONY: help book test serve notebooks lint format types unit slow nbval site-test alone minimum lock \
+        repository install clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+book: $(SITE)  ## environment, package and site in _build/html
+	@echo "The book is ready. Open file://$(CURDIR)/$(SITE) or run 'make serve'."
+
+test: lint types unit slow nbval site-test alone minimum  ## everything that CI runs
+	@echo "All tiers passed: lint, types, unit, slow, notebooks, site, chapter alone, minimum versions."
+
+# --- environment ---------------------------------------------------------------------------------
+
+install: $(READY)  ## .venv with the locked dependencies and the package
+
+# torch comes first and by itself: resolved among the rest, the newest build would be taken.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another one with: make book PYTHON=python3.12")'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet "$$(grep '^torch==' requirements.lock)"
+	$(PY) -m pip install --quiet --constraint requirements.lock --editable '.[book,test,dev]'
+	@touch $@
+
+$(MINIMUM): requirements.lock pyproject.toml tools/minimum.py | $(READY)
+	test -x .venv-minimum/bin/python || $(PYTHON) -m venv .venv-minimum
+	$(PY) tools/minimum.py > .venv-minimum/requirements.txt
+	.venv-minimum/bin/python -m pip install --quiet "$$(grep '^torch==' requirements.lock)"
+	.venv-minimum/bin/python -m pip install --quiet --requirement .venv-minimum/requirements.txt
+	.venv-minimum/bin/python -m pip install --quiet --no-deps --editable .
+	.venv-minimum/bin/python -m pip check
+	@touch $@
+
+lock: ## write requirements.lock again, from pyproject.toml in a fresh environment
+	$(PYTHON) tools/lock.py
+
+# --- book ----------------------------------------------------------------------------------------
+
+$(SITE): $(READY) $(SOURCES)
+	@rm -f $@
+	$(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --all --quiet
+
+serve: $(SITE)  ## local preview on PORT (8000)
+	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C stops)"
+	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+notebooks: $(READY)  ## execute the chapters in place and store their outputs (ONLY=book/x.ipynb)
+	$(PY) -m tools.notebooks $(ONLY)
+
+repository: $(READY)  ## write the repository's address everywhere (URL=https://github.com/owner/name)
+	$(PY) -m tools.repository $(URL)
+
+# --- tests ---------------------------------------------------------------------------------------
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)  ## mypy
+	$(BIN)/mypy
+
+unit: $(READY)  ## quick tests of the package and of the project
+	$(PYTEST) -n 2 -m 'not (slow or gpu or browser or network)'
+
+slow: $(READY)  ## tests that train, time or start processes
+	$(PYTEST) -m 'slow and not (gpu or browser or network)'
+
+nbval: $(READY)  ## run every chapter and compare its outputs with the stored ones
+	$(PYTEST) $(NBVAL) $$($(PY) -m tools.chapters)
+
+site-test: $(SITE)  ## the built site: links, and every page in Chromium
+	$(PYTEST) -m browser tests/test_site.py
+
+alone: $(READY)  ## a chapter by itself, in an environment without the package
+	$(PYTEST) -m network tests/test_chapter_alone.py
+
+minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.toml allows
+	.venv-minimum/bin/python -m pytest -n 2 -m 'not (slow or gpu or browser or network)' \
+	  --ignore tests/test_project.py --ignore tests/test_notebooks.py -p tools.lenient
+
+clean:  ## remove environments and everything built
+	rm -rf .venv .venv-minimum _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,83 @@
+"""Fixtures, and the run-time check of every annotation in the package.
+
+`companion` names its shapes with jaxtyping under `if TYPE_CHECKING:`, so that it runs where jaxtyping
+is not installed. Here the modules are imported with TYPE_CHECKING true and through jaxtyping's import
+hook, so that beartype checks each argument and result, shapes and dtypes included, in every test.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import random
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What the package's modules import is imported first: a third party's own TYPE_CHECKING blocks are
+# not meant to run, and often cannot.
+for _name in (
+    "accelerate", "ipywidgets", "IPython.display", "matplotlib.pyplot", "numpy", "pooch", "rich.console",
+    "rich.table", "rich.progress", "safetensors.torch", "sklearn.metrics", "tokenizers", "torch",
+    "torch.utils.data", "tqdm.auto", "typer.testing", "jaxtyping", "beartype",
+):  # fmt: skip
+    importlib.import_module(_name)
+
+import matplotlib  # noqa: E402
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+matplotlib.use("agg")
+
+
+def _import_companion_checked() -> None:
+    import companion
+
+    with install_import_hook("companion", "beartype.beartype"):
+        typing.TYPE_CHECKING = True
+        try:
+            for module in pkgutil.walk_packages(companion.__path__, "companion."):
+                if not module.name.endswith("__main__"):
+                    importlib.import_module(module.name)
+        finally:
+            typing.TYPE_CHECKING = False
+
+
+_import_companion_checked()
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Each test starts from the same seeds, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - third parties draw from it
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    """No figure outlives its test."""
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def companion_data() -> Path:
+    """The folder COMPANION_DATA names, with the real corpora; skips, saying so, where there is none."""
+    folder = os.environ.get("COMPANION_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("COMPANION_DATA names no folder with the fetched corpora (Tiny Shakespeare, WikiText-2)")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT

@@ -1,0 +1,356 @@
+"""The project holds together: imports, versions, addresses, chapters and tables of contents agree."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from jaxtyping import TypeCheckError
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import companion
+from tools import chapters, minimum, notebooks
+
+ROOT = chapters.ROOT
+PACKAGE = ROOT / "companion"
+
+#: A module imports only from those before it; "studies" stands for every module below studies/,
+#: none of which imports another.
+ORDER = [
+    "information", "runtime", "cleaning", "corpora", "sources", "tokenizers", "batching", "ngram", "lstm",
+    "objectives", "checkpoints", "evaluation", "training", "decoding", "presets", "text_metrics", "tuning",
+    "preference", "compression", "scaling", "studies", "figures", "widgets", "grading", "benchmark", "cli",
+]  # fmt: skip
+
+
+def tracked_files() -> list[Path]:
+    """Files that are, or would be, committed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def texts() -> dict[Path, str]:
+    """Committed text files with their content."""
+    found = {}
+    for path in tracked_files():
+        try:
+            found[path] = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+    return found
+
+
+# --- imports -------------------------------------------------------------------------------------
+
+
+def imported_modules(source: str, module: str) -> set[str]:
+    """The companion modules, dotted and without the package's name, that `source` imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = ["companion", *module.split(".")][: -node.level]
+                base = ".".join([*package, base] if base else package)
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] != "companion" or len(parts) < 2:
+                continue
+            # `from companion import __version__` names no module; of `companion.lstm.LSTMConfig`
+            # the module is the part that is a file.
+            inside = parts[1:3] if parts[1] == "studies" else parts[1:2]
+            if (PACKAGE / parts[1]).is_dir() or (PACKAGE / f"{parts[1]}.py").exists():
+                found.add(".".join(inside))
+    return found
+
+
+def rank(module: str) -> int:
+    return ORDER.index(module.split(".")[0])
+
+
+def forbidden_imports(source: str, module: str) -> list[str]:
+    """Those imports of `source`, a companion module, that point the wrong way."""
+    wrong = []
+    for other in imported_modules(source, module):
+        if other.split(".")[0] not in ORDER or (other != module and rank(other) >= rank(module)):
+            wrong.append(other)
+    return wrong
+
+
+def package_modules() -> dict[str, Path]:
+    modules = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            modules[name] = path
+    return modules
+
+
+def test_every_module_has_a_place_in_the_order_of_imports() -> None:
+    assert {name.split(".")[0] for name in package_modules()} <= set(ORDER)
+
+
+@pytest.mark.parametrize("module", sorted(package_modules()))
+def test_a_module_imports_only_from_those_before_it(module: str) -> None:
+    source = package_modules()[module].read_text(encoding="utf-8")
+    assert forbidden_imports(source, module) == []
+
+
+def test_the_order_of_imports_is_noticed_when_broken() -> None:
+    """The rule above is itself tested, on sources that break it in each way there is."""
+    assert forbidden_imports("from companion.training import train", "lstm") == ["training"]
+    assert forbidden_imports("def f():\n    import companion.training", "lstm") == ["training"]
+    assert forbidden_imports("from .training import train", "lstm") == ["training"]
+    assert forbidden_imports("from companion import training", "lstm") == ["training"]
+    assert forbidden_imports("from companion import __version__, lstm", "training") == []
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+@pytest.mark.slow
+def test_importing_the_package_takes_less_than_two_and_a_half_seconds() -> None:
+    """With torch, as a chapter does; the least of three, for the first one reads the disk."""
+    code = (
+        "import time, sys; t = time.perf_counter(); import companion, companion.lstm, torch;"
+        "print(time.perf_counter() - t)"
+    )
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(seconds) < 2.5
+
+
+@pytest.mark.slow
+def test_importing_every_module_does_no_work(tmp_path: Path) -> None:
+    """No thread, no file, no output, no random number, no figure: importing only defines."""
+    code = """
+import importlib, os, pkgutil, random, threading
+import numpy, torch
+import companion
+torch.manual_seed(0); random.seed(0); numpy.random.seed(0)
+before = torch.get_rng_state(), random.getstate(), threading.active_count(), torch.get_num_threads()
+for module in pkgutil.walk_packages(companion.__path__, "companion."):
+    importlib.import_module(module.name)
+after = torch.get_rng_state(), random.getstate(), threading.active_count(), torch.get_num_threads()
+assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+assert torch.get_default_dtype() == torch.float32
+assert not torch.are_deterministic_algorithms_enabled()
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CACHE_HOME": str(home), "MPLCONFIGDIR": str(tmp_path / "mpl")},
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert list(home.iterdir()) == []
+
+
+def test_annotations_are_checked_at_run_time() -> None:
+    """The import hook in conftest.py works: a wrong shape raises."""
+    from companion.objectives import token_nats
+
+    logits = torch.zeros(2, 3, 5)
+    assert token_nats(logits, torch.zeros(2, 3, dtype=torch.long)).shape == (2, 3)
+    with pytest.raises(TypeCheckError):
+        token_nats(logits, torch.zeros(3, 2, dtype=torch.long))
+
+
+# --- dependencies --------------------------------------------------------------------------------
+
+
+def requirements(*extras: str) -> dict[str, Requirement]:
+    project = chapters.project()["project"]
+    listed = list(project["dependencies"])
+    for extra in extras:
+        listed += project["optional-dependencies"][extra]
+    parsed = [Requirement(text) for text in listed]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def test_the_lock_satisfies_every_bound_in_pyproject() -> None:
+    locked = minimum.locked()
+    for name, requirement in requirements("book", "test", "dev").items():
+        assert name in locked, f"requirements.lock lacks {name}: run `make lock`"
+        assert requirement.specifier.contains(locked[name]), requirement
+
+
+def test_every_requirement_has_a_lower_bound() -> None:
+    for requirement in requirements("book", "test", "dev").values():
+        assert minimum.lower_bound(requirement)
+
+
+def test_the_lock_belongs_to_no_machine() -> None:
+    """No local version (+cpu), no accelerator library, no index: it must install anywhere."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    pins = [line for line in text.splitlines() if not line.startswith("#")]
+    assert "torch==2.13.0" in pins
+    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9_.\-]+==[0-9][0-9a-z.]*", pin)] == []
+    assert [pin for pin in pins if pin.startswith(("nvidia", "triton", "cuda"))] == []
+
+
+def test_conda_users_get_the_same_environment() -> None:
+    """environment.yml takes Python from conda and all else from the lock and pyproject.toml."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    assert {re.split("[=<>]", entry)[0] for entry in conda} == {"python", "pip", "make", "git"}
+    assert f"python{chapters.project()['project']['requires-python']}" in conda
+    assert pip["pip"] == ["--requirement requirements.lock", "--editable .[book,test,dev]"]
+
+
+def test_python_versions_agree_wherever_they_are_named() -> None:
+    project = chapters.project()
+    assert project["project"]["requires-python"] == ">=3.11"
+    assert project["tool"]["mypy"]["python_version"] == "3.11"
+    assert project["tool"]["ruff"]["target-version"] == "py311"
+
+
+# --- addresses -----------------------------------------------------------------------------------
+
+
+def test_the_repository_has_one_address() -> None:
+    """Every GitHub address that ends in our repository's name is the one in pyproject.toml."""
+    url = chapters.repository_url()
+    name = url.rsplit("/", 1)[1]
+    for path, text in texts().items():
+        for found in re.findall(rf"https://github\.com/[\w.-]+/{re.escape(name)}\b", text):
+            assert found == url, f"{path}: run `make repository`"
+
+
+def test_each_place_that_needs_the_address_has_it() -> None:
+    url = chapters.repository_url()
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert config["repository"]["url"] == url
+    assert citation["repository-code"] == url
+    pages = chapters.project()["project"]["urls"]["Documentation"]
+    assert config["html"]["baseurl"] == pages
+    assert citation["url"] == pages
+
+
+def test_the_version_is_the_same_wherever_it_is_named() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert companion.__version__ == chapters.version() == str(citation["version"])
+    assert f"@v{companion.__version__}" in chapters.first_cell()
+
+
+def test_no_file_names_a_package_registry_or_a_place_on_one_machine() -> None:
+    # Written in pieces, so that this file does not find itself.
+    registries = [
+        "pypi" + ".org", "pythonhosted" + ".org", "registry.npm" + "js", "npmjs" + ".org",
+        "conda.anaconda" + ".org", "download.pytorch" + ".org", "deb.debian" + ".org",
+    ]  # fmt: skip
+    places = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/", "/Us" + "ers/", "/o" + "pt/", "/tm" + "p/"]
+    wrong = [
+        f"{path.relative_to(ROOT)}: {word}"
+        for path, text in texts().items()
+        for word in registries + places
+        if word in text
+    ]
+    assert wrong == []
+
+
+# --- chapters ------------------------------------------------------------------------------------
+
+NOTEBOOKS = chapters.toc_notebooks()
+each_notebook = pytest.mark.parametrize(
+    "path", NOTEBOOKS, ids=[str(path.relative_to(ROOT)) for path in NOTEBOOKS]
+)
+
+
+def test_every_document_of_the_book_is_in_the_table_of_contents() -> None:
+    on_disk = {
+        path
+        for suffix in ("*.ipynb", "*.md")
+        for path in (ROOT / "book").rglob(suffix)
+        if ".ipynb_checkpoints" not in path.parts
+    }
+    assert on_disk - set(chapters.toc_files()) == set()
+
+
+@each_notebook
+def test_the_first_code_cell_is_the_one_that_works_anywhere(path: Path) -> None:
+    cell = chapters.code_cells(chapters.read_notebook(path))[0]
+    assert cell["source"] == chapters.first_cell(), "run `make repository`"
+    assert set(chapters.FIRST_CELL_TAGS) <= set(cell["metadata"].get("tags", []))
+    assert cell["outputs"] == []
+
+
+@each_notebook
+def test_every_code_cell_was_run_in_order_and_none_failed(path: Path) -> None:
+    cells = [c for c in chapters.code_cells(chapters.read_notebook(path)) if c["source"].strip()]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error"
+            assert output.get("name") != "stderr"
+
+
+@each_notebook
+def test_stored_metadata_is_free_of_noise(path: Path) -> None:
+    """What `make notebooks` leaves out has not come back through an editor."""
+    import nbformat
+
+    stored = nbformat.read(path, as_version=4)
+    again = nbformat.from_dict(stored)
+    notebooks.tidy(again)
+    assert nbformat.writes(again) == nbformat.writes(nbformat.read(path, as_version=4)), (
+        "run `make notebooks`"
+    )
+
+
+@each_notebook
+def test_output_that_is_not_compared_is_asserted_instead(path: Path) -> None:
+    """A cell whose trained numbers nbval ignores must assert them within a tolerance."""
+    for cell in chapters.code_cells(chapters.read_notebook(path)):
+        if "nbval-ignore-output" in cell["metadata"].get("tags", []):
+            tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", cell["source"]))
+            checks = [
+                node
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Assert)
+                or (isinstance(node, ast.Attribute) and node.attr.startswith("assert_"))
+            ]
+            assert checks, cell["source"]
+
+
+@each_notebook
+def test_only_known_tags_are_used(path: Path) -> None:
+    known = {
+        "hide-input", "hide-output", "hide-cell", "remove-input", "remove-output", "remove-cell",
+        "raises-exception", "nbval-ignore-output", "python-docs", "full-width", "margin",
+    }  # fmt: skip
+    for cell in chapters.read_notebook(path)["cells"]:
+        assert set(cell["metadata"].get("tags", [])) <= known
+
+
+@each_notebook
+def test_every_page_describes_itself(path: Path) -> None:
+    """Search engines and link previews show this sentence."""
+    notebook = chapters.read_notebook(path)
+    description = notebook["metadata"]["myst"]["html_meta"]["description"]
+    assert 50 <= len(description) <= 200

@@ -1,0 +1,97 @@
+"""What the book consists of: the chapters in _toc.yml, their first cell, the address in pyproject.
+
+`python -m tools.chapters` prints the notebooks of the table of contents, one a line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+FIRST_CELL = """\
+try:
+    import companion
+except ModuleNotFoundError:  # away from the book's environment, as in Colab: add the companion alone
+    %pip install -q --no-deps "trained-to-predict @ git+{url}@v{version}"
+    import companion"""
+
+#: The site folds the first cell away, and nbval compares its (empty) output like any other.
+FIRST_CELL_TAGS = ["hide-input"]
+
+
+def project() -> dict[str, Any]:
+    """The content of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def repository_url() -> str:
+    """The repository's address, from the one place that holds it."""
+    url: str = project()["project"]["urls"]["Repository"]
+    return url
+
+
+def version() -> str:
+    """The package's version, read without importing it."""
+    text = (ROOT / "companion" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise ValueError("companion/__init__.py must hold a line __version__ = \"...\"")
+    return match.group(1)
+
+
+def first_cell() -> str:
+    """The source of every chapter's first code cell."""
+    return FIRST_CELL.format(url=repository_url(), version=version())
+
+
+def toc_files() -> list[Path]:
+    """Every document in _toc.yml, in reading order, with its suffix."""
+
+    def entries(node: Any) -> list[str]:
+        if isinstance(node, list):
+            return [name for item in node for name in entries(item)]
+        if not isinstance(node, dict):
+            return []
+        own = [node[key] for key in ("root", "file") if key in node]
+        return own + [name for value in node.values() for name in entries(value)]
+
+    names = entries(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+    files = []
+    for name in names:
+        found = [p for p in (ROOT / f"{name}.ipynb", ROOT / f"{name}.md") if p.exists()]
+        if len(found) != 1:
+            raise ValueError(f"_toc.yml names {name}: exactly one of .ipynb and .md must exist")
+        files.append(found[0])
+    return files
+
+
+def toc_notebooks() -> list[Path]:
+    """The notebooks in _toc.yml, in reading order."""
+    return [path for path in toc_files() if path.suffix == ".ipynb"]
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """The notebook's JSON."""
+    notebook: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return notebook
+
+
+def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    """The notebook's code cells, their source joined to one string."""
+    return [
+        {**cell, "source": "".join(cell["source"])}
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+    ]
+
+
+if __name__ == "__main__":
+    for chapter in toc_notebooks():
+        print(chapter.relative_to(ROOT))

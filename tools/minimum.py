@@ -1,0 +1,47 @@
+"""Print requirements that pin the lowest versions pyproject.toml allows, for `make minimum`.
+
+The package's own dependencies are pinned at their lower bounds. torch is the exception: it stays at
+the locked version, whose build for the machine at hand is already there. The test tools are not
+under test and come from the lock.
+"""
+
+from __future__ import annotations
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tools import chapters
+
+
+def locked() -> dict[str, str]:
+    """Name to version, as requirements.lock pins them."""
+    lines = (chapters.ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pins}
+
+
+def lower_bound(requirement: Requirement) -> str:
+    """The version after >= (or ==); ValueError when the requirement has neither."""
+    for specifier in requirement.specifier:
+        if specifier.operator in (">=", "=="):
+            return specifier.version
+    raise ValueError(f"{requirement} needs a lower bound (>=) in pyproject.toml")
+
+
+def pins() -> list[str]:
+    """The lines of the requirements file."""
+    project = chapters.project()["project"]
+    lines = []
+    for text in project["dependencies"]:
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        version = locked()[name] if name == "torch" else lower_bound(requirement)
+        lines.append(f"{name}=={version}")
+    for text in project["optional-dependencies"]["test"]:
+        name = canonicalize_name(Requirement(text).name)
+        lines.append(f"{name}=={locked()[name]}")
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(pins()))
