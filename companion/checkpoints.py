@@ -1,0 +1,332 @@
+"""A run's folder: what was trained, how far it got, and how to go on.
+
+    run.json            corpus, tokenizer kind, model and training configuration, seed, environment
+    tokenizer.json      the tokenizer
+    metrics.jsonl       one record a line
+    best.json           which checkpoint had the lowest validation loss
+    checkpoints/step-00001200/
+        model.safetensors     weights
+        training.safetensors  optimizer moments, LSTM state, random-number state
+        state.json            counters, and the SHA-256 of the two files above
+
+Every file is written under another name, flushed to the disk and then renamed, so a crash at any
+moment leaves either the old or the new one. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT = "companion-run"
+FORMAT_VERSION = 1
+MODEL_FILE = "model.safetensors"
+TRAINING_FILE = "training.safetensors"
+STATE_FILE = "state.json"
+
+
+class CheckpointError(ValueError):
+    """A run folder or a checkpoint that cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that training needs to go on as if it had never stopped."""
+
+    step: int
+    """Optimizer steps done."""
+    model: Mapping[str, Tensor]
+    """Weights by parameter name."""
+    training: Mapping[str, Tensor]
+    """Tensors of the optimizer, the carried LSTM state and the random-number generators."""
+    counters: Mapping[str, Any]
+    """Plain numbers: best loss so far, evaluations without improvement, seconds used."""
+
+
+class RunFolder:
+    """The folder of one run. `create` makes it, `open` finds it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics_path = path / "metrics.jsonl"
+
+    @classmethod
+    def create(cls, path: str | Path, record: Mapping[str, Any], *, overwrite: bool = False) -> RunFolder:
+        """A new folder at `path` holding `record` as run.json.
+
+        An existing one is refused, or replaced when `overwrite` and when it is a run of ours.
+        """
+        run = cls(Path(path))
+        if run.path.exists():
+            is_run = (run.path / "run.json").exists()
+            is_empty = run.path.is_dir() and not any(run.path.iterdir())
+            if not is_empty and not overwrite:
+                raise CheckpointError(
+                    f"{run.path} already exists; choose another --out, or --resume it, or --overwrite it"
+                )
+            if not is_empty and not is_run:
+                raise CheckpointError(
+                    f"{run.path} exists and is not a run of companion; nothing was changed, "
+                    "choose another --out"
+                )
+            if is_run:
+                _remove(run.path)
+        with _disk_errors(run.path):
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_json(
+                run.path / "run.json", {"format": FORMAT, "version": FORMAT_VERSION, **record}
+            )
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The run at `path`. Raises CheckpointError when it is missing, foreign or of another version."""
+        run = cls(Path(path))
+        if not run.path.exists():
+            raise CheckpointError(f"no run at {run.path}; train one with: companion train --out {run.path}")
+        run.record()
+        return run
+
+    def record(self) -> dict[str, Any]:
+        """The contents of run.json."""
+        record = read_json(self.path / "run.json", "a run of companion")
+        if record.get("format") != FORMAT:
+            raise CheckpointError(f"{self.path} is not a run of companion: run.json does not say so")
+        if record.get("version") != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{self.path} has run format version {record.get('version')}, this companion reads "
+                f"version {FORMAT_VERSION}; use the companion that wrote it "
+                f"({record.get('environment', {}).get('companion', 'unknown')}) or train again"
+            )
+        return record
+
+    def save(self, checkpoint: Checkpoint, *, best: bool = False) -> Path:
+        """Write a checkpoint; keep it, the one before it and the best, remove the others."""
+        target = self.checkpoints / f"step-{checkpoint.step:08d}"
+        partial = self.checkpoints / f".partial-{checkpoint.step:08d}"
+        with _disk_errors(self.path, partial):
+            _remove(partial)
+            partial.mkdir(parents=True)
+            digests = {}
+            for name, tensors in ((MODEL_FILE, checkpoint.model), (TRAINING_FILE, checkpoint.training)):
+                # Tied weights share storage, which safetensors refuses: store a copy of each.
+                save_file({k: v.detach().cpu().clone() for k, v in tensors.items()}, partial / name)
+                _flush(partial / name)
+                digests[name] = _digest(partial / name)
+            state = {"step": checkpoint.step, "sha256": digests, "counters": dict(checkpoint.counters)}
+            write_json(partial / STATE_FILE, state)
+            _remove(target)
+            os.replace(partial, target)
+            _flush(self.checkpoints)
+            if best:
+                write_json(self.path / "best.json", {"checkpoint": target.name})
+        self._prune()
+        return target
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None when none was written.
+
+        A damaged one is passed over, with a warning that names it. When all are damaged,
+        CheckpointError.
+        """
+        damaged = []
+        for path in reversed(self._steps()):
+            try:
+                checkpoint = self.load(path)
+            except CheckpointError as error:
+                damaged.append(str(error))
+                continue
+            for message in damaged:
+                warnings.warn(f"{message}; going on from {path.name} instead", stacklevel=2)
+            return checkpoint
+        if damaged:
+            raise CheckpointError(f"no checkpoint in {self.path} is whole: {damaged[0]}")
+        return None
+
+    def best(self) -> Checkpoint:
+        """The checkpoint with the lowest validation loss, or the newest where none was evaluated."""
+        if (self.path / "best.json").exists():
+            name = read_json(self.path / "best.json", "the note of the best checkpoint").get("checkpoint")
+            return self.load(self.checkpoints / str(name))
+        checkpoint = self.latest()
+        if checkpoint is None:
+            raise CheckpointError(
+                f"{self.path} has no checkpoint yet; go on with: companion train --out {self.path} --resume"
+            )
+        return checkpoint
+
+    def load(self, path: Path) -> Checkpoint:
+        """Read one checkpoint, checking both files against their SHA-256."""
+        state = read_json(path / STATE_FILE, "a checkpoint of companion")
+        loaded = {}
+        for name in (MODEL_FILE, TRAINING_FILE):
+            file = path / name
+            if not file.exists():
+                raise CheckpointError(f"checkpoint {path} is damaged: {name} is missing")
+            if _digest(file) != state.get("sha256", {}).get(name):
+                raise CheckpointError(
+                    f"checkpoint {path} is damaged: {name} is not the file that was written "
+                    "(truncated or changed)"
+                )
+            try:
+                loaded[name] = load_file(file)
+            except SafetensorError as error:  # digest right, contents not: not written by us
+                raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
+        return Checkpoint(
+            step=int(state["step"]),
+            model=loaded[MODEL_FILE],
+            training=loaded[TRAINING_FILE],
+            counters=state["counters"],
+        )
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with _disk_errors(self.path), self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def metrics(self, *, up_to_step: int | None = None) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl; a last line cut short by a crash is left out."""
+        if not self.metrics_path.exists():
+            return []
+        records = []
+        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if up_to_step is None or record["step"] <= up_to_step:
+                records.append(record)
+        return records
+
+    def rewind_metrics(self, step: int) -> list[dict[str, Any]]:
+        """Drop the records after `step`, which a resumed run writes again; return those kept."""
+        records = self.metrics(up_to_step=step)
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        with _disk_errors(self.path):
+            _write_text(self.metrics_path, text)
+        return records
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.checkpoints.glob("step-*"))
+
+    def _prune(self) -> None:
+        keep = {path.name for path in self._steps()[-2:]}
+        if (self.path / "best.json").exists():
+            keep.add(read_json(self.path / "best.json", "the note of the best checkpoint")["checkpoint"])
+        for path in self._steps():
+            if path.name not in keep:
+                _remove(path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` to `path` as JSON, all or nothing."""
+    _write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The JSON object at `path`; CheckpointError naming `what` was expected when it is not one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path.parent} is not {what}: {path.name} {_reason(error)}") from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise CheckpointError(f"{path} is damaged: it is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is damaged: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as named tensors: `optimizer.<parameter>.<moment>`."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"optimizer.{names[parameter]}.{key}": torch.as_tensor(value)
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def restore_optimizer(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` took, on each parameter's own device."""
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            name, moment = key.removeprefix("optimizer.").rsplit(".", 1)
+            parameter = parameters[name]
+            optimizer.state[parameter][moment] = value.to(parameter.device)
+
+
+class _disk_errors:
+    """Turn an OSError while writing into one CheckpointError, and clean the partial files up."""
+
+    def __init__(self, run: Path, partial: Path | None = None) -> None:
+        self.run, self.partial = run, partial
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # safetensors reports a failed write as its own error, with the system's words in it.
+        if not isinstance(error, (OSError, SafetensorError)):
+            return
+        if self.partial is not None:
+            shutil.rmtree(self.partial, ignore_errors=True)
+        raise CheckpointError(
+            f"cannot write to {self.run}: {_reason(error)}; what was saved before is untouched"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    number = getattr(error, "errno", None)
+    if number == errno.ENOSPC or "No space left" in str(error):
+        return "the disk is full"
+    if number == errno.ENOENT:
+        return "does not exist"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)

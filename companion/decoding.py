@@ -1,0 +1,123 @@
+"""Text from a model: greedy, temperature, top-k and nucleus sampling.
+
+Top-k is Fan et al. 2018, nucleus (top-p) is Holtzman et al. 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from companion.lstm import LSTMLanguageModel
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """How the next token is chosen from the logits. The default samples the model as it is."""
+
+    temperature: float = 1.0
+    """Logits are divided by it; 0 takes the most probable token (greedy)."""
+    top_k: int | None = None
+    """Keep the k most probable tokens."""
+    top_p: float | None = None
+    """Keep the fewest most probable tokens whose mass reaches p (the nucleus)."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be >= 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be >= 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+
+    def probs(self, logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
+        """The distribution that the next token is drawn from; zero for what is cut off.
+
+        Temperature comes first, then top-k, then the nucleus of what is left, as in common use.
+        Of equally probable tokens at the edge of the cut, the lower id is kept.
+        """
+        logits = logits.float()
+        if self.temperature == 0:
+            best = logits.argmax(dim=-1, keepdim=True)
+            return torch.zeros_like(logits).scatter(-1, best, 1.0)
+        probs = torch.softmax(logits / self.temperature, dim=-1)
+        if self.top_k is None and self.top_p is None:
+            return probs
+        ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+        if self.top_k is not None:
+            ordered[..., self.top_k :] = 0
+            ordered = ordered / ordered.sum(dim=-1, keepdim=True)
+        if self.top_p is not None:
+            mass_before = ordered.cumsum(dim=-1) - ordered
+            ordered = ordered.masked_fill(mass_before >= self.top_p, 0)
+            ordered = ordered / ordered.sum(dim=-1, keepdim=True)
+        return torch.zeros_like(probs).scatter(-1, order, ordered)
+
+    def choose(
+        self, logits: Float[Tensor, "batch vocab"], generator: torch.Generator | None
+    ) -> Int[Tensor, " batch"]:
+        """One token for each row of logits."""
+        probs = self.probs(logits)
+        if self.temperature == 0:
+            return probs.argmax(dim=-1)
+        return torch.multinomial(probs, 1, generator=generator).squeeze(-1)
+
+
+def stream_tokens(
+    model: LSTMLanguageModel,
+    prompt: Int[Tensor, "batch time"],
+    decoder: Decoder,
+    *,
+    generator: torch.Generator | None = None,
+) -> Iterator[Int[Tensor, " batch"]]:
+    """Read `prompt`, then give one token for each row, for ever; each is fed back in.
+
+    Gradients are off and the model must be in evaluation mode (`model.eval()`), or dropout would
+    blur what it has learnt.
+    """
+    if prompt.shape[1] < 1:
+        raise ValueError("the prompt needs at least one token; begin with the tokenizer's end_id")
+    if model.training:
+        raise ValueError("the model is in training mode, so dropout is on; call model.eval() first")
+    inputs, state = prompt, None
+    while True:
+        with torch.no_grad():
+            logits, state = model(inputs, state)
+            tokens = decoder.choose(logits[:, -1], generator)
+        yield tokens
+        inputs = tokens.unsqueeze(1)
+
+
+def generate(
+    model: LSTMLanguageModel,
+    prompt: Int[Tensor, "batch time"],
+    num_tokens: int,
+    decoder: Decoder | None = None,
+    *,
+    generator: torch.Generator | None = None,
+    end_id: int | None = None,
+) -> Int[Tensor, "batch generated"]:
+    """`num_tokens` tokens after the prompt (not repeated in the result), for each row.
+
+    With `end_id`, a row that has produced it is filled with it, and generation ends when all rows
+    have; the result is then shorter than `num_tokens`.
+    """
+    if num_tokens < 1:
+        raise ValueError(f"num_tokens must be >= 1, got {num_tokens}")
+    ended = torch.zeros(prompt.shape[0], dtype=torch.bool, device=prompt.device)
+    columns = []
+    for tokens in stream_tokens(model, prompt, decoder or Decoder(), generator=generator):
+        if end_id is not None:
+            tokens = tokens.masked_fill(ended, end_id)
+            ended = ended | (tokens == end_id)
+        columns.append(tokens)
+        if len(columns) == num_tokens or bool(ended.all()):
+            break
+    return torch.stack(columns, dim=1)

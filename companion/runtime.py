@@ -1,0 +1,121 @@
+"""Where and how code runs: device, precision, seeds, and a record of the environment."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from companion import __version__
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises ValueError for an unknown name, and for a device that this machine does not have.
+    """
+    if name not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {name!r}")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if available[device])
+    if not available[name]:
+        raise ValueError(
+            f"device {name!r} is not available here (torch {torch.__version__}); use --device cpu or auto"
+        )
+    return torch.device(name)
+
+
+def check_precision(precision: str, device: torch.device) -> str:
+    """`precision`, when `device` can train in it; ValueError otherwise.
+
+    fp16 needs a loss scaler, which is for CUDA only; bf16 needs hardware that has it.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"precision 'fp16' needs a CUDA device, got {device.type}; use bf16 or fp32")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ValueError("precision 'bf16' is not supported by this GPU; use fp16 or fp32")
+    return precision
+
+
+def make_accelerator(device: str = "auto", precision: str = "fp32") -> Accelerator:
+    """A Hugging Face Accelerate `Accelerator` for this device and precision.
+
+    Under `accelerate launch` it joins the other processes. Accelerate keeps one shared state a
+    process; two trainings in one notebook may ask for different settings, so without other
+    processes that state is renewed.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    chosen = choose_device(device)
+    check_precision(precision, chosen)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 and PartialState._shared_state:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        cpu=chosen.type == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+    )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global generators. Only entry points call this."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be between 0 and 2**32 - 1, got {seed}")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def make_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator of its own, so that sampling leaves the global one alone."""
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has done all its work; call it before reading a clock."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def cpu_seconds() -> float:
+    """CPU seconds this process has used on all cores, user and system together."""
+    return time.process_time()
+
+
+def environment() -> dict[str, Any]:
+    """What a number was measured on: versions, processor, threads, accelerator."""
+    record: dict[str, Any] = {
+        "companion": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": sys.platform,
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cuda": None,
+    }
+    if torch.cuda.is_available():
+        record["cuda"] = {
+            "name": torch.cuda.get_device_name(),
+            "count": torch.cuda.device_count(),
+            "version": torch.version.cuda,
+        }
+    return record
