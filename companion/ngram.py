@@ -95,19 +95,17 @@ class NGramModel:
         for level_keys, level_counts in zip(keys, counts, strict=True):
             contexts = level_keys // vocabulary_size
             seen = level_counts.astype(np.float64)
-            total = np.bincount(contexts, weights=seen, minlength=num_contexts)
+            total = _sum_by(contexts, seen, num_contexts)
             if smoothing == "witten-bell":
-                kept = seen
-                given = np.bincount(contexts, minlength=num_contexts).astype(np.float64)
-                whole = total + given
+                given = _sum_by(contexts, np.ones_like(seen), num_contexts)
+                kept, whole = seen, total + given
             else:
                 taken = _discounts(level_counts)
                 discounts.append(taken)
                 by_count = np.array((0.0, *taken), dtype=np.float64)
                 discount = by_count[np.minimum(level_counts, 3)]
-                kept = seen - discount
-                given = np.bincount(contexts, weights=discount, minlength=num_contexts)
-                whole = total
+                given = _sum_by(contexts, discount, num_contexts)
+                kept, whole = seen - discount, total
             # A context found only at the end of the stream has no follower: all to the shorter.
             backoff = np.divide(given, whole, out=np.ones(num_contexts), where=whole > 0)
             levels.append(_Level(keys=level_keys, gain=kept / whole[contexts], backoff=backoff))
@@ -271,6 +269,12 @@ def _count(
         counts.append(count)
         numbers = longer
     return keys, counts
+
+
+def _sum_by(
+    contexts: NDArray[np.int64], values: NDArray[np.float64], num_contexts: int
+) -> NDArray[np.float64]:
+    return np.bincount(contexts, weights=values, minlength=num_contexts).astype(np.float64)
 
 
 def _discounts(counts: NDArray[np.int64]) -> tuple[float, float, float]:
