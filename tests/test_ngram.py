@@ -140,6 +140,21 @@ def test_modified_discounts_equal_chen_and_goodmans_formula():
     ids = np.repeat(np.arange(10), repeats)
     model = NGramModel.fit(ids, order=1, vocabulary_size=10, smoothing="kneser-ney")
     np.testing.assert_allclose(model.discounts, [(0.4, 1.2, 2.2)])
+    # Of 20 tokens they take 4 * .4 + 3 * 1.2 + 3 * 2.2 = 11.8, a tenth of it for each token.
+    np.testing.assert_allclose(
+        model.probs([])[[0, 4, 7, 9]], (np.array([0.6, 0.8, 0.8, 1.8]) + 1.18) / 20
+    )
+
+
+def test_all_three_discounts_at_work_equal_the_slow_implementation():
+    rng = np.random.default_rng(1)
+    ids = np.minimum(rng.geometric(0.15, 600) - 1, 19)
+    train, held_out = ids[:500].tolist(), ids[500:].tolist()
+    model = NGramModel.fit(train, order=3, vocabulary_size=20, smoothing="kneser-ney")
+    assert all(len(set(discounts)) == 3 for discounts in model.discounts[1:])
+    slow = SlowNGram(train, 3, 20, "kneser-ney")
+    expected = [-math.log(slow.prob(w, held_out[:i])) for i, w in enumerate(held_out)]
+    np.testing.assert_allclose(model.nats(held_out), expected, rtol=1e-12)
 
 
 def test_a_constant_stream_keeps_its_first_position_apart():
