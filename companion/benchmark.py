@@ -1,0 +1,181 @@
+"""How fast training is here, beside a plain textbook loop and the machine's matrix multiplication.
+
+Speeds are compared within one process, in alternating turns, so that a slow moment of the machine
+falls on both.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from companion.lstm import LSTMConfig, LSTMLanguageModel
+from companion.runtime import choose_device, synchronize
+from companion.training import TrainConfig, Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkModel:
+    """A model and batch whose training speed is measured."""
+
+    name: str
+    """Name in the report."""
+    model: LSTMConfig
+    """The model."""
+    num_streams: int
+    """Batch size."""
+    window_length: int
+    """Tokens per stream and step."""
+
+
+MODELS = (
+    BenchmarkModel(
+        name="small",
+        model=LSTMConfig(vocabulary_size=256, embedding_size=64, hidden_size=128),
+        num_streams=32, window_length=64,
+    ),
+    BenchmarkModel(
+        name="medium",
+        model=LSTMConfig(vocabulary_size=2000, embedding_size=256, hidden_size=256, num_layers=2),
+        num_streams=32, window_length=64,
+    ),
+    BenchmarkModel(
+        name="large-vocabulary",
+        model=LSTMConfig(
+            vocabulary_size=33278, embedding_size=200, hidden_size=200, num_layers=2, tie_weights=True
+        ),
+        num_streams=20, window_length=35,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What was measured for one model."""
+
+    name: str
+    """The model's name."""
+    tokens_per_second: float
+    """Training targets a second by this package's loop; median of the turns."""
+    reference_tokens_per_second: float
+    """The same by the plain textbook loop."""
+    ratio: float
+    """Median over turns of this package's speed divided by the textbook loop's in the same turn."""
+    matmul_share: float
+    """Floating-point operations the model needs, over what matrix multiplication does here."""
+    peak_bytes: int
+    """Most memory so far: the device's on CUDA, the whole process's elsewhere."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def training_flops_per_token(config: LSTMConfig) -> int:
+    """Floating-point operations to train on one token: 6 for each weight of a matrix product.
+
+    Two for the forward product and four for the two backward ones (Kaplan et al. 2020, section
+    2.1). The embedding is a look-up and counts nothing.
+    """
+    inputs = [config.embedding_size] + [config.hidden_size] * (config.num_layers - 1)
+    lstm = sum(4 * config.hidden_size * (size + config.hidden_size) for size in inputs)
+    return 6 * (lstm + config.hidden_size * config.vocabulary_size)
+
+
+def matmul_flops_per_second(device: torch.device, size: int = 1024, seconds: float = 0.5) -> float:
+    """fp32 operations a second in square matrix products, the best of several tries."""
+    a, b = torch.randn(2, size, size, device=device).unbind()
+    best = 0.0
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or best == 0.0:
+        synchronize(device)
+        started = time.perf_counter()
+        a @ b
+        synchronize(device)
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
+
+
+def textbook_step(case: BenchmarkModel, ids: torch.Tensor, device: torch.device) -> Callable[[], None]:
+    """One training step as tutorials write it: batch first, Adam, a mean loss read at each step."""
+    config = case.model
+    embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
+    lstm = nn.LSTM(config.embedding_size, config.hidden_size, config.num_layers, batch_first=True)
+    output = nn.Linear(config.hidden_size, config.vocabulary_size)
+    if config.tie_weights:
+        output.weight = embedding.weight
+    model = nn.ModuleList([embedding, lstm, output]).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    loss_function = nn.CrossEntropyLoss()
+    rows = ids[: case.num_streams * (case.window_length + 1)].view(case.num_streams, -1).to(device)
+    state = None
+    total = 0.0
+
+    def step() -> None:
+        nonlocal state, total
+        outputs, state = lstm(embedding(rows[:, :-1]), state)
+        state = (state[0].detach(), state[1].detach())
+        logits = output(outputs)
+        loss = loss_function(logits.reshape(-1, config.vocabulary_size), rows[:, 1:].reshape(-1))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        total += loss.item()
+
+    return step
+
+
+def measure(
+    case: BenchmarkModel, *, device: str = "auto", seconds: float = 1.0, turns: int = 5
+) -> Speed:
+    """Train `case` and its textbook twin in turns of about `seconds` each, on random tokens."""
+    place = choose_device(device)
+    generator = torch.Generator().manual_seed(0)
+    per_epoch = case.num_streams * case.window_length * 8
+    ids = torch.randint(case.model.vocabulary_size, (per_epoch + 1,), generator=generator)
+    config = TrainConfig(
+        steps=10**9, num_streams=case.num_streams, window_length=case.window_length, warmup=0.0
+    )
+    trainer = Trainer(LSTMLanguageModel(case.model), ids, config, device=device)
+    trainer.model.train()
+    ours, theirs = trainer.train_step, textbook_step(case, ids, place)
+    flops = matmul_flops_per_second(place)
+    _rate(ours, place, 0.2)  # warm-up: kernels chosen, memory taken
+    _rate(theirs, place, 0.2)
+    pairs = [(_rate(ours, place, seconds), _rate(theirs, place, seconds)) for _ in range(turns)]
+    per_step = case.num_streams * case.window_length
+    speed = statistics.median(own for own, _ in pairs) * per_step
+    return Speed(
+        name=case.name,
+        tokens_per_second=speed,
+        reference_tokens_per_second=statistics.median(other for _, other in pairs) * per_step,
+        ratio=statistics.median(own / other for own, other in pairs),
+        matmul_share=speed * training_flops_per_token(case.model) / flops,
+        peak_bytes=_peak_bytes(place),
+    )
+
+
+def _rate(step: Callable[[], None], device: torch.device, seconds: float) -> float:
+    """Steps a second over about `seconds`."""
+    synchronize(device)
+    started, steps = time.perf_counter(), 0
+    while steps == 0 or time.perf_counter() - started < seconds:
+        step()
+        steps += 1
+    synchronize(device)
+    return steps / (time.perf_counter() - started)
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes

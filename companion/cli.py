@@ -1,0 +1,361 @@
+"""The command line: `companion train | evaluate | generate | corpora | bench`.
+
+Answers go to standard output, as a table or with --json as one JSON object; progress, warnings
+and errors go to standard error. An error is one sentence and a non-zero exit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from companion import __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help=(
+        "Train, evaluate and sample LSTM language models: the companion of *Trained to Predict*.\n\n"
+        "A first run, about a minute on a laptop:\n\n"
+        "    companion train --corpus python-docs --preset small --out runs/a\n\n"
+        "    companion evaluate runs/a\n\n"
+        '    companion generate runs/a --prompt "The "'
+    ),
+)
+out, err = Console(), Console(stderr=True)
+
+RunPath = Annotated[Path, typer.Argument(help="Folder of a run, as given to train --out.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+Device = Annotated[str, typer.Option(help="auto (CUDA, else MPS, else CPU), cpu, cuda or mps.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1)]
+SIGINT_EXIT = 130
+
+
+@app.command()
+def train(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write the run to.", show_default=False)],
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a corpus (see: companion corpora), or a text file, or a folder of them.",
+            show_default="python-docs",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Recipe: tokenizer, model and training (see: companion presets).", show_default="small"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1, show_default="0"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change one field of the preset, e.g. train.epochs=2 or model.hidden_size=256; repeatable.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+    ] = False,
+) -> None:
+    """Train a language model.
+
+    Writes checkpoints while it goes. Ctrl-C saves and stops; a run that was killed goes on with
+    --resume, to the same losses as if it had never stopped. On several GPUs or machines, start the
+    same command by `accelerate launch -m companion train ...`.
+    """
+    from companion import corpora, pipeline, presets
+
+    if resume and overwrite:
+        raise ValueError("--resume and --overwrite exclude each other; give one of them")
+    if resume:
+        _refuse_changes(out_folder, corpus=corpus, preset=preset, seed=seed, settings=settings)
+        result = pipeline.resume_run(out_folder, device=device, progress=True)
+    else:
+        preset_name = preset or "small"
+        recipe = presets.override(presets.get_preset(preset_name), _pairs(settings or []))
+        result = pipeline.train_run(
+            corpora.load_corpus(corpus or "python-docs"),
+            recipe,
+            out_folder,
+            preset_name=preset_name,
+            seed=seed or 0,
+            device=device,
+            overwrite=overwrite,
+            progress=True,
+        )
+    if os.environ.get("RANK", "0") != "0":
+        return  # under accelerate launch, the first process speaks for all
+    if result.stopped == "interrupted":
+        err.print(
+            f"Stopped after step {result.steps} of {result.total_steps}; saved. Go on with:\n"
+            f"  companion train --out {out_folder} --resume",
+            highlight=False,
+        )
+        raise typer.Exit(SIGINT_EXIT)
+    best = result.best_nats_per_token
+    err.print(
+        f"{result.steps} of {result.total_steps} steps in {result.seconds:.1f} s "
+        f"({result.tokens_per_second:,.0f} tokens/s), best validation "
+        f"{'not measured' if best is None else f'{best:.4f} nats/token'}. Next:\n"
+        f"  companion evaluate {out_folder}\n"
+        f'  companion generate {out_folder} --prompt "The "',
+        highlight=False,
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, valid or test.", show_default="test, or valid where there is no test"),
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Another corpus than the run's own.", show_default=False)
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained model on a split of its corpus, or of another.
+
+    Nats per token, perplexity, bits per byte, accuracy, and macro precision, recall and F1 (their
+    micro averages all equal accuracy, so they are not printed).
+    """
+    from companion import corpora, evaluation, pipeline
+
+    trained = pipeline.load_run(run, device=device)
+    text = corpora.load_corpus(corpus or trained.record["corpus"])
+    if corpus is None and text.fingerprint != trained.record["corpus_fingerprint"]:
+        _warn(f"the text of corpus {text.name} is not the one this run was trained on")
+    chosen = split or ("test" if text.test else "valid")
+    scores, summed = pipeline.score_split(trained, text, chosen)
+    classes = evaluation.classification(scores.predictions, scores.targets)
+    report: dict[str, Any] = {
+        "run": str(run),
+        "corpus": text.name,
+        "split": chosen,
+        "step": trained.step,
+        **summed.to_dict(),
+        "macro_precision": classes.macro_precision,
+        "macro_recall": classes.macro_recall,
+        "macro_f1": classes.macro_f1,
+    }
+    if summed.unknown:
+        _warn(
+            f"{summed.unknown:,} of {summed.tokens:,} tokens are unknown to the tokenizer: bits_per_byte "
+            "leaves out what spelling them costs, so it cannot be compared with other tokenizers"
+        )
+    _report(report, as_json)
+
+
+@app.command()
+def generate(
+    run: RunPath,
+    prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "",
+    tokens: Annotated[int, typer.Option(help="Tokens to generate.", min=1)] = 200,
+    temperature: Annotated[float, typer.Option(help="Below 1 is safer, above 1 wilder; 0 is greedy.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k most probable tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample from the nucleus of mass p.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Continue a prompt with a trained model. The same seed gives the same text."""
+    import torch
+
+    from companion import decoding, pipeline, runtime
+
+    decoder = decoding.Decoder(temperature=temperature, top_k=top_k, top_p=top_p)
+    trained = pipeline.load_run(run, device=device)
+    place = next(trained.model.parameters()).device
+    encoded = trained.tokenizer.encode(prompt)
+    unknown = sum(token == trained.tokenizer.unknown_id for token in encoded)
+    if unknown:
+        _warn(f"{unknown} tokens of the prompt never occur in the training text")
+    ids = torch.tensor([[trained.tokenizer.end_id, *encoded]], device=place)
+    generated = decoding.generate(
+        trained.model, ids, tokens, decoder, generator=runtime.make_generator(seed, place)
+    )
+    text = trained.tokenizer.decode([*encoded, *generated[0].tolist()])
+    if as_json:
+        _report({"run": str(run), "prompt": prompt, "seed": seed, "text": text}, as_json)
+    else:
+        print(text)
+
+
+@app.command(name="corpora")
+def corpora_command(
+    name: Annotated[
+        str | None, typer.Argument(help="A corpus, file or folder to look at.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the corpora, or load one and report its size and what cleaning removed."""
+    from companion import corpora
+
+    if name is None:
+        rows = [{"name": known, "about": corpora.describe(known)} for known in corpora.corpus_names()]
+        if as_json:
+            _report({"corpora": rows}, as_json)
+            return
+        table = Table("corpus", "what it is", box=None)
+        for row in rows:
+            table.add_row(row["name"], row["about"])
+        out.print(table)
+        err.print("Any text file or folder of text files is a corpus too: give its path.")
+        return
+    corpus = corpora.load_corpus(name)
+    report: dict[str, Any] = {"corpus": corpus.name, "origin": corpus.origin, "licence": corpus.licence}
+    for split in ("train", "valid", "test"):
+        documents = corpus.documents(split)
+        report[f"{split}_documents"] = len(documents)
+        report[f"{split}_characters"] = sum(len(document.text) for document in documents)
+    report["cleaning"] = str(corpus.report)
+    _report(report, as_json)
+
+
+@app.command(name="presets")
+def presets_command(as_json: AsJson = False) -> None:
+    """List the presets that train can follow."""
+    from companion.presets import PRESETS
+
+    if as_json:
+        _report({"presets": {name: preset.description for name, preset in PRESETS.items()}}, as_json)
+        return
+    table = Table("preset", "what it is for", box=None)
+    for name, preset in PRESETS.items():
+        table.add_row(name, preset.description)
+    out.print(table)
+
+
+@app.command()
+def bench(
+    seconds: Annotated[float, typer.Option(help="Seconds of each measurement.", min=0.05)] = 1.0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure training speed here, beside a plain textbook loop in the same run."""
+    from companion import benchmark, runtime
+
+    speeds = []
+    for case in benchmark.MODELS:
+        err.print(f"measuring {case.name} ...", highlight=False)
+        speeds.append(benchmark.measure(case, device=device, seconds=seconds))
+    if as_json:
+        _report(
+            {"environment": runtime.environment(), "models": [speed.to_dict() for speed in speeds]}, as_json
+        )
+        return
+    table = Table("model", "tokens/s", "textbook tokens/s", "ratio", "share of matmul", "peak MB", box=None)
+    for speed in speeds:
+        table.add_row(
+            speed.name,
+            f"{speed.tokens_per_second:,.0f}",
+            f"{speed.reference_tokens_per_second:,.0f}",
+            f"{speed.ratio:.2f}",
+            f"{speed.matmul_share:.0%}",
+            f"{speed.peak_bytes / 1e6:,.0f}",
+        )
+    out.print(table)
+
+
+@app.callback(invoke_without_command=True)
+def _global(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: run the command; turn an error of use into one sentence and exit code 1."""
+    from companion.training import TrainingError
+
+    warnings.showwarning = lambda message, *rest, **named: _warn(str(message))
+    try:
+        app()
+    except (ValueError, TrainingError, OSError) as error:
+        if os.environ.get("COMPANION_DEBUG"):
+            raise
+        err.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("Stopped. If a training was running, its last checkpoint stands: use --resume.")
+        sys.exit(SIGINT_EXIT)
+
+
+def _refuse_changes(out_folder: Path, *, settings: list[str] | None, **given: str | int | None) -> None:
+    """A resumed run keeps its configuration; say which option differs from it."""
+    from companion.checkpoints import RunFolder
+
+    record = RunFolder.open(out_folder).record()
+    for name, value in given.items():
+        if value is not None and value != record.get(name):
+            raise ValueError(
+                f"--{name} {value} differs from the run being resumed, which has {record.get(name)}; "
+                f"leave --{name} out, or train another run"
+            )
+    for setting, text in _pairs(settings or []).items():
+        section, _, field = setting.partition(".")
+        recorded = record.get(section, {})
+        if not isinstance(recorded, dict) or str(recorded.get(field)) != text:
+            raise ValueError(
+                f"--set {setting}={text} differs from the run being resumed; leave it out, "
+                "or train another run"
+            )
+
+
+def _pairs(settings: list[str]) -> dict[str, str]:
+    pairs = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set takes NAME=VALUE, got {setting!r}")
+        pairs[name] = value
+    return pairs
+
+
+def _report(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    table = Table(box=None, show_header=False)
+    for name, value in report.items():
+        if isinstance(value, float):
+            shown = f"{value:.4f}"
+        elif isinstance(value, int):
+            shown = f"{value:,}"
+        else:
+            shown = "-" if value is None else str(value)
+        table.add_row(name, shown)
+    out.print(table)
+
+
+def _warn(message: str) -> None:
+    err.print(f"[yellow]warning:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+
+
+def _plain(message: str) -> str:
+    """`message` with rich's markup signs made harmless: a path may hold brackets."""
+    from rich.markup import escape
+
+    return escape(message)

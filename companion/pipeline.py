@@ -1,0 +1,173 @@
+"""From a corpus and a preset to a trained model in a run folder, and back out of it.
+
+This is what `companion train` does, for programs and notebooks: read the corpus, fit the
+tokenizer on its training text, encode, build, seed, train.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from companion.checkpoints import CheckpointError, RunFolder
+from companion.corpora import Corpus, load_corpus
+from companion.evaluation import Evaluation, Scores, score, summarize
+from companion.lstm import LSTMConfig, LSTMLanguageModel
+from companion.presets import Preset
+from companion.runtime import choose_device, environment, seed_everything
+from companion.tokenizers import (
+    EncodedText,
+    Tokenizer,
+    build_tokenizer,
+    encode_documents,
+    load_tokenizer,
+    save_tokenizer,
+)
+from companion.training import TrainConfig, TrainResult, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model with what it takes to use it."""
+
+    model: LSTMLanguageModel
+    """In evaluation mode, on the device it was loaded for."""
+    tokenizer: Tokenizer
+    """Fitted on the training text of the run's corpus."""
+    record: dict[str, Any]
+    """run.json: corpus, configuration, seed, environment."""
+    step: int
+    """Optimizer steps behind these weights."""
+
+
+def train_run(
+    corpus: Corpus,
+    preset: Preset,
+    out: str | Path,
+    *,
+    preset_name: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: bool = False,
+) -> TrainResult:
+    """Train on `corpus` by `preset` into a new run folder `out`."""
+    choose_device(device)  # refused before the corpus is read and a folder made
+    tokenizer = build_tokenizer(
+        preset.tokenizer, (document.text for document in corpus.train), **preset.tokenizer_options
+    )
+    model_config = preset.model_config(tokenizer.vocabulary_size)
+    encoded = encode_documents(tokenizer, corpus.train)
+    if encoded.ids.numel() <= preset.train.num_streams:
+        raise ValueError(
+            f"the training text has {encoded.ids.numel() - 1} tokens, too few for "
+            f"{preset.train.num_streams} streams; use a longer text or "
+            "--set train.num_streams=1"
+        )
+    record = {
+        "corpus": corpus.name,
+        "corpus_fingerprint": corpus.fingerprint,
+        "preset": preset_name,
+        "seed": seed,
+        "threads": preset.threads,
+        "model": dataclasses.asdict(model_config),
+        "train": dataclasses.asdict(preset.train),
+        "environment": environment(),
+    }
+    run = RunFolder.create(out, record, overwrite=overwrite)
+    save_tokenizer(tokenizer, run.path / "tokenizer.json")
+    return _train(run, corpus, tokenizer, encoded, resume=False, device=device, progress=progress)
+
+
+def resume_run(out: str | Path, *, device: str = "auto", progress: bool = False) -> TrainResult:
+    """Go on with the run in `out` from its newest checkpoint, by the configuration it records."""
+    choose_device(device)
+    run = RunFolder.open(out)
+    corpus = _corpus_of(run.record())
+    tokenizer = load_tokenizer(run.path / "tokenizer.json")
+    encoded = encode_documents(tokenizer, corpus.train)
+    return _train(run, corpus, tokenizer, encoded, resume=True, device=device, progress=progress)
+
+
+def load_run(path: str | Path, *, device: str = "auto") -> TrainedModel:
+    """The best model of the run in `path`, ready to score or generate."""
+    run = RunFolder.open(path)
+    record = run.record()
+    checkpoint = run.best()
+    model = LSTMLanguageModel(_config(LSTMConfig, record, "model"))
+    try:
+        model.load_state_dict(dict(checkpoint.model))
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {path} do not fit the model in its run.json: {error}") from error
+    model.to(choose_device(device)).eval()
+    return TrainedModel(
+        model=model,
+        tokenizer=load_tokenizer(run.path / "tokenizer.json"),
+        record=record,
+        step=checkpoint.step,
+    )
+
+
+def score_split(trained: TrainedModel, corpus: Corpus, split: str) -> tuple[Scores, Evaluation]:
+    """Surprisal of every token of one split of `corpus`, and the sums of it."""
+    encoded = encode_documents(trained.tokenizer, corpus.documents(split))
+    scores = score(trained.model, encoded.ids)
+    evaluation = summarize(
+        scores, num_bytes=encoded.num_bytes, unknown_id=trained.tokenizer.unknown_id
+    )
+    return scores, evaluation
+
+
+def _train(
+    run: RunFolder,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    encoded: EncodedText,
+    *,
+    resume: bool,
+    device: str,
+    progress: bool,
+) -> TrainResult:
+    record = run.record()
+    if record["threads"] and device in ("auto", "cpu"):
+        torch.set_num_threads(record["threads"])
+    seed_everything(record["seed"])
+    return train(
+        LSTMLanguageModel(_config(LSTMConfig, record, "model")),
+        encoded.ids,
+        _config(TrainConfig, record, "train"),
+        valid_ids=encode_documents(tokenizer, corpus.valid).ids,
+        run=run,
+        resume=resume,
+        device=device,
+        progress=progress,
+    )
+
+
+def _config(kind: type, record: dict[str, Any], section: str) -> Any:
+    """The dataclass `kind` from a section of run.json."""
+    try:
+        values = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in record[section].items()
+        }
+        return kind(**values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"run.json has no usable {section!r} section: {error}") from error
+
+
+def _corpus_of(record: dict[str, Any]) -> Corpus:
+    """The corpus that a run names; a warning when its text is no longer the same."""
+    corpus = load_corpus(record["corpus"])
+    if corpus.fingerprint != record["corpus_fingerprint"]:
+        warnings.warn(
+            f"the text of corpus {record['corpus']} has changed since the run began; "
+            "its losses cannot be compared with the earlier ones",
+            stacklevel=3,
+        )
+    return corpus

@@ -1,0 +1,133 @@
+"""Named recipes: a tokenizer, a model and a training that go together."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from companion.lstm import LSTMConfig
+from companion.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A recipe that `companion train --preset NAME` follows."""
+
+    description: str
+    """What it is for, and what it reaches where that was measured."""
+    tokenizer: str
+    """Kind of tokenizer: byte, character, word or bpe."""
+    tokenizer_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of its `fit`."""
+    model: Mapping[str, Any]
+    """Fields of `LSTMConfig`; the vocabulary size comes from the tokenizer."""
+    train: TrainConfig
+    """How it is trained."""
+    threads: int | None = None
+    """CPU threads: a small model's matrices are too small to share, and two threads cost more CPU
+    time than they save. None leaves torch's own choice."""
+
+    def model_config(self, vocabulary_size: int) -> LSTMConfig:
+        """The model for a tokenizer with this many tokens."""
+        return LSTMConfig(vocabulary_size=vocabulary_size, **self.model)
+
+
+PRESETS: dict[str, Preset] = {
+    "small": Preset(
+        description="About a minute on a laptop: 1,000 BPE tokens, one layer of 192.",
+        tokenizer="bpe",
+        tokenizer_options={"vocabulary_size": 1000},
+        model={"embedding_size": 96, "hidden_size": 192, "dropout": 0.2},
+        train=TrainConfig(epochs=8, num_streams=16, window_length=64, learning_rate=6e-3),
+    ),
+    "char-small": Preset(
+        description="Characters, one layer of 128. Tiny Shakespeare: 1.70 nats a character.",
+        tokenizer="character",
+        model={"embedding_size": 64, "hidden_size": 128},
+        train=TrainConfig(epochs=4, num_streams=32, window_length=64, learning_rate=1e-2),
+        threads=1,
+    ),
+    "char-medium": Preset(
+        description="Characters, one layer of 256. Tiny Shakespeare: 1.54 nats a character.",
+        tokenizer="character",
+        model={"embedding_size": 64, "hidden_size": 256, "dropout": 0.1},
+        train=TrainConfig(epochs=6, num_streams=32, window_length=64, learning_rate=6e-3),
+    ),
+    "medium": Preset(
+        description="For a GPU or patience: 8,000 BPE tokens, two tied layers of 512.",
+        tokenizer="bpe",
+        tokenizer_options={"vocabulary_size": 8000},
+        model={
+            "embedding_size": 512, "hidden_size": 512, "num_layers": 2,
+            "dropout": 0.4, "tie_weights": True,
+        },
+        train=TrainConfig(epochs=20, num_streams=64, window_length=96, learning_rate=3e-3, patience=3),
+    ),
+    "word": Preset(
+        description="Whole words and a large vocabulary, two tied layers of 200, as in WikiText-2's examples.",
+        tokenizer="word",
+        model={
+            "embedding_size": 200, "hidden_size": 200, "num_layers": 2,
+            "dropout": 0.2, "tie_weights": True,
+        },
+        train=TrainConfig(epochs=6, num_streams=32, window_length=35, learning_rate=4e-3, patience=2),
+    ),
+}  # fmt: skip
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called `name`; ValueError, with the nearest name, when there is none."""
+    if name in PRESETS:
+        return PRESETS[name]
+    near = difflib.get_close_matches(name, PRESETS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown preset {name!r}; the presets are {', '.join(PRESETS)}.{hint}")
+
+
+def override(preset: Preset, settings: Mapping[str, str]) -> Preset:
+    """`preset` with some fields changed: `{"train.epochs": "2", "model.hidden_size": "64"}`.
+
+    Values are text, read as the field's type. ValueError names the setting that is wrong.
+    """
+    model, train = dict(preset.model), dataclasses.asdict(preset.train)
+    for setting, text in settings.items():
+        section, _, name = setting.partition(".")
+        known = {"model": LSTMConfig, "train": TrainConfig}.get(section)
+        names = [] if known is None else [f.name for f in dataclasses.fields(known)]
+        if known is None or name not in names or name == "vocabulary_size":
+            raise ValueError(
+                f"unknown setting {setting!r}; use model.FIELD of LSTMConfig or train.FIELD of "
+                f"TrainConfig{', one of ' + ', '.join(names) if names else ''}"
+            )
+        (model if section == "model" else train)[name] = _parse(setting, text, known, name)
+        if setting in ("train.epochs", "train.steps"):  # one excludes the other
+            train["steps" if name == "epochs" else "epochs"] = None
+    changed = dataclasses.replace(preset, model=model, train=TrainConfig(**train))
+    changed.model_config(vocabulary_size=1)  # so that a bad value is refused before any work
+    return changed
+
+
+def _parse(setting: str, text: str, owner: type, name: str) -> Any:
+    """`text` as the type that the dataclass `owner` declares for its field `name`."""
+    declared = str(next(f.type for f in dataclasses.fields(owner) if f.name == name))
+    kinds = [kind.strip() for kind in declared.split("|")]
+    if text.lower() == "none" and "None" in kinds:
+        return None
+    try:
+        match kinds[0]:
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "bool":
+                return {"true": True, "false": False}[text.lower()]
+            case "tuple[float, float]":
+                first, second = (float(part) for part in text.split(","))
+                return first, second
+            case _:
+                return text
+    except (ValueError, KeyError):
+        raise ValueError(f"{setting} must be of type {declared}, got {text!r}") from None
