@@ -40,7 +40,7 @@ matplotlib.use("agg")
 def _import_companion_checked() -> None:
     import companion
 
-    with install_import_hook("companion", "beartype.beartype"):
+    with install_import_hook("companion", "annotation_checker.checked"):
         typing.TYPE_CHECKING = True
         try:
             for module in pkgutil.walk_packages(companion.__path__, "companion."):
