@@ -50,7 +50,8 @@ MODELS = (
     BenchmarkModel(
         name="large-vocabulary",
         model=LSTMConfig(
-            vocabulary_size=33278, embedding_size=200, hidden_size=200, num_layers=2, tie_weights=True
+            vocabulary_size=33278, embedding_size=200, hidden_size=200, num_layers=2,
+            tie_weights=True,
         ),
         num_streams=20, window_length=35,
     ),
@@ -75,6 +76,7 @@ class Speed:
     """Most memory so far: the device's on CUDA, the whole process's elsewhere."""
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as `companion bench --json` prints them."""
         return asdict(self)
 
 
@@ -103,7 +105,9 @@ def matmul_flops_per_second(device: torch.device, size: int = 1024, seconds: flo
     return best
 
 
-def textbook_step(case: BenchmarkModel, ids: torch.Tensor, device: torch.device) -> Callable[[], None]:
+def textbook_step(
+    case: BenchmarkModel, ids: torch.Tensor, device: torch.device
+) -> Callable[[], None]:
     """One training step as tutorials write it: batch first, Adam, a mean loss read at each step."""
     config = case.model
     embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)

@@ -65,7 +65,9 @@ class RunFolder:
         self.metrics_path = path / "metrics.jsonl"
 
     @classmethod
-    def create(cls, path: str | Path, record: Mapping[str, Any], *, overwrite: bool = False) -> RunFolder:
+    def create(
+        cls, path: str | Path, record: Mapping[str, Any], *, overwrite: bool = False
+    ) -> RunFolder:
         """A new folder at `path` holding `record` as run.json.
 
         An existing one is refused, or replaced when `overwrite` and when it is a run of ours.
@@ -97,7 +99,9 @@ class RunFolder:
         """The run at `path`. Raises CheckpointError when it is missing, foreign or of another version."""
         run = cls(Path(path))
         if not run.path.exists():
-            raise CheckpointError(f"no run at {run.path}; train one with: companion train --out {run.path}")
+            raise CheckpointError(
+                f"no run at {run.path}; train one with: companion train --out {run.path}"
+            )
         run.record()
         return run
 
@@ -105,7 +109,9 @@ class RunFolder:
         """The contents of run.json."""
         record = read_json(self.path / "run.json", "a run of companion")
         if record.get("format") != FORMAT:
-            raise CheckpointError(f"{self.path} is not a run of companion: run.json does not say so")
+            raise CheckpointError(
+                f"{self.path} is not a run of companion: run.json does not say so"
+            )
         if record.get("version") != FORMAT_VERSION:
             raise CheckpointError(
                 f"{self.path} has run format version {record.get('version')}, this companion reads "
@@ -122,12 +128,19 @@ class RunFolder:
             _remove(partial)
             partial.mkdir(parents=True)
             digests = {}
-            for name, tensors in ((MODEL_FILE, checkpoint.model), (TRAINING_FILE, checkpoint.training)):
+            for name, tensors in (
+                (MODEL_FILE, checkpoint.model),
+                (TRAINING_FILE, checkpoint.training),
+            ):
                 # Tied weights share storage, which safetensors refuses: store a copy of each.
                 save_file({k: v.detach().cpu().clone() for k, v in tensors.items()}, partial / name)
                 _flush(partial / name)
                 digests[name] = _digest(partial / name)
-            state = {"step": checkpoint.step, "sha256": digests, "counters": dict(checkpoint.counters)}
+            state = {
+                "step": checkpoint.step,
+                "sha256": digests,
+                "counters": dict(checkpoint.counters),
+            }
             write_json(partial / STATE_FILE, state)
             _remove(target)
             os.replace(partial, target)
@@ -160,7 +173,9 @@ class RunFolder:
     def best(self) -> Checkpoint:
         """The checkpoint with the lowest validation loss, or the newest where none was evaluated."""
         if (self.path / "best.json").exists():
-            name = read_json(self.path / "best.json", "the note of the best checkpoint").get("checkpoint")
+            name = read_json(self.path / "best.json", "the note of the best checkpoint").get(
+                "checkpoint"
+            )
             return self.load(self.checkpoints / str(name))
         checkpoint = self.latest()
         if checkpoint is None:
@@ -226,7 +241,9 @@ class RunFolder:
     def _prune(self) -> None:
         keep = {path.name for path in self._steps()[-2:]}
         if (self.path / "best.json").exists():
-            keep.add(read_json(self.path / "best.json", "the note of the best checkpoint")["checkpoint"])
+            keep.add(
+                read_json(self.path / "best.json", "the note of the best checkpoint")["checkpoint"]
+            )
         for path in self._steps():
             if path.name not in keep:
                 _remove(path)
@@ -242,15 +259,21 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{path.parent} is not {what}: {path.name} {_reason(error)}") from error
+        raise CheckpointError(
+            f"{path.parent} is not {what}: {path.name} {_reason(error)}"
+        ) from error
     except ValueError as error:  # not UTF-8, or not JSON
         raise CheckpointError(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is damaged: expected a JSON object, got {type(value).__name__}")
+        raise CheckpointError(
+            f"{path} is damaged: expected a JSON object, got {type(value).__name__}"
+        )
     return value
 
 
-def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
     """The optimizer's state as named tensors: `optimizer.<parameter>.<moment>`."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     return {

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,9 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 
-RunPath = Annotated[Path, typer.Argument(help="Folder of a run, as given to train --out.", show_default=False)]
+RunPath = Annotated[
+    Path, typer.Argument(help="Folder of a run, as given to train --out.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA, else MPS, else CPU), cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1)]
@@ -43,7 +46,9 @@ SIGINT_EXIT = 130
 
 @app.command()
 def train(
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write the run to.", show_default=False)],
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder to write the run to.", show_default=False)
+    ],
     corpus: Annotated[
         str | None,
         typer.Option(
@@ -53,7 +58,10 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Recipe: tokenizer, model and training (see: companion presets).", show_default="small"),
+        typer.Option(
+            help="Recipe: tokenizer, model and training (see: companion presets).",
+            show_default="small",
+        ),
     ] = None,
     seed: Annotated[
         int | None,
@@ -69,7 +77,8 @@ def train(
     ] = None,
     device: Device = "auto",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint."),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out.")
@@ -126,7 +135,9 @@ def evaluate(
     run: RunPath,
     split: Annotated[
         str | None,
-        typer.Option(help="train, valid or test.", show_default="test, or valid where there is no test"),
+        typer.Option(
+            help="train, valid or test.", show_default="test, or valid where there is no test"
+        ),
     ] = None,
     corpus: Annotated[
         str | None, typer.Option(help="Another corpus than the run's own.", show_default=False)
@@ -171,8 +182,12 @@ def generate(
     run: RunPath,
     prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "",
     tokens: Annotated[int, typer.Option(help="Tokens to generate.", min=1)] = 200,
-    temperature: Annotated[float, typer.Option(help="Below 1 is safer, above 1 wilder; 0 is greedy.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Sample from the k most probable tokens.")] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 is safer, above 1 wilder; 0 is greedy.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Sample from the k most probable tokens.")
+    ] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample from the nucleus of mass p.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -212,24 +227,17 @@ def corpora_command(
     from companion import corpora
 
     if name is None:
-        rows = [{"name": known, "about": corpora.describe(known)} for known in corpora.corpus_names()]
         if as_json:
-            _report({"corpora": rows}, as_json)
+            _report({"corpora": corpora.corpus_descriptions()}, as_json)
             return
-        table = Table("corpus", "what it is", box=None)
-        for row in rows:
-            table.add_row(row["name"], row["about"])
-        out.print(table)
+        out.print(_listing("corpus", corpora.corpus_descriptions()))
         err.print("Any text file or folder of text files is a corpus too: give its path.")
         return
     corpus = corpora.load_corpus(name)
-    report: dict[str, Any] = {"corpus": corpus.name, "origin": corpus.origin, "licence": corpus.licence}
-    for split in ("train", "valid", "test"):
-        documents = corpus.documents(split)
-        report[f"{split}_documents"] = len(documents)
-        report[f"{split}_characters"] = sum(len(document.text) for document in documents)
-    report["cleaning"] = str(corpus.report)
-    _report(report, as_json)
+    if as_json:
+        _report(corpus.as_dict(), as_json)
+    else:
+        print(corpus.summary())
 
 
 @app.command(name="presets")
@@ -237,13 +245,11 @@ def presets_command(as_json: AsJson = False) -> None:
     """List the presets that train can follow."""
     from companion.presets import PRESETS
 
+    descriptions = {name: preset.description for name, preset in PRESETS.items()}
     if as_json:
-        _report({"presets": {name: preset.description for name, preset in PRESETS.items()}}, as_json)
-        return
-    table = Table("preset", "what it is for", box=None)
-    for name, preset in PRESETS.items():
-        table.add_row(name, preset.description)
-    out.print(table)
+        _report({"presets": descriptions}, as_json)
+    else:
+        out.print(_listing("preset", descriptions))
 
 
 @app.command()
@@ -261,10 +267,13 @@ def bench(
         speeds.append(benchmark.measure(case, device=device, seconds=seconds))
     if as_json:
         _report(
-            {"environment": runtime.environment(), "models": [speed.to_dict() for speed in speeds]}, as_json
+            {"environment": runtime.environment(), "models": [speed.to_dict() for speed in speeds]},
+            as_json,
         )
         return
-    table = Table("model", "tokens/s", "textbook tokens/s", "ratio", "share of matmul", "peak MB", box=None)
+    table = Table(
+        "model", "tokens/s", "textbook tokens/s", "ratio", "share of matmul", "peak MB", box=None
+    )
     for speed in speeds:
         table.add_row(
             speed.name,
@@ -279,7 +288,9 @@ def bench(
 
 @app.callback(invoke_without_command=True)
 def _global(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.")
+    ] = False,
 ) -> None:
     if version:
         print(__version__)
@@ -303,7 +314,9 @@ def main() -> None:
         sys.exit(SIGINT_EXIT)
 
 
-def _refuse_changes(out_folder: Path, *, settings: list[str] | None, **given: str | int | None) -> None:
+def _refuse_changes(
+    out_folder: Path, *, settings: list[str] | None, **given: str | int | None
+) -> None:
     """A resumed run keeps its configuration; say which option differs from it."""
     from companion.checkpoints import RunFolder
 
@@ -348,6 +361,13 @@ def _report(report: dict[str, Any], as_json: bool) -> None:
             shown = "-" if value is None else str(value)
         table.add_row(name, shown)
     out.print(table)
+
+
+def _listing(heading: str, descriptions: Mapping[str, str]) -> Table:
+    table = Table(heading, "what it is", box=None)
+    for name, description in descriptions.items():
+        table.add_row(name, description)
+    return table
 
 
 def _warn(message: str) -> None:

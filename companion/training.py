@@ -82,7 +82,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"give either epochs or steps, got epochs={self.epochs}, steps={self.steps}")
+            raise ValueError(
+                f"give either epochs or steps, got epochs={self.epochs}, steps={self.steps}"
+            )
         for name in (
             "epochs", "steps", "num_streams", "window_length", "accumulation", "learning_rate",
             "clip_norm", "evaluate_every", "patience", "checkpoint_every", "log_every",
@@ -144,7 +146,9 @@ def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
         return config.learning_rate * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
     low = config.final_learning_rate
-    return config.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
+    return config.learning_rate * (
+        low + (1 - low) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    )
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -221,7 +225,11 @@ class Trainer:
         at, config = self.progress, self.config
         first_step, clock, stopped = at.step, time.perf_counter() - at.seconds, "finished"
         bar = tqdm(
-            total=self.total_steps, initial=at.step, disable=not progress, unit="step", mininterval=1.0
+            total=self.total_steps,
+            initial=at.step,
+            disable=not progress,
+            unit="step",
+            mininterval=1.0,
         )
         self.model.train()
         with _interruptible() as interrupted, bar:
