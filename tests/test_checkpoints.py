@@ -40,7 +40,9 @@ def test_a_checkpoint_comes_back_as_it_was_saved(run: RunFolder) -> None:
     assert loaded.step == 7
     assert loaded.counters == {"step": 7}
     torch.testing.assert_close(loaded.model["weight"], saved.model["weight"], rtol=0, atol=0)
-    torch.testing.assert_close(loaded.training["rng.cpu"], saved.training["rng.cpu"], rtol=0, atol=0)
+    torch.testing.assert_close(
+        loaded.training["rng.cpu"], saved.training["rng.cpu"], rtol=0, atol=0
+    )
 
 
 def test_a_run_without_checkpoints_has_no_latest_and_no_best(run: RunFolder) -> None:
@@ -103,17 +105,24 @@ def test_a_crash_while_writing_leaves_the_earlier_checkpoint(
     assert loaded is not None
     assert loaded.step == 1
     run.save(make(2))  # what the crash left does not stand in the way
-    assert [path.name for path in sorted(run.checkpoints.iterdir())] == ["step-00000001", "step-00000002"]
+    assert [path.name for path in sorted(run.checkpoints.iterdir())] == [
+        "step-00000001",
+        "step-00000002",
+    ]
 
 
-def test_a_full_disk_is_one_error_and_loses_nothing(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_error_and_loses_nothing(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run.save(make(1))
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(CheckpointError, match="the disk is full; what was saved before is untouched"):
+    with pytest.raises(
+        CheckpointError, match="the disk is full; what was saved before is untouched"
+    ):
         run.save(make(2))
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
     loaded = run.latest()

@@ -1,0 +1,346 @@
+"""The loop: what it computes, and that stopping and going on changes nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from companion import batching, training
+from companion.checkpoints import RunFolder
+from companion.lstm import LSTMConfig, LSTMLanguageModel
+from companion.objectives import summed_nats
+from companion.runtime import seed_everything
+from companion.training import TrainConfig, Trainer, TrainingError, learning_rate_at, train
+
+VOCABULARY = 8
+
+
+def text(length: int = 1201) -> torch.Tensor:
+    """A periodic text with noise: learnable, and not at once."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randint(VOCABULARY, (length,), generator=generator)
+    periodic = torch.arange(length) % 5
+    return torch.where(torch.rand(length, generator=generator) < 0.2, noise, periodic)
+
+
+def model(**changes: Any) -> LSTMLanguageModel:
+    seed_everything(0)
+    fields: dict[str, Any] = {"embedding_size": 8, "hidden_size": 16, "dropout": 0.1, **changes}
+    return LSTMLanguageModel(LSTMConfig(vocabulary_size=VOCABULARY, **fields))
+
+
+def config(**changes: Any) -> TrainConfig:
+    fields: dict[str, Any] = {
+        "steps": 40, "num_streams": 4, "window_length": 10, "learning_rate": 1e-2, "log_every": 5,
+    }  # fmt: skip
+    return TrainConfig(**{**fields, **changes})
+
+
+def losses(records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What must repeat to the last bit; seconds do not."""
+    names = ("step", "epoch", "learning_rate", "train_nats_per_token", "valid_nats_per_token")
+    return [tuple(record.get(name) for name in names) for record in records]
+
+
+def test_the_loop_computes_what_the_formulas_say() -> None:
+    """Two steps by hand, with carried state, clipping and the schedule, give the same weights."""
+    trained, reference = model(dropout=0.0), model(dropout=0.0)
+    settings = config(steps=2, clip_norm=0.05)
+    train(trained, text(), settings, device="cpu")
+
+    optimizer = torch.optim.AdamW(reference.parameters(), betas=settings.betas, weight_decay=0.0)
+    data = batching.streams(text(), 4)
+    state = None
+    for step in range(2):
+        optimizer.param_groups[0]["lr"] = learning_rate_at(step, 2, settings)
+        batch = batching.window(data, step, 10)
+        logits, state = reference(batch.inputs, state)
+        state = (state[0].detach(), state[1].detach())
+        optimizer.zero_grad()
+        (summed_nats(logits, batch.targets) / batch.targets.numel()).backward()
+        norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.05)
+        assert norm > 0.05  # or this would not test clipping
+        optimizer.step()
+    for name, parameter in trained.named_parameters():
+        # The fused optimizer adds in another order: float32 rounding, and nothing more.
+        torch.testing.assert_close(parameter, reference.get_parameter(name), rtol=1e-5, atol=1e-6)
+
+
+def test_one_small_text_is_learnt_by_heart() -> None:
+    fits = model(dropout=0.0, hidden_size=32)
+    ids = torch.randint(VOCABULARY, (65,), generator=torch.Generator().manual_seed(0))
+    result = train(
+        fits,
+        ids,
+        config(steps=250, num_streams=1, window_length=64, learning_rate=2e-2),
+        device="cpu",
+    )
+    # ln 8 = 2.08 at the start; random text has no structure, so only memory brings it down.
+    assert result.history[-1]["train_nats_per_token"] < 0.05
+
+
+def test_the_first_loss_is_that_of_a_uniform_guess() -> None:
+    result = train(model(), text(), config(steps=1), device="cpu")
+    # Output weights are within 1/sqrt(H) = .25, states below one: logits stay near zero.
+    assert result.history[0]["train_nats_per_token"] == pytest.approx(
+        math.log(VOCABULARY), abs=0.15
+    )
+
+
+def test_accumulated_windows_make_one_step_with_the_mean_gradient() -> None:
+    """Two windows of 10 accumulated equal one step on their 20 tokens, gradients cut between them."""
+    accumulated, reference = model(dropout=0.0), model(dropout=0.0)
+    settings = config(steps=1, accumulation=2, clip_norm=1e9)
+    train(accumulated, text(), settings, device="cpu")
+
+    data = batching.streams(text(), 4)
+    state = None
+    for index in range(2):
+        batch = batching.window(data, index, 10)
+        logits, state = reference(batch.inputs, state)
+        state = (state[0].detach(), state[1].detach())
+        (summed_nats(logits, batch.targets) / 80).backward()
+    optimizer = torch.optim.AdamW(reference.parameters(), betas=settings.betas, weight_decay=0.0)
+    optimizer.param_groups[0]["lr"] = learning_rate_at(0, 1, settings)
+    optimizer.step()
+    for name, parameter in accumulated.named_parameters():
+        torch.testing.assert_close(parameter, reference.get_parameter(name), rtol=1e-5, atol=1e-6)
+
+
+def test_every_token_of_an_epoch_is_a_target_once() -> None:
+    ids = text(1201)
+    trainer = Trainer(model(), ids, config(epochs=1, steps=None, window_length=7), device="cpu")
+    result = trainer.fit()
+    counted = sum(
+        batching.window(trainer.data, index, 7).targets.numel()
+        for index in range(trainer.num_windows)
+    )
+    assert result.steps == result.total_steps == math.ceil(300 / 7)
+    assert counted == 1200
+
+
+def test_carried_state_helps_where_the_clue_is_a_window_away() -> None:
+    """The clue lies two tokens back; a window of 1 sees no more than the last one."""
+    generator = torch.Generator().manual_seed(3)
+    pairs = torch.randint(2, (400,), generator=generator)
+    ids = torch.stack(
+        [pairs, torch.full_like(pairs, 2), pairs, torch.full_like(pairs, 3)], dim=1
+    ).flatten()
+    # After the mark 2 comes the symbol from two tokens ago: ln 2 nats without memory, 0 with it.
+    nats = {}
+    for carry in (True, False):
+        settings = config(
+            epochs=2, steps=None, window_length=1, num_streams=16, carry_state=carry, log_every=100,
+            learning_rate=3e-2,
+        )  # fmt: skip
+        result = train(model(dropout=0.0), ids, settings, valid_ids=ids, device="cpu")
+        nats[carry] = result.best_nats_per_token
+    # Without carried state, training never sees the clue. Evaluation carries it in both cases.
+    assert nats[True] < nats[False] - 0.05
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    settings = config(steps=100, learning_rate=1.0, warmup=0.1, final_learning_rate=0.05)
+    rates = [learning_rate_at(step, 100, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == pytest.approx(1.0)
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[99] == pytest.approx(0.05)
+    assert all(later <= earlier for earlier, later in zip(rates[9:], rates[10:], strict=False))
+
+
+def test_weight_decay_spares_biases() -> None:
+    decayed, spared = training.make_optimizer(model(), config(weight_decay=0.1)).param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert all(parameter.ndim == 2 for parameter in decayed["params"])
+    assert spared["weight_decay"] == 0.0
+    assert all(parameter.ndim == 1 for parameter in spared["params"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 1.0}, "either epochs or steps"),
+        ({"steps": None}, "either epochs or steps"),
+        ({"steps": 0}, "steps must be > 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be > 0"),
+        ({"warmup": 1.5}, "warmup must be in"),
+        ({"betas": (0.9, 1.0)}, "betas must be in"),
+        ({"weight_decay": -1.0}, "weight_decay must be >= 0"),
+        ({"num_streams": -3}, "num_streams must be > 0, got -3"),
+    ],
+)
+def test_a_wrong_setting_is_named(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        config(**changes)
+
+
+def test_a_text_shorter_than_one_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match="too few for 4 streams"):
+        train(model(), text(4), config(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run that never stops: its records and its last weights."""
+    run = RunFolder.create(tmp_path_factory.mktemp("whole") / "run", {})
+    whole = model()
+    result = train(whole, text(), resumable(), valid_ids=text(301), run=run, device="cpu")
+    return {"records": losses(result.history), "weights": whole.state_dict()}
+
+
+def resumable() -> TrainConfig:
+    return config(steps=70, evaluate_every=30, checkpoint_every=4)  # an epoch is 30 steps
+
+
+@pytest.mark.parametrize("stop", [4, 16, 30, 52])
+def test_a_killed_run_resumes_to_identical_losses(
+    stop: int, uninterrupted: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed two steps after a checkpoint: in an epoch's start, middle, at a validation."""
+    run = RunFolder.create(tmp_path / "run", {})
+    step = Trainer.train_step
+
+    def step_until_killed(self: Trainer) -> None:
+        if self.progress.step == stop + 2:
+            raise SystemExit  # as abrupt as a signal: nothing is saved on the way out
+        step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", step_until_killed)
+    with pytest.raises(SystemExit):
+        train(model(), text(), resumable(), valid_ids=text(301), run=run, device="cpu")
+    monkeypatch.undo()
+
+    seed_everything(99)  # another process starts with other random numbers
+    resumed = LSTMLanguageModel(model().config)
+    result = train(
+        resumed, text(), resumable(), valid_ids=text(301), run=run, resume=True, device="cpu"
+    )
+    assert losses(result.history) == uninterrupted["records"]
+    assert losses(run.metrics()) == uninterrupted["records"]
+    for name, value in resumed.state_dict().items():
+        torch.testing.assert_close(value, uninterrupted["weights"][name], rtol=0, atol=0)
+
+
+def test_ctrl_c_saves_and_the_run_goes_on_as_if_nothing_had_happened(
+    uninterrupted: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    step = Trainer.train_step
+
+    def step_and_interrupt(self: Trainer) -> None:
+        step(self)
+        if self.progress.step == 17:  # between two records: the half-summed loss must survive
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "train_step", step_and_interrupt)
+    result = train(model(), text(), resumable(), valid_ids=text(301), run=run, device="cpu")
+    monkeypatch.undo()
+    assert (result.stopped, result.steps) == ("interrupted", 17)
+
+    result = train(
+        model(), text(), resumable(), valid_ids=text(301), run=run, resume=True, device="cpu"
+    )
+    assert (result.stopped, result.steps) == ("finished", 70)
+    assert losses(result.history) == uninterrupted["records"]
+
+
+def test_ctrl_c_works_again_after_training() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    train(model(), text(), config(steps=1), device="cpu")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_finished_run_resumed_does_nothing_more(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    train(model(), text(), config(steps=10), run=run, device="cpu")
+    result = train(model(), text(), config(steps=10), run=run, resume=True, device="cpu")
+    assert result.steps == 10
+    assert [record["step"] for record in result.history] == [5, 10]
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_step_and_saves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    step = Trainer.train_step
+
+    def poison(self: Trainer) -> None:
+        if self.progress.step == 12:
+            self.model.output.bias.data.fill_(float("nan"))
+        step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", poison)
+    with pytest.raises(TrainingError, match="at step 13"):
+        train(model(), text(), config(checkpoint_every=2), run=run, device="cpu")
+    monkeypatch.undo()
+    saved = run.latest()
+    assert saved is not None
+    assert saved.step == 12
+    assert all(torch.isfinite(weight).all() for weight in saved.model.values())
+
+
+def test_a_gradient_that_is_infinite_stops_before_the_weights_are_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    backward = training.summed_nats
+
+    def explode(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nats = backward(logits, targets)
+        nats.register_hook(lambda gradient: gradient * math.inf)
+        return nats
+
+    monkeypatch.setattr(training, "summed_nats", explode)
+    with pytest.raises(TrainingError, match="at step 1"):
+        train(model(), text(), config(checkpoint_every=1), run=run, device="cpu")
+    assert run.latest() is None
+
+
+def test_patience_ends_a_run_that_no_longer_improves() -> None:
+    noise = torch.randint(VOCABULARY, (401,), generator=torch.Generator().manual_seed(5))
+    settings = config(steps=400, learning_rate=3e-2, evaluate_every=10, patience=2)
+    result = train(model(dropout=0.0), text(), settings, valid_ids=noise, device="cpu")
+    assert result.stopped == "patience"
+    assert result.steps < 400
+    valid = [r["valid_nats_per_token"] for r in result.history if "valid_nats_per_token" in r]
+    assert min(valid) == result.best_nats_per_token
+    assert valid[-2] > min(valid)
+    assert valid[-1] > min(valid)
+
+
+def test_the_best_checkpoint_is_the_one_with_the_lowest_validation_loss(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    noise = torch.randint(VOCABULARY, (401,), generator=torch.Generator().manual_seed(5))
+    settings = config(steps=60, learning_rate=3e-2, evaluate_every=10)
+    result = train(model(dropout=0.0), text(), settings, valid_ids=noise, run=run, device="cpu")
+    valid = {
+        r["step"]: r["valid_nats_per_token"] for r in result.history if "valid_nats_per_token" in r
+    }
+    assert run.best().step == min(valid, key=lambda step: valid[step])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_learns_and_keeps_float32_weights(precision: str) -> None:
+    half = model()
+    result = train(half, text(), config(steps=60, precision=precision), device="cuda")
+    first, last = (result.history[i]["train_nats_per_token"] for i in (0, -1))
+    assert last < first - 0.3
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
+
+
+@pytest.mark.gpu
+def test_the_gpu_computes_the_losses_of_the_cpu() -> None:
+    """Fifty steps in fp32 without dropout: kernels differ in rounding, the curve does not."""
+    curves = {}
+    for device in ("cpu", "cuda"):
+        result = train(model(dropout=0.0), text(), config(steps=50), device=device)
+        curves[device] = [record["train_nats_per_token"] for record in result.history]
+    assert curves["cuda"] == pytest.approx(curves["cpu"], abs=2e-3)
