@@ -1,0 +1,263 @@
+"""The book's figures: results in, Axes out. Nothing here touches a model.
+
+`use_style()` once, in a chapter's second cell. Every `plot_*` takes `ax=None`, makes an Axes of the
+book's size where it gets none, and returns the Axes it drew on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Okabe and Ito's colours, told apart by colour-blind readers, less black and a yellow that white
+#: paper swallows; in the order in which lines take them.
+NAMED_COLORS: dict[str, str] = {
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "grey": "#6B7378",
+}
+COLORS: list[str] = list(NAMED_COLORS.values())
+
+#: Text and axes.
+INK = "#22282B"
+#: Floors, baselines and other references.
+REFERENCE = "#4A5257"
+
+#: Inches; at 100 CSS pixels an inch it fits the book's column, and its text is legible on a phone.
+SIZE = (6.4, 3.6)
+
+#: What stands for a token's white space, which nobody can see.
+VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "$": r"\$"})
+
+
+def use_style() -> None:
+    """Set the book's style for all figures from here on: in notebooks also their resolution.
+
+    White paper, so that a figure reads alike on a light and on a dark page; DejaVu Sans, which
+    comes with matplotlib, so that it is the same on every machine.
+    """
+    mpl.rcParams.update(
+        {
+            "figure.figsize": SIZE,
+            "figure.dpi": 100,
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "savefig.dpi": 200,
+            "savefig.facecolor": "white",
+            "svg.hashsalt": "trained-to-predict",
+            "font.family": "sans-serif",
+            "font.sans-serif": ["DejaVu Sans"],
+            "font.size": 11,
+            "text.color": INK,
+            "axes.facecolor": "white",
+            "axes.edgecolor": "#9AA2A6",
+            "axes.labelcolor": INK,
+            "axes.titlesize": 12,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.titlepad": 10,
+            "axes.labelsize": 11,
+            "axes.labelpad": 5,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "axes.grid": True,
+            "axes.prop_cycle": cycler(color=COLORS),
+            "grid.color": "#E3E6E7",
+            "grid.linewidth": 0.8,
+            "xtick.color": "#9AA2A6",
+            "xtick.labelcolor": INK,
+            "xtick.labelsize": 10,
+            "ytick.color": "#9AA2A6",
+            "ytick.labelcolor": INK,
+            "ytick.labelsize": 10,
+            "lines.linewidth": 2,
+            "lines.markersize": 5,
+            "patch.linewidth": 0,
+            "legend.frameon": False,
+            "legend.fontsize": 10,
+            "image.cmap": "cividis",
+        }
+    )
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and ipython.get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        # Without bbox_inches=None each figure is cut to its ink, and no two are of one width.
+        set_matplotlib_formats("retina", bbox_inches=None)  # type: ignore[no-untyped-call]
+
+
+def new_axes(
+    ax: Axes | None = None,
+    *,
+    width: float = SIZE[0],
+    height: float = SIZE[1],
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
+) -> Axes:
+    """`ax`, or an Axes of its own figure (`ax.figure`), `width` by `height` inches, with labels."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(width, height))
+    if xlabel:
+        ax.set_xlabel(xlabel)
+    if ylabel:
+        ax.set_ylabel(ylabel)
+    if title:
+        ax.set_title(title)
+    return ax
+
+
+def plot_history(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    floor: float | None = None,
+    floor_label: str = "entropy of the source",
+    ax: Axes | None = None,
+) -> Axes:
+    """Training and validation loss against the step, from `TrainResult.history`.
+
+    Each record has a `step` and `train_nats_per_token`, `valid_nats_per_token` or both. `floor`,
+    in nats per token, is what no model can beat on average.
+    """
+    if not records:
+        raise ValueError(
+            "plot_history needs one record or more, got none: train with log_every set"
+        )
+    ax = new_axes(ax, xlabel="optimizer step", ylabel="nats per token")
+    drawn = 0
+    for split, words, color in (
+        ("train", "training", NAMED_COLORS["blue"]),
+        ("valid", "validation", NAMED_COLORS["vermillion"]),
+    ):
+        key = f"{split}_nats_per_token"
+        points = [(record["step"], record[key]) for record in records if key in record]
+        if points:
+            steps, nats = zip(*points, strict=True)
+            marker = "o" if len(points) == 1 or split == "valid" else ""
+            ax.plot(steps, nats, color=color, marker=marker, label=words)
+            drawn += 1
+    if not drawn:
+        raise ValueError(
+            "no record has train_nats_per_token or valid_nats_per_token; the first has: "
+            + ", ".join(records[0])
+        )
+    if floor is not None:
+        floor_line(ax, floor, floor_label)
+    ax.legend(loc="upper right")
+    return ax
+
+
+def plot_next_tokens(
+    tokens: Sequence[str],
+    probs: ArrayLike,
+    *,
+    truth: ArrayLike | None = None,
+    top: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Horizontal bars of next-token probabilities, shape (tokens,), the first token on top.
+
+    truth: the source's own probabilities, drawn as marks. top: only the so many most probable, in
+    order of `probs`. White space is made visible.
+    """
+    heights = np.asarray(probs, dtype=float)
+    marks = None if truth is None else np.asarray(truth, dtype=float)
+    for name, array in (("probs", heights), ("truth", marks)):
+        if array is not None and array.shape != (len(tokens),):
+            raise ValueError(
+                f"{name} must hold one number for each of the {len(tokens)} tokens, got shape "
+                f"{array.shape}"
+            )
+    if top is not None and top < 1:
+        raise ValueError(f"top must be >= 1, got {top}")
+    # Stable, so that equal probabilities stand in the order of the vocabulary.
+    chosen = np.arange(len(tokens)) if top is None else np.argsort(-heights, kind="stable")[:top]
+    ax = new_axes(ax, height=max(1.6, 0.9 + 0.32 * len(chosen)), xlabel="probability")
+    rows = np.arange(len(chosen))
+    ax.barh(rows, heights[chosen], height=0.7, color=NAMED_COLORS["blue"], label="model")
+    if marks is not None:
+        ax.plot(
+            marks[chosen],
+            rows,
+            linestyle="",
+            marker="D",
+            markersize=7,
+            color=NAMED_COLORS["vermillion"],
+            markeredgecolor="white",
+            label="truth",
+        )
+        ax.legend(loc="lower right")
+    ax.set_yticks(rows, [visible(tokens[i]) for i in chosen])
+    ax.set_ylim(len(chosen) - 0.4, -0.6)
+    ax.set_xlim(left=0)
+    ax.grid(visible=False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def visible(token: str) -> str:
+    """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning."""
+    return token.translate(VISIBLE) if token else "∅"
+
+
+def band(
+    ax: Axes,
+    x: ArrayLike,
+    samples: ArrayLike,
+    *,
+    label: str | None = None,
+    color: str | None = None,
+    spread: str = "range",
+) -> Axes:
+    """The mean over seeds as a line, with its spread as a band.
+
+    x: shape (points,). samples: shape (seeds, points). spread: "range" from smallest to largest,
+    or "std", one sample standard deviation to each side (two seeds or more).
+    """
+    across = np.asarray(x, dtype=float)
+    values = np.asarray(samples, dtype=float)
+    if across.ndim != 1 or values.ndim != 2 or values.shape[1] != across.size or not len(values):
+        raise ValueError(
+            f"samples must be of shape (seeds, {across.size}) for x of shape {across.shape}, got "
+            f"{values.shape}"
+        )
+    mean = values.mean(axis=0)
+    if spread == "range":
+        low, high = values.min(axis=0), values.max(axis=0)
+    elif spread == "std":
+        if len(values) < 2:
+            raise ValueError("a standard deviation needs two seeds or more, got 1")
+        deviation = values.std(axis=0, ddof=1)
+        low, high = mean - deviation, mean + deviation
+    else:
+        raise ValueError(f'spread must be "range" or "std", got {spread!r}')
+    (line,) = ax.plot(across, mean, label=label, color=color)
+    ax.fill_between(across, low, high, color=line.get_color(), alpha=0.22)
+    return ax
+
+
+def floor_line(ax: Axes, value: float, label: str, *, axis: str = "y") -> Axes:
+    """A dashed line at `value` on the y axis (or "x"): a floor or a baseline, with its label."""
+    style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (5, 3)), "linewidth": 1.6}
+    if axis == "y":
+        ax.axhline(value, label=label, **style)
+    elif axis == "x":
+        ax.axvline(value, label=label, **style)
+    else:
+        raise ValueError(f'axis must be "y" or "x", got {axis!r}')
+    return ax
