@@ -38,7 +38,7 @@ INK = "#22282B"
 REFERENCE = "#4A5257"
 
 #: Inches; at 100 CSS pixels an inch it fits the book's column, and its text is legible on a phone.
-SIZE = (6.4, 3.6)
+SIZE = (6.4, 3.7)
 
 #: What stands for a token's white space, which nobody can see.
 VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "$": r"\$"})
@@ -61,16 +61,16 @@ def use_style() -> None:
             "svg.hashsalt": "trained-to-predict",
             "font.family": "sans-serif",
             "font.sans-serif": ["DejaVu Sans"],
-            "font.size": 11,
+            "font.size": 12,
             "text.color": INK,
             "axes.facecolor": "white",
             "axes.edgecolor": "#9AA2A6",
             "axes.labelcolor": INK,
-            "axes.titlesize": 12,
+            "axes.titlesize": 13,
             "axes.titleweight": "bold",
             "axes.titlelocation": "left",
             "axes.titlepad": 10,
-            "axes.labelsize": 11,
+            "axes.labelsize": 12,
             "axes.labelpad": 5,
             "axes.spines.top": False,
             "axes.spines.right": False,
@@ -81,15 +81,15 @@ def use_style() -> None:
             "grid.linewidth": 0.8,
             "xtick.color": "#9AA2A6",
             "xtick.labelcolor": INK,
-            "xtick.labelsize": 10,
+            "xtick.labelsize": 11,
             "ytick.color": "#9AA2A6",
             "ytick.labelcolor": INK,
-            "ytick.labelsize": 10,
+            "ytick.labelsize": 11,
             "lines.linewidth": 2,
             "lines.markersize": 5,
             "patch.linewidth": 0,
             "legend.frameon": False,
-            "legend.fontsize": 10,
+            "legend.fontsize": 11,
             "image.cmap": "cividis",
         }
     )
@@ -187,7 +187,7 @@ def plot_next_tokens(
         raise ValueError(f"top must be >= 1, got {top}")
     # Stable, so that equal probabilities stand in the order of the vocabulary.
     chosen = np.arange(len(tokens)) if top is None else np.argsort(-heights, kind="stable")[:top]
-    ax = new_axes(ax, height=max(1.6, 0.9 + 0.32 * len(chosen)), xlabel="probability")
+    ax = new_axes(ax, height=max(1.6, 0.95 + 0.34 * len(chosen)), xlabel="probability")
     rows = np.arange(len(chosen))
     ax.barh(rows, heights[chosen], height=0.7, color=NAMED_COLORS["blue"], label="model")
     if marks is not None:
