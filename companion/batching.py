@@ -76,7 +76,10 @@ def num_windows(data: Int[Tensor, "batch length"], window_length: int) -> int:
 
 
 def window(data: Int[Tensor, "batch length"], index: int, window_length: int) -> Batch:
-    """The `index`-th window of parallel streams."""
+    """The `index`-th window of parallel streams; ValueError when there is none."""
+    count = num_windows(data, window_length)
+    if not 0 <= index < count:
+        raise ValueError(f"index must be in [0, {count}), the windows there are, got {index}")
     start = index * window_length
     stop = min(start + window_length, data.shape[1] - 1)
     return Batch(inputs=data[:, start:stop], targets=data[:, start + 1 : stop + 1])
@@ -88,6 +91,8 @@ def scoring_streams(ids: Int[Tensor, " total"], num_streams: int) -> Batch:
     As `streams`, but the last rows are padded with `IGNORE`: flattening the targets row by row
     and dropping `IGNORE` gives `ids[1:]` in order.
     """
+    if num_streams < 1:
+        raise ValueError(f"num_streams must be >= 1, got {num_streams}")
     targets = ids.numel() - 1
     if targets < 1:
         raise ValueError(f"scoring needs at least 2 tokens, got {ids.numel()}")

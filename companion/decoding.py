@@ -47,6 +47,8 @@ class Decoder:
         if self.temperature == 0:
             best = logits.argmax(dim=-1, keepdim=True)
             return torch.zeros_like(logits).scatter(-1, best, 1.0)
+        # The largest logit becomes 0 first, so that a tiny temperature cannot make it infinite.
+        logits = logits - logits.amax(dim=-1, keepdim=True)
         probs = torch.softmax(logits / self.temperature, dim=-1)
         if self.top_k is None and self.top_p is None:
             return probs
@@ -54,9 +56,9 @@ class Decoder:
         if self.top_k is not None:
             ordered[..., self.top_k :] = 0
             ordered = ordered / ordered.sum(dim=-1, keepdim=True)
-        if self.top_p is not None:
-            mass_before = ordered.cumsum(dim=-1) - ordered
-            ordered = ordered.masked_fill(mass_before >= self.top_p, 0)
+        if self.top_p is not None and self.top_p < 1:  # at 1, rounding would cut the tail off
+            reached = ordered.cumsum(dim=-1) >= self.top_p
+            ordered[..., 1:] = ordered[..., 1:].masked_fill(reached[..., :-1], 0)
             ordered = ordered / ordered.sum(dim=-1, keepdim=True)
         return torch.zeros_like(probs).scatter(-1, order, ordered)
 

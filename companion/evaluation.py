@@ -100,8 +100,10 @@ def score(
 
     The model is put in evaluation mode and back.
     """
+    if window_length < 1:
+        raise ValueError(f"window_length must be >= 1, got {window_length}")
     device = next(model.parameters()).device
-    batch = scoring_streams(ids, num_streams)
+    batch = scoring_streams(ids.cpu(), num_streams)
     nats: list[Tensor] = []
     predictions: list[Tensor] = []
     was_training = model.training
@@ -180,7 +182,9 @@ def classification(
         )
     labels, predicted = targets.numpy(), predictions.numpy()
     averages = {
-        average: precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
+        average: precision_recall_fscore_support(
+            labels, predicted, average=average, zero_division=0
+        )
         for average in ("micro", "macro")
     }
     micro, macro = averages["micro"], averages["macro"]
@@ -201,8 +205,12 @@ def standard_error(nats: Float[Tensor, " targets"], block: int = 1000) -> float:
     Neighbours are not independent, so the plain formula is too small; blocks long against the
     correlation are nearly independent. Needs at least two blocks.
     """
+    if block < 1:
+        raise ValueError(f"block must be >= 1, got {block}")
     count = nats.numel() // block
     if count < 2:
-        raise ValueError(f"needs at least {2 * block} tokens for blocks of {block}, got {nats.numel()}")
+        raise ValueError(
+            f"needs at least {2 * block} tokens for blocks of {block}, got {nats.numel()}"
+        )
     means = nats[: count * block].double().view(count, block).mean(dim=1)
     return float(means.std() / math.sqrt(count))

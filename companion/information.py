@@ -29,7 +29,9 @@ def as_distribution(p: ArrayLike, name: str = "p") -> NDArray[np.float64]:
             f"got shape {array.shape}"
         )
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} must hold finite probabilities, got {array[~np.isfinite(array)][0]}")
+        raise ValueError(
+            f"{name} must hold finite probabilities, got {array[~np.isfinite(array)][0]}"
+        )
     if (array < 0).any():
         raise ValueError(f"{name} must hold probabilities >= 0, got {array.min():g}")
     total = float(array.sum())
@@ -46,14 +48,17 @@ def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
     """
     array = np.asarray(logits, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] == 0:
-        raise ValueError(f"logits need at least one class on the last axis, got shape {array.shape}")
+        raise ValueError(
+            f"logits need at least one class on the last axis, got shape {array.shape}"
+        )
     if np.isnan(array).any() or (array == np.inf).any():
         raise ValueError("logits must hold no NaN and no +inf")
     largest = array.max(axis=-1, keepdims=True)
     if (largest == -np.inf).any():
         raise ValueError("logits must hold at least one finite number per distribution")
     shifted = array - largest
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normalised
 
 
 def entropy(p: ArrayLike) -> float:

@@ -34,7 +34,8 @@ class LSTMConfig:
     num_layers: int = 1
     """Stacked LSTM layers, L."""
     dropout: float = 0.0
-    """Probability of dropping an activation: after the embedding, between layers, before the output."""
+    """Probability of dropping an activation: after the embedding, between layers, and before the
+    output."""
     tie_weights: bool = False
     """Use the embedding matrix as the output matrix; needs embedding_size == hidden_size."""
     forget_bias: float = 0.0
@@ -52,6 +53,8 @@ class LSTMConfig:
                 "tie_weights needs embedding_size == hidden_size, got "
                 f"{self.embedding_size} and {self.hidden_size}"
             )
+        if not math.isfinite(self.forget_bias):
+            raise ValueError(f"forget_bias must be finite, got {self.forget_bias}")
 
 
 class LSTMLanguageModel(nn.Module):

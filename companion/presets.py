@@ -64,16 +64,20 @@ PRESETS: dict[str, Preset] = {
             "embedding_size": 512, "hidden_size": 512, "num_layers": 2,
             "dropout": 0.4, "tie_weights": True,
         },
-        train=TrainConfig(epochs=20, num_streams=64, window_length=96, learning_rate=3e-3, patience=3),
+        train=TrainConfig(
+            epochs=20, num_streams=64, window_length=96, learning_rate=3e-3, patience=3
+        ),
     ),
     "word": Preset(
-        description="Whole words and a large vocabulary, two tied layers of 200, as in WikiText-2's examples.",
+        description="Whole words, two tied layers of 200, as in WikiText-2's examples.",
         tokenizer="word",
         model={
             "embedding_size": 200, "hidden_size": 200, "num_layers": 2,
             "dropout": 0.2, "tie_weights": True,
         },
-        train=TrainConfig(epochs=6, num_streams=32, window_length=35, learning_rate=4e-3, patience=2),
+        train=TrainConfig(
+            epochs=6, num_streams=32, window_length=35, learning_rate=4e-3, patience=2
+        ),
     ),
 }  # fmt: skip
 
@@ -97,14 +101,17 @@ def override(preset: Preset, settings: Mapping[str, str]) -> Preset:
         section, _, name = setting.partition(".")
         known = {"model": LSTMConfig, "train": TrainConfig}.get(section)
         names = [] if known is None else [f.name for f in dataclasses.fields(known)]
-        if known is None or name not in names or name == "vocabulary_size":
+        names = [field_name for field_name in names if field_name != "vocabulary_size"]
+        if known is None or name not in names:
             raise ValueError(
                 f"unknown setting {setting!r}; use model.FIELD of LSTMConfig or train.FIELD of "
                 f"TrainConfig{', one of ' + ', '.join(names) if names else ''}"
             )
-        (model if section == "model" else train)[name] = _parse(setting, text, known, name)
-        if setting in ("train.epochs", "train.steps"):  # one excludes the other
-            train["steps" if name == "epochs" else "epochs"] = None
+        value = _parse(setting, text, known, name)
+        (model if section == "model" else train)[name] = value
+        other = {"train.epochs": "steps", "train.steps": "epochs"}.get(setting)
+        if other and value is not None and f"train.{other}" not in settings:
+            train[other] = None  # one replaces the other; TrainConfig refuses both together
     changed = dataclasses.replace(preset, model=model, train=TrainConfig(**train))
     changed.model_config(vocabulary_size=1)  # so that a bad value is refused before any work
     return changed

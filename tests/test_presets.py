@@ -1,0 +1,155 @@
+"""Every preset is a model that can be built, and a setting is either understood or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import pytest
+import torch
+
+from companion import tokenizers
+from companion.lstm import LSTMConfig, LSTMLanguageModel
+from companion.presets import PRESETS, get_preset, override
+from companion.training import TrainConfig
+
+SMALL = PRESETS["small"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds_a_model_that_predicts(name):
+    preset = get_preset(name)
+    model = LSTMLanguageModel(preset.model_config(vocabulary_size=50)).eval()
+    with torch.no_grad():
+        logits, _ = model(torch.zeros(1, 3, dtype=torch.long))
+    assert logits.shape == (1, 3, 50)
+    assert preset.description
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_names_a_tokenizer_and_options_it_takes(name):
+    kinds = {
+        "byte": tokenizers.ByteTokenizer,
+        "character": tokenizers.CharacterTokenizer,
+        "word": tokenizers.WordTokenizer,
+        "bpe": tokenizers.BPETokenizer,
+    }
+    preset = get_preset(name)
+    options = inspect.signature(kinds[preset.tokenizer].fit).parameters
+    assert set(preset.tokenizer_options) <= set(options)
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match=r"unknown preset 'smal'.*Did you mean 'small'\?"):
+        get_preset("smal")
+    with pytest.raises(ValueError, match="the presets are small, ") as error:
+        get_preset("xyzzy")
+    assert "Did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "value"),
+    [
+        ("model.hidden_size", "64", 64),
+        ("model.dropout", "0.5", 0.5),
+        ("model.dropout", "0", 0.0),
+        ("model.tie_weights", "False", False),
+        ("train.learning_rate", "1e-3", 1e-3),
+        ("train.betas", "0.8,0.95", (0.8, 0.95)),
+        ("train.betas", "0.8, 0.95", (0.8, 0.95)),
+        ("train.carry_state", "false", False),
+        ("train.carry_state", "TRUE", True),
+        ("train.patience", "3", 3),
+        ("train.patience", "none", None),
+        ("train.evaluate_every", "None", None),
+        ("train.epochs", "0.5", 0.5),
+        ("train.precision", "bf16", "bf16"),
+    ],
+)
+def test_a_setting_is_read_as_the_type_of_its_field(setting, text, value):
+    section, name = setting.split(".")
+    changed = override(SMALL, {setting: text})
+    got = changed.model[name] if section == "model" else getattr(changed.train, name)
+    assert got == value
+    assert type(got) is type(value)
+
+
+def test_every_field_can_be_set_and_only_that_field_changes():
+    # Setting a field to the value it has changes nothing: each declared type can be read.
+    for field in dataclasses.fields(TrainConfig):
+        value = getattr(SMALL.train, field.name)
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        assert override(SMALL, {f"train.{field.name}": text}).train == SMALL.train, field.name
+    full = SMALL.model_config(vocabulary_size=9)
+    for field in dataclasses.fields(LSTMConfig):
+        if field.name != "vocabulary_size":
+            text = str(getattr(full, field.name))
+            changed = override(SMALL, {f"model.{field.name}": text})
+            assert changed.model_config(vocabulary_size=9) == full, field.name
+
+
+def test_overriding_leaves_the_preset_itself_as_it_was():
+    before = dict(SMALL.model), SMALL.train
+    override(SMALL, {"model.hidden_size": "7", "train.num_streams": "3"})
+    assert (dict(SMALL.model), SMALL.train) == before
+    assert override(SMALL, {}) == SMALL
+
+
+def test_steps_replace_epochs_and_epochs_replace_steps():
+    by_steps = override(SMALL, {"train.steps": "10"})
+    assert (by_steps.train.steps, by_steps.train.epochs) == (10, None)
+    by_epochs = override(by_steps, {"train.epochs": "2"})
+    assert (by_epochs.train.steps, by_epochs.train.epochs) == (None, 2.0)
+
+
+@pytest.mark.parametrize(
+    "order", [("train.epochs", "train.steps"), ("train.steps", "train.epochs")]
+)
+def test_steps_and_epochs_together_are_refused_in_either_order(order):
+    with pytest.raises(ValueError, match="either epochs or steps"):
+        override(SMALL, dict.fromkeys(order, "3"))
+
+
+def test_a_training_without_an_end_is_refused():
+    with pytest.raises(ValueError, match="either epochs or steps"):
+        override(SMALL, {"train.epochs": "none"})
+    # No steps is what a preset with epochs has already.
+    assert override(SMALL, {"train.steps": "none"}) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "message"),
+    [
+        ("hidden_size", "64", "unknown setting 'hidden_size'; use model.FIELD"),
+        ("model.width", "64", "unknown setting 'model.width'.*one of embedding_size, hidden_size"),
+        ("train.lr", "1", "unknown setting 'train.lr'.*learning_rate"),
+        ("tokenizer.vocabulary_size", "9", "unknown setting"),
+        ("model.", "9", "unknown setting 'model.'"),
+        ("model.vocabulary_size", "9", "unknown setting 'model.vocabulary_size'"),
+        ("model.hidden_size", "64.5", "model.hidden_size must be of type int, got '64.5'"),
+        ("model.hidden_size", "", "model.hidden_size must be of type int, got ''"),
+        ("model.hidden_size", "none", "model.hidden_size must be of type int, got 'none'"),
+        ("model.dropout", "much", "model.dropout must be of type float, got 'much'"),
+        ("model.tie_weights", "1", "model.tie_weights must be of type bool, got '1'"),
+        ("train.betas", "0.9", "train.betas must be of type"),
+        ("train.betas", "0.9,0.99,1", "train.betas must be of type"),
+        ("train.patience", "soon", r"train.patience must be of type int \| None, got 'soon'"),
+        ("model.hidden_size", "0", "hidden_size must be >= 1, got 0"),
+        ("model.dropout", "1", "dropout must be in"),
+        ("model.dropout", "nan", "dropout must be in"),
+        ("model.tie_weights", "true", "tie_weights needs embedding_size == hidden_size"),
+        ("train.num_streams", "0", "num_streams must be > 0, got 0"),
+        ("train.learning_rate", "-1", "learning_rate must be > 0"),
+        ("train.learning_rate", "nan", "learning_rate must be > 0, got nan"),
+        ("train.betas", "0.9,1", "betas must be in"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused_by_name(setting, text, message):
+    with pytest.raises(ValueError, match=message):
+        override(SMALL, {setting: text})
+
+
+def test_the_vocabulary_size_is_not_offered_as_a_setting():
+    with pytest.raises(ValueError, match="unknown setting") as error:
+        override(SMALL, {"model.width": "1"})
+    assert "vocabulary_size" not in str(error.value)
