@@ -78,7 +78,8 @@ class RunFolder:
             is_empty = run.path.is_dir() and not any(run.path.iterdir())
             if not is_empty and not overwrite:
                 raise CheckpointError(
-                    f"{run.path} already exists; choose another --out, or --resume it, or --overwrite it"
+                    f"{run.path} already exists; choose another --out, or give --resume or "
+                    "--overwrite"
                 )
             if not is_empty and not is_run:
                 raise CheckpointError(
@@ -96,7 +97,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """The run at `path`. Raises CheckpointError when it is missing, foreign or of another version."""
+        """The run at `path`; CheckpointError when it is missing, foreign or of another version."""
         run = cls(Path(path))
         if not run.path.exists():
             raise CheckpointError(
@@ -171,16 +172,14 @@ class RunFolder:
         return None
 
     def best(self) -> Checkpoint:
-        """The checkpoint with the lowest validation loss, or the newest where none was evaluated."""
+        """The checkpoint with the lowest validation loss; the newest where none was evaluated."""
         if (self.path / "best.json").exists():
-            name = read_json(self.path / "best.json", "the note of the best checkpoint").get(
-                "checkpoint"
-            )
-            return self.load(self.checkpoints / str(name))
+            return self.load(self.checkpoints / self._best_name())
         checkpoint = self.latest()
         if checkpoint is None:
             raise CheckpointError(
-                f"{self.path} has no checkpoint yet; go on with: companion train --out {self.path} --resume"
+                f"{self.path} has no checkpoint yet; go on with: "
+                f"companion train --out {self.path} --resume"
             )
         return checkpoint
 
@@ -235,15 +234,17 @@ class RunFolder:
             _write_text(self.metrics_path, text)
         return records
 
+    def _best_name(self) -> str:
+        note = read_json(self.path / "best.json", "a note of the best checkpoint")
+        return str(note.get("checkpoint"))
+
     def _steps(self) -> list[Path]:
         return sorted(self.checkpoints.glob("step-*"))
 
     def _prune(self) -> None:
         keep = {path.name for path in self._steps()[-2:]}
         if (self.path / "best.json").exists():
-            keep.add(
-                read_json(self.path / "best.json", "the note of the best checkpoint")["checkpoint"]
-            )
+            keep.add(self._best_name())
         for path in self._steps():
             if path.name not in keep:
                 _remove(path)
@@ -275,7 +276,7 @@ def optimizer_tensors(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """The optimizer's state as named tensors: `optimizer.<parameter>.<moment>`."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     return {
         f"optimizer.{names[parameter]}.{key}": torch.as_tensor(value)
         for parameter, state in optimizer.state.items()

@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help=(
-        "Train, evaluate and sample LSTM language models: the companion of *Trained to Predict*.\n\n"
+        "Train, evaluate and sample LSTM language models: companion of *Trained to Predict*.\n\n"
         "A first run, about a minute on a laptop:\n\n"
         "    companion train --corpus python-docs --preset small --out runs/a\n\n"
         "    companion evaluate runs/a\n\n"
@@ -72,7 +72,7 @@ def train(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Change one field of the preset, e.g. train.epochs=2 or model.hidden_size=256; repeatable.",
+            help="Change a field of the preset: train.epochs=2, model.hidden_size=256; repeatable.",
         ),
     ] = None,
     device: Device = "auto",
@@ -171,8 +171,8 @@ def evaluate(
     }
     if summed.unknown:
         _warn(
-            f"{summed.unknown:,} of {summed.tokens:,} tokens are unknown to the tokenizer: bits_per_byte "
-            "leaves out what spelling them costs, so it cannot be compared with other tokenizers"
+            f"{summed.unknown:,} of {summed.tokens:,} tokens are unknown to the tokenizer: "
+            "bits_per_byte leaves out what spelling them costs, so it flatters this model"
         )
     _report(report, as_json)
 
@@ -324,8 +324,8 @@ def _refuse_changes(
     for name, value in given.items():
         if value is not None and value != record.get(name):
             raise ValueError(
-                f"--{name} {value} differs from the run being resumed, which has {record.get(name)}; "
-                f"leave --{name} out, or train another run"
+                f"--{name} {value} differs from the run being resumed, which has "
+                f"{record.get(name)}; leave --{name} out, or train another run"
             )
     for setting, text in _pairs(settings or []).items():
         section, _, field = setting.partition(".")

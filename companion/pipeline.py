@@ -103,7 +103,9 @@ def load_run(path: str | Path, *, device: str = "auto") -> TrainedModel:
     try:
         model.load_state_dict(dict(checkpoint.model))
     except RuntimeError as error:
-        raise CheckpointError(f"the weights in {path} do not fit the model in its run.json: {error}") from error
+        raise CheckpointError(
+            f"the weights in {path} do not fit the model in its run.json: {error}"
+        ) from error
     model.to(choose_device(device)).eval()
     return TrainedModel(
         model=model,

@@ -42,6 +42,7 @@ PRESETS: dict[str, Preset] = {
         tokenizer_options={"vocabulary_size": 1000},
         model={"embedding_size": 96, "hidden_size": 192, "dropout": 0.2},
         train=TrainConfig(epochs=8, num_streams=16, window_length=64, learning_rate=6e-3),
+        threads=1,
     ),
     "char-small": Preset(
         description="Characters, one layer of 128. Tiny Shakespeare: 1.70 nats a character.",

@@ -375,6 +375,7 @@ class Trainer:
 
     @property
     def evaluate_every(self) -> int:
+        """Steps between validations."""
         return self.config.evaluate_every or self.steps_per_epoch
 
     @property
@@ -385,7 +386,8 @@ class Trainer:
     @property
     def constant(self) -> int:
         """What this process divides its summed loss by: its own share of a full step's targets."""
-        return self.targets_per_step // self.accelerator.num_processes
+        processes: int = self.accelerator.num_processes
+        return self.targets_per_step // processes
 
     def _due(self, every: int | None) -> bool:
         step = self.progress.step
@@ -438,8 +440,8 @@ class _LossSum:
         step = int(self.first_bad_step)
         if step:
             raise TrainingError(
-                f"the loss or its gradient stopped being a finite number at step {step}; nothing was "
-                "saved since, so lower learning_rate or clip_norm and resume from the last checkpoint"
+                f"the loss or its gradient stopped being a finite number at step {step}; nothing "
+                "was saved since: lower learning_rate or clip_norm and train again"
             )
 
     def take(self, accelerator: Accelerator) -> float:

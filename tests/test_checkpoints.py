@@ -76,7 +76,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_aloud(
         file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     else:
         file.unlink()
-    with pytest.warns(UserWarning, match=f"damaged: {name}.*going on from step-00000001"):
+    with pytest.warns(UserWarning, match=rf"damaged: {name}.*going on from step-00000001"):
         loaded = run.latest()
     assert loaded is not None
     assert loaded.step == 1
@@ -85,7 +85,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_aloud(
 def test_when_every_checkpoint_is_damaged_the_error_says_so(run: RunFolder) -> None:
     run.save(make(1))
     (newest(run) / checkpoints.STATE_FILE).write_text("{")
-    with pytest.raises(CheckpointError, match="no checkpoint in .* is whole"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is whole"):
         run.latest()
 
 

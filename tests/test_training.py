@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_the_first_loss_is_that_of_a_uniform_guess() -> None:
 
 
 def test_accumulated_windows_make_one_step_with_the_mean_gradient() -> None:
-    """Two windows of 10 accumulated equal one step on their 20 tokens, gradients cut between them."""
+    """Two windows of 10 equal one step on their 20 tokens, gradients cut between them."""
     accumulated, reference = model(dropout=0.0), model(dropout=0.0)
     settings = config(steps=1, accumulation=2, clip_norm=1e9)
     train(accumulated, text(), settings, device="cpu")
@@ -152,7 +153,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates[9] == pytest.approx(1.0)
     assert rates[10] == pytest.approx(1.0)
     assert rates[99] == pytest.approx(0.05)
-    assert all(later <= earlier for earlier, later in zip(rates[9:], rates[10:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[9:]))
 
 
 def test_weight_decay_spares_biases() -> None:
