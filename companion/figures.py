@@ -56,6 +56,8 @@ def use_style() -> None:
             "figure.dpi": 100,
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
+            "figure.constrained_layout.w_pad": 0.09,
+            "figure.constrained_layout.h_pad": 0.09,
             "savefig.dpi": 200,
             "savefig.facecolor": "white",
             "svg.hashsalt": "trained-to-predict",
@@ -104,8 +106,8 @@ def use_style() -> None:
 def new_axes(
     ax: Axes | None = None,
     *,
-    width: float = SIZE[0],
-    height: float = SIZE[1],
+    width: int | float = SIZE[0],
+    height: int | float = SIZE[1],
     xlabel: str = "",
     ylabel: str = "",
     title: str = "",
@@ -125,7 +127,7 @@ def new_axes(
 def plot_history(
     records: Sequence[Mapping[str, Any]],
     *,
-    floor: float | None = None,
+    floor: int | float | None = None,
     floor_label: str = "entropy of the source",
     ax: Axes | None = None,
 ) -> Axes:
@@ -251,7 +253,7 @@ def band(
     return ax
 
 
-def floor_line(ax: Axes, value: float, label: str, *, axis: str = "y") -> Axes:
+def floor_line(ax: Axes, value: int | float, label: str, *, axis: str = "y") -> Axes:
     """A dashed line at `value` on the y axis (or "x"): a floor or a baseline, with its label."""
     style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (5, 3)), "linewidth": 1.6}
     if axis == "y":

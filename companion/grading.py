@@ -12,6 +12,7 @@ import copy
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def check(
     answer: Any,
     expected: Any,
     *,
-    tolerance: float = 0.0,
+    tolerance: int | float = 0.0,
     hint: str = "",
     require: bool = False,
 ) -> bool:
@@ -42,11 +43,11 @@ def check(
 
 
 def check_function(
-    function: Callable[..., Any] | None,
+    function: Any,
     reference: Callable[..., Any],
     cases: Iterable[Any],
     *,
-    tolerance: float = 1e-9,
+    tolerance: int | float = 1e-9,
     hint: str = "",
     require: bool = False,
 ) -> bool:
@@ -96,7 +97,7 @@ def _report(wrong: str, *, hint: str, require: bool) -> bool:
     return False
 
 
-def _check_tolerance(tolerance: float) -> None:
+def _check_tolerance(tolerance: int | float) -> None:
     if math.isnan(tolerance) or tolerance < 0:
         raise ValueError(f"tolerance must be >= 0, got {tolerance}")
 
@@ -105,7 +106,7 @@ def _is_unanswered(answer: Any) -> bool:
     return answer is None or answer is Ellipsis
 
 
-def _difference(answer: Any, expected: Any, tolerance: float) -> str:
+def _difference(answer: Any, expected: Any, tolerance: int | float) -> str:
     """What is wrong with `answer`, in words; the empty string when nothing is."""
     try:
         return _compare(_plain(answer), _plain(expected), tolerance)
@@ -113,7 +114,7 @@ def _difference(answer: Any, expected: Any, tolerance: float) -> str:
         return f"got {_short(answer)}, which cannot be compared ({type(error).__name__})"
 
 
-def _compare(answer: Any, expected: Any, tolerance: float) -> str:
+def _compare(answer: Any, expected: Any, tolerance: int | float) -> str:
     if expected is None or isinstance(expected, (bool, str, bytes)):
         kind = {bool: "True or False", str: "a string", bytes: "bytes"}.get(type(expected), "None")
         if type(answer) is not type(expected):
@@ -135,19 +136,20 @@ def _compare(answer: Any, expected: Any, tolerance: float) -> str:
     return "" if bool(answer == expected) else f"got {_short(answer)}"
 
 
-def _compare_numbers(answer: Any, expected: complex, tolerance: float) -> str:
-    if isinstance(answer, bool) or not isinstance(answer, (int, float, complex)):
+def _compare_numbers(answer: Any, expected: Any, tolerance: int | float) -> str:
+    if isinstance(answer, bool) or not isinstance(answer, Number):
         return f"a number is asked for, got {_short(answer)}"
-    if answer == expected or (answer != answer and expected != expected):
+    got: Any = answer
+    if got == expected or (got != got and expected != expected):
         return ""
-    if abs(answer - expected) <= tolerance:
+    if abs(got - expected) <= tolerance:
         return ""
-    if isinstance(answer, complex) or isinstance(expected, complex) or answer != answer:
-        return f"got {_short(answer)}"
-    return f"{_short(answer)} is too {'large' if answer > expected else 'small'}"
+    if isinstance(got, complex) or isinstance(expected, complex) or got != got:
+        return f"got {_short(got)}"
+    return f"{_short(got)} is too {'large' if got > expected else 'small'}"
 
 
-def _compare_arrays(answer: Any, expected: np.ndarray, tolerance: float) -> str:
+def _compare_arrays(answer: Any, expected: np.ndarray, tolerance: int | float) -> str:
     if not isinstance(answer, np.ndarray):
         if isinstance(answer, (str, bytes, Mapping, Set)) or not isinstance(answer, Sequence):
             return f"numbers of shape {expected.shape} are asked for, got {_short(answer)}"
@@ -166,10 +168,10 @@ def _compare_arrays(answer: Any, expected: np.ndarray, tolerance: float) -> str:
     first = tuple(int(i) for i in np.argwhere(wrong)[0])
     place = first[0] if len(first) == 1 else first
     value = _short(answer[first].item())
-    return f"{int(wrong.sum())} of {wrong.size} numbers are wrong, first [{place}], got {value}"
+    return f"{int(wrong.sum())} of {wrong.size} entries are wrong, first [{place}], got {value}"
 
 
-def _compare_mappings(answer: Any, expected: Mapping[Any, Any], tolerance: float) -> str:
+def _compare_mappings(answer: Any, expected: Mapping[Any, Any], tolerance: int | float) -> str:
     if not isinstance(answer, Mapping):
         return f"a dictionary is asked for, got {_short(answer)}"
     missing = [key for key in expected if key not in answer]
@@ -186,7 +188,7 @@ def _compare_mappings(answer: Any, expected: Mapping[Any, Any], tolerance: float
     return ""
 
 
-def _compare_sequences(answer: Any, expected: Sequence[Any], tolerance: float) -> str:
+def _compare_sequences(answer: Any, expected: Sequence[Any], tolerance: int | float) -> str:
     if isinstance(answer, np.ndarray):
         answer = answer.tolist()
     if isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence):
@@ -212,14 +214,14 @@ def _plain(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     """`value` in one short line."""
-    value = _plain(value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape}"
     words = reprlib.Repr()
     words.maxstring = words.maxother = 60
     try:
+        value = _plain(value)
+        if isinstance(value, float):
+            return f"{value:.6g}"
+        if isinstance(value, np.ndarray):
+            return f"an array of shape {value.shape}"
         return " ".join(words.repr(value).split())
-    except Exception:
+    except Exception:  # an answer may be any object, with any __repr__
         return f"a {type(value).__name__}"

@@ -13,7 +13,8 @@ libwebp may draw the same figure with other bytes. A cell whose texts hold numbe
 made carries the tag `nbval-ignore-output`, and asserts those numbers.
 
 Size: a frame of bars or a few lines is 4 to 15 kB, one with crossing bands up to 40 kB. So 20
-frames add 100 to 800 kB to the notebook; a page stays under 1.5 MB.
+frames add 100 to 800 kB to the notebook; a page stays under 1.5 MB. Drawing a frame takes about
+0.3 s of one core.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ box-shadow:inset 0 0 0 1px var(--explore-accent)}
 outline-offset:2px}
 .explore input[type=radio]{-webkit-appearance:none;appearance:none;box-sizing:border-box;\
 width:18px;height:18px;flex:none;margin:0;border:2px solid currentColor;border-radius:50%;\
-background:none;cursor:pointer;outline:none}
+background:none;color:inherit;cursor:pointer;outline:none}
 .explore input[type=radio]:checked{border:6px solid var(--explore-accent)}
 .explore-frames{display:grid}
 .explore-frames>*{grid-area:1/1;min-width:0}
@@ -103,8 +104,9 @@ background:none;cursor:pointer;outline:none}
 .explore-frames>img{justify-self:center;align-self:start;max-width:100%;height:auto;margin:0;\
 background:#fff;border-radius:.5rem}
 .explore-text{overflow-x:auto}
-.explore-text>pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;padding:.25rem 0;\
-border:0;background:none;font-size:.9rem;line-height:1.6;color:inherit}
+.explore-text>pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;padding:.6rem .9rem;\
+border:1px solid color-mix(in srgb,currentColor 30%,transparent);border-radius:.5rem;\
+background:none;font-size:.9rem;line-height:1.6;color:inherit}
 .explore-status{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);\
 white-space:nowrap}
 .explore figcaption{max-width:none;margin:.5rem 0 0;font-size:.93rem;line-height:1.5;\
@@ -365,7 +367,7 @@ def _control(
 
 def _text(value: Any) -> str:
     if isinstance(value, Real) and not isinstance(value, (bool, int)):
-        return f"{float(value):g}".replace("-", "\N{MINUS SIGN}", 1)
+        return f"{float(value):g}".replace("-", "\N{MINUS SIGN}")
     return str(value)
 
 

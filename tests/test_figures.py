@@ -1,0 +1,183 @@
+"""What the figures draw, and that they can be read: by the colour-blind and on any machine."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import logging
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import matplotlib.colors
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from companion import figures
+
+
+@pytest.fixture(autouse=True)
+def _style() -> Iterator[None]:
+    with mpl.rc_context():
+        figures.use_style()
+        yield
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of WCAG 2."""
+    rgb = np.array(matplotlib.colors.to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(a: str, b: str) -> float:
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+# Viénot, Brettel and Mollon 1999, on linear RGB.
+DEUTERANOPIA = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
+PROTANOPIA = np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]])
+
+
+@pytest.mark.parametrize(
+    "seen", [np.eye(3), DEUTERANOPIA, PROTANOPIA], ids=["all", "deutan", "protan"]
+)
+def test_no_two_colours_look_alike_to_any_eye(seen: np.ndarray) -> None:
+    def lab(color: str) -> np.ndarray:
+        rgb = np.array(matplotlib.colors.to_rgb(color))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+        xyz = np.array(to_xyz) @ np.clip(seen @ linear, 0, 1) / [0.9505, 1, 1.089]
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+    distances = {
+        (a, b): float(np.linalg.norm(lab(figures.NAMED_COLORS[a]) - lab(figures.NAMED_COLORS[b])))
+        for a, b in itertools.combinations(figures.NAMED_COLORS, 2)
+    }
+    # Two just noticeable differences are about 5; lines need more.
+    assert min(distances.values()) > 10, min(distances, key=distances.__getitem__)
+
+
+def test_letters_stand_out_from_the_paper() -> None:
+    assert contrast(figures.INK, "white") > 7  # WCAG AAA
+    assert contrast(figures.REFERENCE, "white") > 4.5
+
+
+def test_the_style_uses_the_font_that_comes_with_matplotlib(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ax = figures.new_axes(xlabel="␣ ⏎ ⇥ ∅ −1 σ", title="Loss")
+    with caplog.at_level(logging.WARNING):
+        ax.figure.canvas.draw()  # a missing glyph or font warns, and warnings are errors here
+    assert not caplog.records
+    assert ax.figure.get_facecolor() == (1, 1, 1, 1)
+
+
+def test_in_a_notebook_figures_have_two_pixels_a_point_and_one_width() -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    try:
+        figures.use_style()
+        png = shell.display_formatter.formatters["image/png"]
+        data, metadata = png(figures.new_axes(xlabel="x", ylabel="a long label").figure)
+        assert metadata["width"] == round(figures.SIZE[0] * 100)
+        assert int.from_bytes(base64.b64decode(data)[16:20], "big") == round(figures.SIZE[0] * 200)
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def test_new_axes_keeps_the_one_it_is_given() -> None:
+    _, ax = plt.subplots()
+    assert figures.new_axes(ax, xlabel="step") is ax
+    assert ax.get_xlabel() == "step"
+    assert figures.new_axes(ax).get_xlabel() == "step"
+    assert tuple(figures.new_axes(width=5, height=2).figure.get_size_inches()) == (5, 2)
+
+
+HISTORY = [
+    {"step": 10, "train_nats_per_token": 3.0},
+    {"step": 20, "train_nats_per_token": 2.0, "valid_nats_per_token": 2.5},
+    {"step": 30, "train_nats_per_token": 1.5, "valid_nats_per_token": 2.0},
+]
+
+
+def test_a_history_shows_each_loss_where_it_was_measured() -> None:
+    ax = figures.plot_history(HISTORY, floor=1.25)
+    training, validation, floor = ax.get_lines()
+    assert training.get_xydata().tolist() == [[10, 3.0], [20, 2.0], [30, 1.5]]
+    assert validation.get_xydata().tolist() == [[20, 2.5], [30, 2.0]]
+    assert list(floor.get_ydata()) == [1.25, 1.25]
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["training", "validation", "entropy of the source"]
+    assert ax.get_ylabel() == "nats per token"
+
+
+def test_a_history_without_losses_is_refused() -> None:
+    with pytest.raises(ValueError, match="one record or more"):
+        figures.plot_history([])
+    with pytest.raises(ValueError, match="the first has: step, loss"):
+        figures.plot_history([{"step": 1, "loss": 2.0}])
+
+
+def test_next_tokens_are_bars_from_the_top_with_white_space_made_visible() -> None:
+    tokens = ["the", " a", "\n", "$x$", ""]
+    probs = [0.1, 0.4, 0.2, 0.25, 0.05]
+    ax = figures.plot_next_tokens(tokens, probs, truth=[0.2] * 5)
+    assert [bar.get_width() for bar in ax.patches] == probs
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "the", "␣a", "⏎", r"\$x\$", "∅"
+    ]  # fmt: skip
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    (truth,) = ax.get_lines()
+    assert list(truth.get_xdata()) == [0.2] * 5
+    ax.figure.canvas.draw()
+
+
+def test_top_keeps_the_most_probable_in_order() -> None:
+    ax = figures.plot_next_tokens(list("abcd"), [0.1, 0.4, 0.4, 0.1], top=3)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "c", "a"]
+    with pytest.raises(ValueError, match="top must be >= 1, got 0"):
+        figures.plot_next_tokens(["a"], [1.0], top=0)
+
+
+@pytest.mark.parametrize("name", ["probs", "truth"])
+def test_one_number_a_token(name: str) -> None:
+    given = {"probs": [0.5, 0.5], "truth": [0.5, 0.5]} | {name: [0.5, 0.25, 0.25]}
+    with pytest.raises(ValueError, match=rf"{name} must hold one number for each of the 2 tokens"):
+        figures.plot_next_tokens(["a", "b"], given["probs"], truth=given["truth"])
+
+
+@pytest.mark.parametrize(("spread", "half"), [("range", 1.0), ("std", 1.0)])
+def test_a_band_is_the_mean_and_the_spread_over_seeds(spread: str, half: float) -> None:
+    samples = np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0]])  # range and sample std are both 1
+    ax = figures.band(figures.new_axes(), [5, 6], samples, label="model", spread=spread)
+    (line,) = ax.get_lines()
+    assert line.get_xydata().tolist() == [[5, 1], [6, 3]]
+    (filled,) = ax.collections
+    corners = filled.get_paths()[0].vertices
+    at_six = corners[corners[:, 0] == 6, 1]
+    assert (at_six.min(), at_six.max()) == pytest.approx((3 - half, 3 + half))
+    assert matplotlib.colors.same_color(filled.get_facecolor()[0][:3], line.get_color())
+
+
+def test_a_band_refuses_other_shapes_and_spreads() -> None:
+    ax = figures.new_axes()
+    with pytest.raises(ValueError, match=r"of shape \(seeds, 2\)"):
+        figures.band(ax, [1, 2], [[1.0, 2.0, 3.0]])
+    with pytest.raises(ValueError, match="two seeds or more"):
+        figures.band(ax, [1, 2], [[1.0, 2.0]], spread="std")
+    with pytest.raises(ValueError, match="got 'sem'"):
+        figures.band(ax, [1, 2], [[1.0, 2.0]], spread="sem")
+
+
+def test_a_floor_line_can_stand_or_lie() -> None:
+    ax = figures.floor_line(figures.new_axes(), 2, "floor")
+    figures.floor_line(ax, 3, "seen in training", axis="x")
+    lying, standing = ax.get_lines()
+    assert set(lying.get_ydata()) == {2}
+    assert set(standing.get_xdata()) == {3}
+    with pytest.raises(ValueError, match="got 'z'"):
+        figures.floor_line(ax, 1, "", axis="z")
