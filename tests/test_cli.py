@@ -1,0 +1,251 @@
+"""The command line as a user meets it: real processes, exit codes, one sentence a mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL = [
+    "--preset", "char-small", "--device", "cpu", "--set", "model.hidden_size=16",
+    "--set", "train.num_streams=4", "--set", "train.log_every=5",
+]  # fmt: skip
+
+
+def companion(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command; OMP threads are the caller's, terminal width fixed."""
+    return subprocess.run(
+        [sys.executable, "-m", "companion", *arguments],
+        capture_output=True, text=True, timeout=120, env=environment(), **options,
+    )  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "rhyme.txt"
+    path.write_text("".join(f"{i % 7} green bottles standing on the wall\n" for i in range(300)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of forty steps."""
+    path = tmp_path_factory.mktemp("runs") / "a"
+    done = companion(
+        "train", "--corpus", str(text_file), "--out", str(path), "--set", "train.steps=40", *SMALL
+    )
+    assert done.returncode == 0, done.stderr
+    assert "40 of 40 steps" in done.stderr
+    assert f"companion evaluate {path}" in done.stderr
+    return path
+
+
+def test_evaluate_prints_the_documented_names_as_json(run: Path) -> None:
+    done = companion("evaluate", str(run), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {
+        "nats_per_token", "perplexity", "bits_per_byte", "accuracy", "tokens", "bytes",
+        "split", "corpus",
+    } <= set(report)  # fmt: skip
+    assert report["split"] == "test"
+    assert 0 < report["macro_f1"] <= 1
+    assert report["perplexity"] == pytest.approx(2.718281828 ** report["nats_per_token"], rel=1e-6)
+
+
+def test_generate_continues_the_prompt_and_repeats_with_the_seed(run: Path) -> None:
+    texts = [
+        json.loads(
+            companion("generate", str(run), "--prompt", "3 gre", "--seed", seed, "--json").stdout
+        )["text"]
+        for seed in ("1", "1", "2")
+    ]
+    assert texts[0].startswith("3 gre")
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["generate"], ["corpora"], ["bench"]]
+)
+def test_help_teaches(command: list[str]) -> None:
+    done = companion(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_corpora_lists_and_looks(text_file: Path) -> None:
+    listed = companion("corpora")
+    assert "python-docs" in listed.stdout
+    report = json.loads(companion("corpora", str(text_file), "--json").stdout)
+    assert report["sizes"]["train"]["characters"] > report["sizes"]["valid"]["characters"] > 0
+
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "missing file": (["train", "--corpus", "no/such/file.txt", "--out", "x"], "no/such/file.txt"),
+    "empty file": (["train", "--corpus", "empty.txt", "--out", "x"], "empty"),
+    "binary file": (["train", "--corpus", "binary.bin", "--out", "x"], "not a text file"),
+    "not UTF-8": (["train", "--corpus", "latin.txt", "--out", "x"], "not UTF-8"),
+    "too short": (
+        ["train", "--corpus", "short.txt", "--preset", "char-small", "--out", "x"], "too few for"
+    ),
+    "unknown corpus": (["train", "--corpus", "python-dosc", "--out", "x"], "did you mean python"),
+    "unknown preset": (["train", "--preset", "smal", "--out", "x"], "Did you mean 'small'"),
+    "unknown device": (["train", "--device", "tpu", "--out", "x"], "device must be one of"),
+    "unknown setting": (["train", "--set", "train.epoch=2", "--out", "x"], "train.epoch"),
+    "wrong value": (["train", "--set", "train.epochs=many", "--out", "x"], "got 'many'"),
+    "setting without value": (["train", "--set", "epochs", "--out", "x"], "NAME=VALUE"),
+    "no run to resume": (["train", "--resume", "--out", "x"], "no run at x"),
+    "resume and overwrite": (["train", "--resume", "--overwrite", "--out", "x"], "exclude"),
+    "no run to evaluate": (["evaluate", "x"], "no run at x"),
+    "folder that is no run": (["evaluate", "."], "not a run of companion"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence_and_a_failing_exit(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "binary.bin").write_bytes(b"\x00\x01\x02")
+    (tmp_path / "latin.txt").write_bytes("d\xe9j\xe0 vu\n".encode("latin-1") * 50)
+    (tmp_path / "short.txt").write_text("".join(f"{i}\n" for i in range(12)))
+    arguments, words = MISTAKES[name]
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = companion(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_an_unknown_option_is_refused() -> None:
+    done = companion("train", "--out", "x", "--learning-rate", "1")
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+
+
+def test_an_existing_folder_is_refused_and_untouched(run: Path, text_file: Path) -> None:
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in run.rglob("*"))
+    done = companion("train", "--corpus", str(text_file), "--out", str(run), *SMALL)
+    assert done.returncode == 1
+    assert "--resume" in done.stderr
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
+
+
+def test_resuming_with_another_setting_names_it(run: Path) -> None:
+    for option in (["--seed", "5"], ["--preset", "small"], ["--set", "train.steps=80"]):
+        done = companion("train", "--out", str(run), "--resume", *option)
+        assert done.returncode == 1
+        assert option[0] in done.stderr
+        assert "differs from the run being resumed" in done.stderr
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for weights in copy.glob("checkpoints/*/model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-7])
+    done = companion("evaluate", str(copy))
+    assert done.returncode == 1
+    assert "damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(
+    tmp_path: Path, text_file: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        done = companion(
+            "train", "--corpus", str(text_file), "--out", str(disk / "run"),
+            "--set", "train.steps=40", "--set", "train.checkpoint_every=5", *SMALL,
+            "--set", "model.hidden_size=48",
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "the disk is full; what was saved before is untouched" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not list((disk / "run" / "checkpoints").glob(".partial*"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(text_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    arguments = [
+        "train", "--corpus", str(text_file), "--out", str(path), "--set", "train.steps=100000", *SMALL,
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "companion", *arguments],
+        stderr=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+    wait_for(path / "metrics.jsonl")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"companion train --out {path} --resume" in stderr
+    assert list(path.glob("checkpoints/step-*"))
+    assert "Traceback" not in stderr
+
+
+def test_a_run_killed_half_way_resumes_to_the_same_end(text_file: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--corpus", str(text_file), *SMALL]
+    arguments += ["--set", "train.steps=300", "--set", "train.checkpoint_every=20"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert companion(*arguments, "--out", str(whole)).returncode == 0
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "companion", *arguments, "--out", str(killed)],
+        stderr=subprocess.DEVNULL, env=environment(),
+    )  # fmt: skip
+    wait_for(killed / "checkpoints" / "step-00000020")
+    process.kill()
+    process.wait()
+    assert not (killed / "checkpoints" / "step-00000300").exists()
+    done = companion("train", "--out", str(killed), "--resume")
+    assert done.returncode == 0, done.stderr
+
+    assert losses(killed) == losses(whole)
+    reports = [json.loads(companion("evaluate", str(p), "--json").stdout) for p in (whole, killed)]
+    assert reports[0]["nats"] == reports[1]["nats"]
+
+
+def losses(run: Path) -> list[tuple[Any, ...]]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(r["step"], r["train_nats_per_token"], r.get("valid_nats_per_token")) for r in records]
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.005)
+
+
+def test_version_is_the_package_s() -> None:
+    from companion import __version__
+
+    assert companion("--version").stdout.strip() == __version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)

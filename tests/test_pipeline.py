@@ -1,0 +1,89 @@
+"""From a text file to a trained run, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from companion import pipeline
+from companion.checkpoints import CheckpointError
+from companion.corpora import load_corpus
+from companion.presets import get_preset, override
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "rhyme.txt"
+    path.write_text("".join(f"{i % 7} green bottles standing on the wall\n" for i in range(400)))
+    return path
+
+
+def tiny(**settings: str) -> dict[str, str]:
+    return {"model.hidden_size": "16", "train.steps": "60", "train.num_streams": "8", **settings}
+
+
+def test_a_trained_run_comes_back_with_the_loss_it_was_saved_with(
+    text_file: Path, tmp_path: Path
+) -> None:
+    preset = override(get_preset("char-small"), tiny())
+    corpus = load_corpus(text_file)
+    result = pipeline.train_run(corpus, preset, tmp_path / "run", device="cpu")
+    trained = pipeline.load_run(tmp_path / "run", device="cpu")
+    scores, evaluation = pipeline.score_split(trained, corpus, "valid")
+    assert result.best_nats_per_token == pytest.approx(evaluation.nats_per_token, rel=1e-6)
+    # Every character of the split is a target: the document's start mark comes before the first.
+    assert evaluation.tokens == scores.nats.numel() == len(corpus.text("valid"))
+    assert evaluation.bytes == len(corpus.text("valid").encode())
+
+
+@pytest.mark.parametrize("preset", ["small", "char-small", "word"])
+def test_the_same_seed_gives_the_same_run(preset: str, text_file: Path, tmp_path: Path) -> None:
+    recipe = override(get_preset(preset), {"train.steps": "5", "train.num_streams": "4"})
+    corpus = load_corpus(text_file)
+    losses = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        result = pipeline.train_run(corpus, recipe, tmp_path / name, seed=seed, device="cpu")
+        losses.append(result.history[-1]["valid_nats_per_token"])
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+def test_a_text_too_short_for_the_streams_is_refused_before_a_folder_is_made(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\nten\n")
+    preset = override(get_preset("char-small"), {"train.num_streams": "500"})
+    with pytest.raises(ValueError, match="too few for 500 streams"):
+        pipeline.train_run(load_corpus(path), preset, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corpus_that_changed_since_is_said_aloud(text_file: Path, tmp_path: Path) -> None:
+    preset = override(get_preset("char-small"), tiny())
+    pipeline.train_run(load_corpus(text_file), preset, tmp_path / "run", device="cpu")
+    text_file.write_text(text_file.read_text() + "and one more line\n")
+    with pytest.warns(UserWarning, match="has changed since the run began"):
+        pipeline.resume_run(tmp_path / "run", device="cpu")
+
+
+def test_weights_of_another_model_are_refused(text_file: Path, tmp_path: Path) -> None:
+    preset = override(get_preset("char-small"), tiny())
+    pipeline.train_run(load_corpus(text_file), preset, tmp_path / "run", device="cpu")
+    record = tmp_path / "run" / "run.json"
+    record.write_text(record.read_text().replace('"hidden_size": 16', '"hidden_size": 32'))
+    with pytest.raises(CheckpointError, match="do not fit the model"):
+        pipeline.load_run(tmp_path / "run", device="cpu")
+
+
+def test_generated_text_is_made_of_what_was_read(text_file: Path, tmp_path: Path) -> None:
+    from companion.decoding import Decoder, generate
+
+    preset = override(get_preset("char-small"), tiny(**{"train.steps": "200"}))
+    pipeline.train_run(load_corpus(text_file), preset, tmp_path / "run", device="cpu")
+    trained = pipeline.load_run(tmp_path / "run", device="cpu")
+    prompt = torch.tensor([[trained.tokenizer.end_id, *trained.tokenizer.encode("3 green ")]])
+    ids = generate(trained.model, prompt, 22, Decoder(temperature=0))
+    assert trained.tokenizer.decode(ids[0].tolist()) == "bottles standing on th"
