@@ -133,40 +133,35 @@ class AutomatonSource:
         pairs, order = {(0, 0): 0}, [(0, 0)]
         rows: list[list[tuple[int, float]]] = []
         local = []
-        for mine, theirs in order:  # grows while it is read
-            tokens = torch.nonzero(self.transition_probs[mine])[:, 0]
-            p, q = self.transition_probs[mine, tokens], other.transition_probs[theirs, tokens]
-            if (q == 0).any():
-                return math.inf
-            local.append(float((p * (p / q).log()).sum()))
-            row = []
-            nexts = zip(
-                tokens.tolist(),
-                p.tolist(),
-                self.transition_states[mine, tokens].tolist(),
-                other.transition_states[theirs, tokens].tolist(),
-                strict=True,
-            )
-            for token, probability, a, b in nexts:
+        theirs = other._arc_tables
+        for mine, other_state in order:  # grows while it is read
+            row, nats = [], 0.0
+            for token, target, surprisal in self._arc_lists[mine]:
+                if token not in theirs[other_state]:
+                    return math.inf
+                other_target, other_surprisal = theirs[other_state][token]
+                p = math.exp(-surprisal)
+                nats += p * (other_surprisal - surprisal)
                 if token == END_ID:
                     continue
-                if (a, b) not in pairs:
-                    pairs[a, b] = len(order)
-                    order.append((a, b))
-                row.append((pairs[a, b], probability))
+                pair = (target, other_target)
+                if pair not in pairs:
+                    pairs[pair] = len(order)
+                    order.append(pair)
+                row.append((pairs[pair], p))
             rows.append(row)
-        source = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-        target = np.array([t for row in rows for t, _ in row], dtype=np.int64)
+            local.append(nats)
+        pair_from = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        pair_to = np.array([t for row in rows for t, _ in row], dtype=np.int64)
         weight = np.array([p for row in rows for _, p in row])
+        costs, nats_per_text = np.array(local), 0.0
         alive = np.zeros(len(rows))
         alive[0] = 1
-        nats = 0.0
         while alive.sum() > 1e-16:
-            nats += float(alive @ np.array(local))
-            alive = np.bincount(target, weights=alive[source] * weight, minlength=len(rows)).astype(
-                np.float64
-            )
-        return nats / self.mean_length()
+            nats_per_text += float(alive @ costs)
+            moved = alive[pair_from] * weight
+            alive = np.bincount(pair_to, weights=moved, minlength=len(rows)).astype(np.float64)
+        return nats_per_text / self.mean_length()
 
     # One text, or a batch of them ---------------------------------------------------------------
 
@@ -207,6 +202,22 @@ class AutomatonSource:
         -inf when the source cannot write it. Several texts may follow each other.
         """
         return -float(self.nats(tokens).sum()) + 0.0
+
+    def log_probs(self, texts: Sequence[torch.Tensor]) -> Float64[torch.Tensor, " texts"]:
+        """`log_prob` of many texts at once: a million tokens in about a second."""
+        out = torch.zeros(len(texts), dtype=torch.float64)
+        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(by_length), 4096):  # alike in length: little padding
+            chunk = by_length[start : start + 4096]
+            lengths = torch.tensor([len(texts[i]) for i in chunk])
+            padded = torch.nn.utils.rnn.pad_sequence(
+                [texts[i].cpu() for i in chunk], batch_first=True, padding_value=END_ID
+            )
+            states = self.walk(padded)
+            p = self.transition_probs[states.clamp(min=0), padded] * (states >= 0)
+            inside = torch.arange(padded.shape[1]) < lengths[:, None]
+            out[chunk] = torch.where(inside, p, torch.ones_like(p)).log().sum(1)
+        return out
 
     def next_token_probs(self, prefix: Tokens) -> Float64[torch.Tensor, " vocab"]:
         """Exact p(token | prefix); ValueError when no text begins with `prefix`."""
@@ -373,18 +384,16 @@ class AutomatonSource:
         return lists
 
     @cached_property
+    def _arc_tables(self) -> list[dict[int, tuple[int, float]]]:
+        """For each state: token -> (next state, surprisal)."""
+        return [{w: (t, nats) for w, t, nats in arcs} for arcs in self._arc_lists]
+
+    @cached_property
     def _next_state_lists(self) -> list[list[int]]:
         return [list(map(int, row)) for row in self.transition_states.tolist()]
 
     def _checked(self, tokens: Tokens) -> list[int]:
-        sequence = _as_list(tokens)
-        for token in sequence:
-            if not 0 <= token < len(self.vocabulary):
-                raise ValueError(
-                    f"tokens must lie in [0, {len(self.vocabulary)}), got {token}; "
-                    "encode() turns words into ids"
-                )
-        return sequence
+        return checked_tokens(tokens, self.vocabulary_size)
 
     def _check(self) -> None:
         p, target = self.transition_probs, self.transition_states
@@ -410,7 +419,19 @@ class AutomatonSource:
             raise ValueError(f"every text must be able to end, but from state {stuck} none can")
 
 
+def checked_tokens(tokens: Tokens, vocabulary_size: int) -> list[int]:
+    """`tokens` as a list of integers; ValueError when one of them is not in the vocabulary."""
+    sequence = _as_list(tokens)
+    if sequence and not 0 <= min(sequence) <= max(sequence) < vocabulary_size:
+        wrong = next(token for token in sequence if not 0 <= token < vocabulary_size)
+        raise ValueError(
+            f"tokens must lie in [0, {vocabulary_size}), got {wrong}; encode() turns words into ids"
+        )
+    return sequence
+
+
 def _as_list(tokens: Tokens) -> list[int]:
     if isinstance(tokens, torch.Tensor):
-        return [int(token) for token in tokens.tolist()]
+        numbers: list[int] = tokens.tolist()
+        return numbers
     return [int(token) for token in tokens]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from companion.automata import ScoredText, Tokens
+from companion.automata import ScoredText, Tokens, checked_tokens
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
@@ -55,11 +55,7 @@ class _Stream:
         raise NotImplementedError
 
     def _checked(self, tokens: Tokens) -> list[int]:
-        sequence = [int(token) for token in tokens]
-        for token in sequence:
-            if not 0 <= token < self.vocabulary_size:
-                raise ValueError(f"tokens must lie in [0, {self.vocabulary_size}), got {token}")
-        return sequence
+        return checked_tokens(tokens, self.vocabulary_size)
 
 
 class MarkovSource(_Stream):
@@ -263,21 +259,34 @@ class HiddenMarkovSource(_Stream):
 
     def nats(self, tokens: Tokens) -> Float64[torch.Tensor, " time"]:
         """Surprisal of each token given all before it, in nats; once impossible, infinite."""
+        sequence = np.array(self._checked(tokens), dtype=np.int64)
+        length = max(1, math.isqrt(len(sequence)))
+        chunks = -(-len(sequence) // length)
+        # The stream as [chunks, length], so that a step advances all chunks. What a chunk does to
+        # any belief is one matrix (pass 1); chained, these give the belief each chunk starts from,
+        # and from there the surprisals follow (pass 2). Rescaling keeps all from underflowing.
+        padded = np.zeros(chunks * length, dtype=np.int64)
+        padded[: len(sequence)] = sequence
+        grid = padded.reshape(chunks, length)
+        # emit_then_move[w, i, j] = p(w | i) p(j | i)
+        emit_then_move = self.emission.T[:, :, None] * self.transition
+        effect = np.repeat(np.eye(len(self.stationary))[None], chunks, 0)
+        for column in grid.T:
+            effect = effect @ emit_then_move[column]
+            effect /= np.maximum(effect.max((1, 2), keepdims=True), 1e-300)
+        starts = np.zeros((chunks, len(self.stationary)))
         belief = self.stationary
-        out: list[float] = []
-        # emit_then_move[w][i, j] = p(w | i) p(j | i): one product a token. Dividing by p each time
-        # (the scaled forward recursion) keeps a long text from underflowing.
-        emit_then_move = [column[:, None] * self.transition for column in self.emission.T]
-        ones = np.ones_like(belief)
-        for token in self._checked(tokens):
-            belief = belief @ emit_then_move[token]
-            p = float(belief @ ones)
-            if p <= 0:
-                out += [math.inf] * (len(tokens) - len(out))
-                break
-            out.append(-math.log(p))
-            belief = belief / p
-        return torch.tensor(out, dtype=torch.float64)
+        for chunk in range(chunks):
+            starts[chunk] = belief
+            belief = belief @ effect[chunk]
+            belief = belief / max(float(belief.sum()), 1e-300)
+        beliefs, p = starts, np.empty((chunks, length))
+        for place, column in enumerate(grid.T):
+            joint = (beliefs[:, None] @ emit_then_move[column])[:, 0]
+            p[:, place] = joint.sum(1)
+            beliefs = joint / np.maximum(p[:, place, None], 1e-300)
+        with np.errstate(divide="ignore"):
+            return torch.from_numpy(0.0 - np.log(p.ravel()[: len(sequence)]))
 
     def next_token_probs(self, prefix: Tokens) -> Float64[torch.Tensor, " vocab"]:
         """Exact p(next token | prefix); ValueError when the source never writes `prefix`."""
@@ -440,7 +449,8 @@ def _running_sums(p: NDArray[np.float64]) -> list[list[float]]:
 def _uniform(n: int, generator: torch.Generator) -> list[float]:
     if n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
-    return [float(x) for x in torch.rand(n, generator=generator, dtype=torch.float64).tolist()]
+    numbers: list[float] = torch.rand(n, generator=generator, dtype=torch.float64).tolist()
+    return numbers
 
 
 # A grid on the beliefs (Freudenthal's triangulation, as in Lovejoy 1991). In the coordinates
