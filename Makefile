@@ -38,20 +38,21 @@ test: lint types unit slow nbval site-test alone minimum  ## everything that CI 
 
 install: $(READY)  ## .venv with the locked dependencies and the package
 
+# Byte code is made on first use, of what is used: that is a third of the time.
 # torch comes first and by itself: resolved among the rest, the newest build would be taken.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another one with: make book PYTHON=python3.12")'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet "$$(grep '^torch==' requirements.lock)"
-	$(PY) -m pip install --quiet --constraint requirements.lock --editable '.[book,test,dev]'
+	$(PY) -m pip install --quiet --no-compile "$$(grep '^torch==' requirements.lock)"
+	$(PY) -m pip install --quiet --no-compile --constraint requirements.lock --editable '.[book,test,dev]'
 	@touch $@
 
 $(MINIMUM): requirements.lock pyproject.toml tools/minimum.py | $(READY)
 	test -x .venv-minimum/bin/python || $(PYTHON) -m venv .venv-minimum
 	$(PY) tools/minimum.py > .venv-minimum/requirements.txt
-	.venv-minimum/bin/python -m pip install --quiet "$$(grep '^torch==' requirements.lock)"
-	.venv-minimum/bin/python -m pip install --quiet --requirement .venv-minimum/requirements.txt
-	.venv-minimum/bin/python -m pip install --quiet --no-deps --editable .
+	.venv-minimum/bin/python -m pip install --quiet --no-compile "$$(grep '^torch==' requirements.lock)"
+	.venv-minimum/bin/python -m pip install --quiet --no-compile --requirement .venv-minimum/requirements.txt
+	.venv-minimum/bin/python -m pip install --quiet --no-compile --no-deps --editable .
 	.venv-minimum/bin/python -m pip check
 	@touch $@
 

@@ -73,7 +73,9 @@ def companion_data() -> Path:
     """The folder COMPANION_DATA names, with the real corpora; skips, saying so, where there is none."""
     folder = os.environ.get("COMPANION_DATA", "")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("COMPANION_DATA names no folder with the fetched corpora (Tiny Shakespeare, WikiText-2)")
+        pytest.skip(
+            "COMPANION_DATA names no folder with the fetched corpora (Tiny Shakespeare, WikiText-2)"
+        )
     return Path(folder)
 
 

@@ -45,7 +45,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clone.mkdir()
     names = git("ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
     for name in names:
-        if (ROOT / name).is_file() and name.startswith(("companion/", "pyproject.toml", "README.md", "LICENSE")):
+        if (ROOT / name).is_file() and name.startswith(
+            ("companion/", "pyproject.toml", "README.md", "LICENSE")
+        ):
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, clone / name)
     identity = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
@@ -81,7 +83,11 @@ def site_packages(environment: Path) -> Path:
 
 def contents(folder: Path) -> dict[str, str]:
     """Name to where it points: changes when anything is added, removed or replaced."""
-    return {entry.name: os.path.realpath(entry) for entry in folder.iterdir() if entry.name != "__pycache__"}
+    return {
+        entry.name: os.path.realpath(entry)
+        for entry in folder.iterdir()
+        if entry.name != "__pycache__"
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,11 @@ def test_a_chapter_runs_alone_and_installs_nothing_but_the_companion(
     home.mkdir()
     python = str(bare_environment / "bin" / "python")
     environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))},
+        **{
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("PYTHON", "VIRTUAL_ENV"))
+        },
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{published.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": chapters.repository_url(),
@@ -106,7 +116,9 @@ def test_a_chapter_runs_alone_and_installs_nothing_but_the_companion(
         "MPLCONFIGDIR": str(home),
         "OMP_NUM_THREADS": "1",
     }
-    absent = subprocess.run([python, "-c", "import companion"], cwd=folder, env=environment, capture_output=True)
+    absent = subprocess.run(
+        [python, "-c", "import companion"], cwd=folder, env=environment, capture_output=True
+    )
     assert b"ModuleNotFoundError" in absent.stderr
     shutil.copy(chapter, folder)
     before = contents(site_packages(bare_environment))

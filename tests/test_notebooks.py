@@ -24,8 +24,12 @@ def write_notebook(path: Path, *cells: Any) -> None:
 
 
 def code(source: str, stored: str | None = None, *tags: str) -> Any:
-    outputs = [] if stored is None else [nbformat.v4.new_output("stream", name="stdout", text=stored)]
-    return nbformat.v4.new_code_cell(source, outputs=outputs, execution_count=1, metadata={"tags": list(tags)})
+    outputs = (
+        [] if stored is None else [nbformat.v4.new_output("stream", name="stdout", text=stored)]
+    )
+    return nbformat.v4.new_code_cell(
+        source, outputs=outputs, execution_count=1, metadata={"tags": list(tags)}
+    )
 
 
 def nbval(path: Path, *, same_docs: bool) -> subprocess.CompletedProcess[str]:
@@ -84,7 +88,9 @@ def test_executing_twice_changes_nothing(tmp_path: Path) -> None:
 
 def test_progress_bars_are_not_stored_and_do_not_fail(tmp_path: Path) -> None:
     path = tmp_path / "a.ipynb"
-    write_notebook(path, code("from tqdm import tqdm\nfor _ in tqdm(range(3)): pass\nprint('done')"))
+    write_notebook(
+        path, code("from tqdm import tqdm\nfor _ in tqdm(range(3)): pass\nprint('done')")
+    )
     notebooks.execute(path)
     (cell,) = nbformat.read(path, as_version=4).cells
     assert [output.name for output in cell.outputs] == ["stdout"]

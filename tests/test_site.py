@@ -38,7 +38,9 @@ pytestmark = pytest.mark.browser
 
 def html_files() -> list[str]:
     """Every page, as a path below the site's root; none when the site is not built."""
-    return sorted(str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts)
+    return sorted(
+        str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts
+    )
 
 
 PAGES = [name for name in html_files() if name != "index.html"]
@@ -144,7 +146,9 @@ def test_a_page_has_one_heading_and_describes_itself(page: Page, site: str, name
     assert page.locator('meta[name="description"]').get_attribute("content")
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.evaluate("[...document.images].filter(i => !i.alt.trim()).map(i => i.src)") == []
-    assert page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).length") == 0
+    assert (
+        page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).length") == 0
+    )
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
@@ -155,7 +159,9 @@ def test_mathematics_is_typeset_in_the_page(page: Page, site: str, name: str) ->
     for formula in page.locator("main .math").all():
         assert formula.locator(".katex").count() >= 1
     if page.locator("main .katex").count():
-        assert page.evaluate("document.fonts.ready.then(() => document.fonts.check('16px KaTeX_Main'))")
+        assert page.evaluate(
+            "document.fonts.ready.then(() => document.fonts.check('16px KaTeX_Main'))"
+        )
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
@@ -246,7 +252,9 @@ def test_every_link_inside_the_site_leads_somewhere() -> None:
         for link in page.links:
             if urlparse(link).scheme or link.startswith("//"):
                 continue
-            target, place = urldefrag(urljoin(name, link.split("?")[0] if "#" not in link else link))
+            target, place = urldefrag(
+                urljoin(name, link.split("?")[0] if "#" not in link else link)
+            )
             target = unquote(target).lstrip("/")
             if target in pages:
                 if unquote(place) not in pages[target].places:

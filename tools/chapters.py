@@ -42,7 +42,7 @@ def version() -> str:
     text = (ROOT / "companion" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if match is None:
-        raise ValueError("companion/__init__.py must hold a line __version__ = \"...\"")
+        raise ValueError('companion/__init__.py must hold a line __version__ = "..."')
     return match.group(1)
 
 

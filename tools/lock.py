@@ -40,7 +40,9 @@ def main() -> None:
         wanted = f"{ROOT}[book,test,dev]"
         subprocess.run([*pip, "install", "--quiet", "--constraint", str(own), wanted], check=True)
         subprocess.run([*pip, "check"], check=True)
-        freeze = subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True)
+        freeze = subprocess.run(
+            [*pip, "freeze", "--all"], check=True, capture_output=True, text=True
+        )
     lines = [re.sub(r"\+\w+$", "", line) for line in freeze.stdout.splitlines()]
     kept = sorted((line for line in lines if not NOT_LOCKED.match(line)), key=str.lower)
     strange = [line for line in kept if not re.fullmatch(r"[\w.\-]+==[\w.]+", line)]
