@@ -1,9 +1,10 @@
 """Checks that exercises and assignments share.
 
 `check(answer, expected)` prints "Not answered yet.", "Correct." or what is wrong, and returns
-whether the answer is right: a solution asserts it, an exercise just calls it. A wrong answer never
-raises, whatever it is, unless `require=True`, which is how an auto-graded assignment calls it.
-The words say in which direction an answer is wrong and never give the right one away.
+whether the answer is right, as a condition: a solution asserts it, an exercise just calls it. A
+wrong answer never raises, whatever it is, unless `require=True`, which is how an auto-graded
+assignment calls it. The words say in which direction an answer is wrong and never give the right
+one away.
 """
 
 from __future__ import annotations
@@ -21,6 +22,28 @@ NOT_ANSWERED = "Not answered yet."
 CORRECT = "Correct."
 
 
+class Verdict:
+    """Whether an answer is right, as a condition: `assert check(...)`, `if check(...)`.
+
+    A notebook shows nothing for it, so a cell that ends with a check shows the check's words alone,
+    with a semicolon or without: nbval, which runs cells outside the history, overlooks semicolons.
+    """
+
+    def __init__(self, right: bool) -> None:
+        self.right = right
+
+    def __bool__(self) -> bool:
+        """Whether the answer is right."""
+        return self.right
+
+    def __repr__(self) -> str:
+        """True or False."""
+        return repr(self.right)
+
+    def _ipython_display_(self) -> None:
+        """Nothing: the words are printed already."""
+
+
 def check(
     answer: Any,
     expected: Any,
@@ -28,7 +51,7 @@ def check(
     tolerance: int | float = 0.0,
     hint: str = "",
     require: bool = False,
-) -> bool:
+) -> Verdict:
     """Whether `answer` is `expected`; prints which, with `hint` after what is wrong.
 
     Numbers, strings, booleans, arrays, tensors, sequences, sets and dictionaries, nested as they
@@ -50,7 +73,7 @@ def check_function(
     tolerance: int | float = 1e-9,
     hint: str = "",
     require: bool = False,
-) -> bool:
+) -> Verdict:
     """Whether `function` gives what `reference` gives, to `tolerance`, in each of `cases`.
 
     A case is a tuple of positional arguments, or else the only argument; both functions get copies.
@@ -84,17 +107,17 @@ def check_function(
     return _report("", hint="", require=require)
 
 
-def _report(wrong: str, *, hint: str, require: bool) -> bool:
+def _report(wrong: str, *, hint: str, require: bool) -> Verdict:
     if not wrong:
         print(CORRECT)
-        return True
+        return Verdict(True)
     words = wrong if wrong == NOT_ANSWERED else f"Not yet: {wrong}."
     if hint:
         words = f"{words} Hint: {hint}"
     if require:
         raise AssertionError(words)
     print(words)
-    return False
+    return Verdict(False)
 
 
 def _check_tolerance(tolerance: int | float) -> None:

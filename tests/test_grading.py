@@ -126,6 +126,14 @@ def test_require_raises_with_the_same_words_unless_right() -> None:
         check_function(lambda x: x / 0, lambda x: x, [1], require=True)
 
 
+def test_a_notebook_shows_the_words_of_a_check_and_nothing_else() -> None:
+    from IPython.core.formatters import DisplayFormatter
+
+    # What a kernel sends as the result of the cell; it sends nothing when this is empty.
+    assert DisplayFormatter().format(check(1, 1)) == ({}, {})
+    assert repr((check(1, 1), check(2, 1))) == "(True, False)"
+
+
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 

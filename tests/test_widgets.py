@@ -308,7 +308,7 @@ def test_an_error_in_a_live_drawing_is_shown_where_the_picture_was() -> None:
     assert shown.value == "<pre>ValueError: k &lt; 3</pre>"
 
 
-# --- in a browser ----------------------------------------------------------------------------------
+# --- in a browser --------------------------------------------------------------------------------
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
