@@ -73,8 +73,8 @@ def test_little_of_the_test_text_of_python_docs_can_be_read_in_training() -> Non
     train = shingles("train")
     for split in ("valid", "test"):
         unseen = shingles(split)
-        # .02 with Python 3.11, 3.12 and 3.13; were the quoted topics kept, .4 and more.
-        assert len(unseen & train) / len(unseen) < 0.06
+        # .01 with Python 3.11, 3.12 and 3.13; with the quoted topics kept .27 to .43.
+        assert len(unseen & train) / len(unseen) < 0.04
 
 
 def test_the_compound_statements_topic_swallows_the_topics_it_quotes() -> None:
