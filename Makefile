@@ -92,7 +92,7 @@ unit: $(READY)  ## quick tests of the package and of the project
 	$(PYTEST) -n 2 -m 'not (slow or gpu or browser or network)'
 
 slow: $(READY)  ## tests that train, time or start processes
-	$(PYTEST) -m 'slow and not (gpu or browser or network)'
+	$(PYTEST) -n 2 -m 'slow and not (gpu or browser or network)'
 
 nbval: $(READY)  ## run every chapter and compare its outputs with the stored ones
 	$(PYTEST) $(NBVAL) $$($(PY) -m tools.chapters)

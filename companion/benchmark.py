@@ -6,7 +6,6 @@ falls on both.
 
 from __future__ import annotations
 
-import resource
 import statistics
 import sys
 import time
@@ -181,5 +180,7 @@ def _rate(step: Callable[[], None], device: torch.device, seconds: float) -> flo
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    import resource  # Unix only
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes

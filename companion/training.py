@@ -30,7 +30,7 @@ from companion.checkpoints import Checkpoint, RunFolder, optimizer_tensors, rest
 from companion.evaluation import evaluate
 from companion.lstm import LSTMLanguageModel, State, detach
 from companion.objectives import summed_nats
-from companion.runtime import make_accelerator, synchronize
+from companion.runtime import PRECISIONS, make_accelerator, synchronize
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -90,15 +90,19 @@ class TrainConfig:
             "clip_norm", "evaluate_every", "patience", "checkpoint_every", "log_every",
         ):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be > 0, got {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be > 0 and finite, got {value}")
         for name in ("warmup", "final_learning_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be >= 0 and finite, got {self.weight_decay}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
 
 
 @dataclass(kw_only=True)

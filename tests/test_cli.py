@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each test starts processes that import torch
+
 SMALL = [
     "--preset", "char-small", "--device", "cpu", "--set", "model.hidden_size=16",
     "--set", "train.num_streams=4", "--set", "train.log_every=5",
