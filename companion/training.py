@@ -90,8 +90,10 @@ class TrainConfig:
             "clip_norm", "evaluate_every", "patience", "checkpoint_every", "log_every",
         ):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be > 0 and finite, got {value}")
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be > 0, got {value}")
+            if value is not None and math.isinf(value):
+                raise ValueError(f"{name} must be finite, got {value}")
         for name in ("warmup", "final_learning_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")

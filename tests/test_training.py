@@ -174,6 +174,9 @@ def test_weight_decay_spares_biases() -> None:
         ({"warmup": 1.5}, "warmup must be in"),
         ({"betas": (0.9, 1.0)}, "betas must be in"),
         ({"weight_decay": -1.0}, "weight_decay must be >= 0"),
+        ({"weight_decay": float("nan")}, "weight_decay must be >= 0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be finite"),
+        ({"precision": "fp8"}, "precision must be one of"),
         ({"num_streams": -3}, "num_streams must be > 0, got -3"),
     ],
 )
