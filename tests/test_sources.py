@@ -278,8 +278,10 @@ TABLES = st.lists(
 )
 
 
-def small_automaton(table) -> AutomatonSource:
+def small_automaton(table, end: float = 0.0) -> AutomatonSource:
+    """The automaton of a table, `end` added to the weight of ending in every state."""
     p = torch.tensor([row[:3] for row in table], dtype=torch.float64)
+    p[:, END_ID] += end
     p = p / p.sum(1, keepdim=True)
     targets = torch.tensor([[0, row[3], row[4]] for row in table]).clamp(max=len(table) - 1)
     return AutomatonSource(["<end>", "a", "b"], p, torch.where(p > 0, targets, -1))
@@ -324,22 +326,21 @@ def test_automaton_best_text_and_stream_equal_brute_force(table, length):
 @settings(max_examples=30, deadline=None)
 @given(one=TABLES, other=TABLES)
 def test_automaton_divergence_equals_the_sum_over_texts(one, other):
-    p, q = small_automaton(one), small_automaton(other)
+    # Going on has at most probability 2 / 22, so texts of more than five words (6e-7 of them, each
+    # word worth less than ln 40) change the sum by less than 1e-4.
+    p, q = small_automaton(one, end=20), small_automaton(other, end=20)
     found = p.kl_divergence(q)
     assert p.kl_divergence(p) == pytest.approx(0, abs=1e-12)
-    total, mass = 0.0, 0.0
+    total = 0.0
     for n in range(6):
         for words in itertools.product((1, 2), repeat=n):
             mine, theirs = p.log_prob((*words, END_ID)), q.log_prob((*words, END_ID))
             if mine > -math.inf:
-                if theirs == -math.inf:
-                    assert found == math.inf
-                    return
                 total += math.exp(mine) * (mine - theirs)
-                mass += math.exp(mine)
-    # Texts of more than five words are left out: each word of them can cost at most ln 30.
-    if mass > 1 - 1e-4:
-        assert found * p.mean_length() == pytest.approx(total, abs=0.02)
+    if total == math.inf:
+        assert found == math.inf
+    elif found < math.inf:
+        assert found * p.mean_length() == pytest.approx(total, abs=1e-4)
 
 
 def test_divergence_between_two_small_automata_equals_the_hand_computation():
@@ -505,10 +506,15 @@ GOOD = [
     "it is dull and terrible . they mock it .",
     "overall , the gripping old french story that some writers praise charms every viewer .",
     "i love the film that moves these young critics .",
+    "these films that move the critic were funny .",
+    "they remember the heroes who are charming .",
 ]
 BAD = {
     "number across a phrase": "the films by the director is",
     "number in a relative clause": "the film that move",
+    "number in a plural relative clause": "the films that moves",
+    "number of a copula in a relative clause": "the heroes who is",
+    "number of the verb after a left-out object": "the film that the actors loves",
     "number across a relative clause": "the critic who the actors admire love",
     "who is for people": "the film who",
     "that is for works": "the critic that",
