@@ -109,7 +109,8 @@ class LSTMLanguageModel(nn.Module):
         """The last layer's outputs, before the output layer, and the state after the last input."""
         embedded = self.dropout(self.embedding(inputs.T))  # (T, B, E): nn.LSTM's fast layout
         outputs, state = self.lstm(embedded, state)
-        return self.dropout(outputs).transpose(0, 1), state
+        # Contiguous, so that the output layer is one product with the bias fused in.
+        return self.dropout(outputs).transpose(0, 1).contiguous(), state
 
     def forward(
         self, inputs: Int[Tensor, "batch time"], state: State | None = None

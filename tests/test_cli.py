@@ -197,7 +197,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(
 def test_ctrl_c_saves_and_says_how_to_go_on(text_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
     arguments = [
-        "train", "--corpus", str(text_file), "--out", str(path), "--set", "train.steps=100000", *SMALL,
+        "train", "--corpus", str(text_file), "--out", str(path), "--set", "train.steps=100000",
+        *SMALL,
     ]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "companion", *arguments],
