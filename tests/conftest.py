@@ -1,8 +1,8 @@
 """Fixtures, and the run-time check of every annotation in the package.
 
-`companion` names its shapes with jaxtyping under `if TYPE_CHECKING:`, so that it runs where jaxtyping
-is not installed. Here the modules are imported with TYPE_CHECKING true and through jaxtyping's import
-hook, so that beartype checks each argument and result, shapes and dtypes included, in every test.
+`companion` names its shapes with jaxtyping under `if TYPE_CHECKING:`, so that it runs where
+jaxtyping is not installed. Here the modules are imported with TYPE_CHECKING true and through
+jaxtyping's import hook, so that beartype checks each argument and result, shapes and dtypes included, in every test.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # What the package's modules import is imported first: a third party's own TYPE_CHECKING blocks are
 # not meant to run, and often cannot.
 for _name in (
-    "accelerate", "ipywidgets", "IPython.display", "matplotlib.pyplot", "numpy", "pooch", "rich.console",
+    "accelerate", "ipywidgets", "IPython.display", "matplotlib.pyplot", "numpy", "pooch",
+    "rich.console",
     "rich.table", "rich.progress", "safetensors.torch", "sklearn.metrics", "tokenizers", "torch",
     "torch.utils.data", "tqdm.auto", "typer.testing", "jaxtyping", "beartype",
 ):  # fmt: skip
@@ -70,7 +71,7 @@ def _close_figures() -> Iterator[None]:
 
 @pytest.fixture
 def companion_data() -> Path:
-    """The folder COMPANION_DATA names, with the real corpora; skips, saying so, where there is none."""
+    """The folder COMPANION_DATA names, with the real corpora; skips, saying so, if there is none."""
     folder = os.environ.get("COMPANION_DATA", "")
     if not folder or not Path(folder).is_dir():
         pytest.skip(

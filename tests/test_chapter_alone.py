@@ -1,7 +1,7 @@
 """A chapter by itself: an empty folder, an environment that holds the usual libraries and not ours.
 
-That is what Colab is. The first cell must install the companion from the repository's tag, and touch
-nothing else. The repository's address is sent to a local clone, so no test needs it to be published.
+That is what Colab is. The first cell must install the companion from the repository's tag, and
+touch nothing else. The repository's address is sent to a local clone, so nothing need be published.
 """
 
 from __future__ import annotations

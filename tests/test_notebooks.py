@@ -38,7 +38,8 @@ def nbval(path: Path, *, same_docs: bool) -> subprocess.CompletedProcess[str]:
     plugin.write_text(f"import tools.nbval_tags as t\nt.same_python_docs = lambda: {same_docs}\n")
     return subprocess.run(
         [
-            sys.executable, "-m", "pytest", "-p", "release", "-p", "tools.nbval_tags", "-p", "no:cacheprovider",
+            sys.executable, "-m", "pytest", "-p", "release", "-p", "tools.nbval_tags",
+            "-p", "no:cacheprovider",
             "--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg",
             "-o", "filterwarnings=default", str(path),
         ],

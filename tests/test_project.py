@@ -1,4 +1,4 @@
-"""The project holds together: imports, versions, addresses, chapters and tables of contents agree."""
+"""The project holds together: imports, versions, addresses, chapters and contents agree."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ PACKAGE = ROOT / "companion"
 #: A module imports only from those before it; "studies" stands for every module below studies/,
 #: none of which imports another.
 ORDER = [
-    "information", "runtime", "documents", "cleaning", "splitting", "embedded", "corpora", "automata", "markov",
-    "grammar", "sources", "tokenizers", "batching", "ngram", "lstm", "objectives", "checkpoints", "evaluation",
-    "training", "decoding", "presets", "pipeline", "text_metrics", "tuning", "preference", "compression",
-    "scaling", "studies", "figures", "widgets", "grading", "benchmark", "cli", "__main__",
+    "information", "runtime", "documents", "cleaning", "splitting", "embedded", "corpora",
+    "automata", "markov", "grammar", "sources", "tokenizers", "batching", "ngram", "lstm",
+    "objectives", "checkpoints", "evaluation", "training", "decoding", "presets", "pipeline",
+    "text_metrics", "tuning", "preference", "compression", "scaling", "studies", "figures",
+    "widgets", "grading", "benchmark", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -131,8 +132,8 @@ def test_the_package_itself_imports_nothing() -> None:
 
 @pytest.mark.slow
 def test_importing_the_package_takes_less_than_two_and_a_half_seconds() -> None:
-    """With torch, as a chapter does. Seconds of processor time, which another process beside us does
-    not stretch; the least of three, for the first one may still compile."""
+    """With torch, as a chapter does. Seconds of processor time, which another process beside us
+    does not stretch; the least of three, for the first one may still compile."""
     code = "import companion, companion.lstm, torch, time; print(time.process_time())"
     seconds = [
         float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
@@ -152,7 +153,8 @@ import companion
 def state():
     # Python's own generator is left out: rich draws from it when it is imported.
     return (
-        torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist(), numpy.random.get_state()[2],
+        torch.get_rng_state().tolist(),
+        numpy.random.get_state()[1].tolist(), numpy.random.get_state()[2],
         threading.active_count(), torch.get_num_threads(),
     )
 

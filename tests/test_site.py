@@ -205,7 +205,8 @@ CONTRAST = """
     return [255, 255, 255];
   };
   const seen = [...document.querySelectorAll(
-    'main article p, main article a:not(.headerlink), main article h1, main article h2, main article code')];
+    'main article p, main article a:not(.headerlink), main article h1, ' +
+    'main article h2, main article code')];
   return seen.slice(0, 200).map(element => {
     const a = luminance(parse(getComputedStyle(element).color));
     const b = luminance(background(element));

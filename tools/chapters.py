@@ -20,7 +20,7 @@ try:
     import companion
 except ModuleNotFoundError:  # away from the book's environment, as in Colab: add the companion alone
     %pip install -q --no-deps "trained-to-predict @ git+{url}@v{version}"
-    import companion"""
+    import companion"""  # noqa: E501
 
 #: The site folds the first cell away, and nbval compares its (empty) output like any other.
 FIRST_CELL_TAGS = ["hide-input"]

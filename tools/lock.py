@@ -2,7 +2,7 @@
 
 Uses the standard library alone, so that any Python can run it. torch is installed first, at the
 version the present lock names; its local version (+cpu) and the accelerator libraries it brings on
-some machines are left out, for each machine gets its own. To move torch, edit its line and run this.
+some machines are left out: each machine gets its own. To move torch, edit its line and run this.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def pages(url: str) -> str:
 
 
 def replace_everywhere(old: str, new: str) -> list[str]:
-    """Replace the address, and that of its site, in every committed text file; the files changed."""
+    """Replace the address, and its site's, in every committed text file; the files changed."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=chapters.ROOT, check=True, capture_output=True, text=True,

@@ -40,8 +40,8 @@ def fetch_katex(folder: Path) -> None:
         archives = list(Path(temporary).glob("*.tgz"))
         if run.returncode != 0 or not archives:
             raise ExtensionError(
-                f"npm could not fetch {package}, whose style sheet and fonts the pages need; is there "
-                f"a network? npm said: {run.stderr.strip() or run.stdout.strip()}"
+                f"npm could not fetch {package}, whose style sheet and fonts the pages need; is "
+                f"there a network? npm said: {run.stderr.strip() or run.stdout.strip()}"
             )
         with tarfile.open(archives[0]) as archive:
             archive.extractall(temporary, filter="data")
