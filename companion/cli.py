@@ -33,6 +33,8 @@ app = typer.Typer(
         '    companion generate runs/a --prompt "The "'
     ),
 )
+study_app = typer.Typer(no_args_is_help=True, help="Run the studies behind the book's figures.")
+app.add_typer(study_app, name="study")
 out, err = Console(), Console(stderr=True)
 
 RunPath = Annotated[
@@ -283,6 +285,47 @@ def bench(
             f"{speed.matmul_share:.0%}",
             f"{speed.peak_bytes / 1e6:,.0f}",
         )
+    out.print(table)
+
+
+@study_app.command("list")
+def study_list(as_json: AsJson = False) -> None:
+    """List the studies and the question each answers."""
+    from companion import studies
+
+    questions = {
+        name: (studies.load_study(name).__doc__ or "").partition("\n")[0]
+        for name in studies.study_names()
+    }
+    if as_json:
+        _report({"studies": questions}, as_json)
+    else:
+        out.print(_listing("study", questions))
+
+
+@study_app.command("run")
+def study_run(
+    name: Annotated[str, typer.Argument(help="Name of a study (see: companion study list).")],
+    seeds: Annotated[str, typer.Option(help="Seeds with commas between, e.g. 0,1,2.")] = "0",
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="JSON file to write; refused if it exists.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study once a seed; print its figures with their spread, or all of it as JSON."""
+    from companion import studies
+
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds takes numbers with commas between, got {seeds!r}") from None
+    report = studies.run_study(name, numbers, out=out_file, progress=not as_json)
+    if as_json:
+        _report(report, as_json)
+        return
+    table = Table("figure", "mean", "lowest", "highest", box=None)
+    for figure, values in studies.spread(report["results"]).items():
+        table.add_row(figure, *(f"{values[key]:.4g}" for key in ("mean", "min", "max")))
     out.print(table)
 
 
