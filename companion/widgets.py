@@ -104,9 +104,10 @@ background:none;color:inherit;cursor:pointer;outline:none}
 .explore-frames>img{justify-self:center;align-self:start;max-width:100%;height:auto;margin:0;\
 background:#fff;border-radius:.5rem}
 .explore-text{overflow-x:auto}
-.explore-text>pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;padding:.6rem .9rem;\
-border:1px solid color-mix(in srgb,currentColor 30%,transparent);border-radius:.5rem;\
-background:none;font-size:.9rem;line-height:1.6;color:inherit}
+.explore-plain{padding:.6rem .9rem;border-radius:.5rem;\
+border:1px solid color-mix(in srgb,currentColor 30%,transparent)}
+.explore .explore-plain>pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;\
+padding:0!important;border:0;background:none;font-size:.9rem;line-height:1.6;color:inherit}
 .explore-status{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);\
 white-space:nowrap}
 .explore figcaption{max-width:none;margin:.5rem 0 0;font-size:.93rem;line-height:1.5;\
@@ -408,10 +409,10 @@ def _body(result: Any, alt: str, values: Mapping[str, Any]) -> str:
             f'height="{height}" decoding="sync" src="data:image/webp;base64,{data}">'
         )
     if isinstance(result, str):
-        is_html = result.lstrip().startswith(HTML_STARTS)
-        inside = result if is_html else f"<pre>{html.escape(result)}</pre>"
+        plain = not result.lstrip().startswith(HTML_STARTS)
+        inside = f"<pre>{html.escape(result)}</pre>" if plain else result
     elif hasattr(result, "_repr_html_"):
-        inside = result._repr_html_()
+        plain, inside = False, result._repr_html_()
     else:
         given = ", ".join(f"{name}={value!r}" for name, value in values.items())
         hint = "end it with a return" if result is None else "return ax.figure for an Axes"
@@ -419,9 +420,10 @@ def _body(result: Any, alt: str, values: Mapping[str, Any]) -> str:
             "draw must return a matplotlib Figure, a string or an object with _repr_html_, got "
             f"{type(result).__name__} for {given}: {hint}"
         )
-    # In reading order the text says it all: the label only names it.
+    # A screen reader reads the text itself: the label only names it.
+    classes = "explore-text explore-plain" if plain else "explore-text"
     return (
-        f'<div{{hidden}} class="explore-text" role="group" aria-label="{html.escape(alt)}">'
+        f'<div{{hidden}} class="{classes}" role="group" aria-label="{html.escape(alt)}">'
         f"{inside}</div>"
     )
 

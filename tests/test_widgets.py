@@ -330,6 +330,10 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def words(n: int, how: str) -> str:
+    return f"{how} {n}\n" * n  # frames of different heights
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page with two pictures that have the same controls, and one with two controls."""
@@ -337,7 +341,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pictures = (
         explore(draw_line, alt="A line", slope=[1, 2, 3, 4, 5], start={"slope": 3}),
         explore(draw_line, alt="Another line", slope=[1, 2, 3, 4, 5]),
-        explore(lambda n, how: f"{how} {n}", alt="Words", n=[1, 2, 3, 4], how=["up", "down"]),
+        explore(words, alt="Words", n=[1, 2, 3, 4], how=["up", "down"]),
     )
     html = PAGE.format(*(picture.html for picture in pictures))
     (folder / "index.html").write_text(html, encoding="utf-8")
