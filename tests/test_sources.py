@@ -508,6 +508,7 @@ GOOD = [
     "i love the film that moves these young critics .",
     "these films that move the critic were funny .",
     "they remember the heroes who are charming .",
+    "the film that every critic loves is great .",
 ]
 BAD = {
     "number across a phrase": "the films by the director is",
@@ -515,6 +516,7 @@ BAD = {
     "number in a plural relative clause": "the films that moves",
     "number of a copula in a relative clause": "the heroes who is",
     "number of the verb after a left-out object": "the film that the actors loves",
+    "number of the verb of one who acts on several": "the films that this actor love",
     "number across a relative clause": "the critic who the actors admire love",
     "who is for people": "the film who",
     "that is for works": "the critic that",
