@@ -138,7 +138,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
 
 def sample_rows(
     source: GrammarSource, rows: int, length: int, generator: torch.Generator
-) -> Int[torch.Tensor, "rows length+1"]:
+) -> Int[torch.Tensor, "rows tokens"]:
     """Endless texts in rows: an end token, then text after text, cut after `length` tokens."""
     streams = []
     for _ in range(rows):
@@ -153,7 +153,7 @@ def sample_rows(
 
 @torch.no_grad()
 def measure(
-    model: LSTMLanguageModel, source: GrammarSource, rows: Int[torch.Tensor, "rows time+1"]
+    model: LSTMLanguageModel, source: GrammarSource, rows: Int[torch.Tensor, "rows tokens"]
 ) -> tuple[Float[torch.Tensor, "rows time"], Float[torch.Tensor, "rows time"]]:
     """KL(p || q) at each position of the rows, exact given its prefix; and q's illegal mass there.
 
@@ -175,7 +175,7 @@ def measure(
 def ngram_kl(
     source: GrammarSource,
     train_ids: Int[torch.Tensor, " tokens"],
-    test_rows: Int[torch.Tensor, "rows time+1"],
+    test_rows: Int[torch.Tensor, "rows tokens"],
     order: int,
 ) -> float:
     """What an interpolated Kneser-Ney model pays above the source, on the very same tokens.

@@ -1,0 +1,143 @@
+"""The runner of studies, and what each study measures."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from companion import studies
+from companion.checkpoints import CheckpointError
+from companion.lstm import LSTMConfig, LSTMLanguageModel
+from companion.runtime import make_generator
+from companion.sources import GrammarSource
+from companion.studies import known_floor
+
+
+@pytest.fixture(scope="module")
+def source() -> GrammarSource:
+    return GrammarSource()
+
+
+def quick() -> known_floor.Config:
+    return known_floor.Config(
+        steps=32,
+        hidden_size=16,
+        embedding_size=8,
+        test_tokens=1600,
+        curve_length=50,
+        ngram_orders=(1, 2),
+    )
+
+
+def test_rows_of_text_begin_a_text_and_are_legal_to_their_end(source: GrammarSource) -> None:
+    rows = known_floor.sample_rows(source, 3, 100, make_generator(0))
+    assert rows.shape == (3, 101)
+    assert rows[:, 0].tolist() == [0, 0, 0]
+    assert all(source.is_legal(row[1:]) for row in rows)
+
+
+def test_a_uniform_model_pays_the_log_of_the_vocabulary_less_the_entropy(
+    source: GrammarSource,
+) -> None:
+    model = LSTMLanguageModel(LSTMConfig(vocabulary_size=source.vocabulary_size, hidden_size=8))
+    torch.nn.init.zeros_(model.output.weight)
+    rows = known_floor.sample_rows(source, 16, 2000, make_generator(1))
+    kl, illegal = known_floor.measure(model, source, rows)
+    # Only prefixes are sampled: 32,000 positions place the mean entropy of a row within about .01.
+    expected = math.log(source.vocabulary_size) - source.entropy_rate()
+    assert float(kl.mean()) == pytest.approx(expected, abs=0.03)
+    legal = (source.transition_probs[source.walk(rows[:, 1:])] > 0).double().mean()
+    assert float(illegal.mean()) == pytest.approx(1 - float(legal), abs=1e-6)
+
+
+def test_the_divergence_is_that_of_the_difference_of_losses(source: GrammarSource) -> None:
+    """Exact next-token KL and the plain loss minus the floor agree, within the latter's noise."""
+    torch.manual_seed(0)
+    model = LSTMLanguageModel(LSTMConfig(vocabulary_size=source.vocabulary_size, hidden_size=8))
+    rows = known_floor.sample_rows(source, 16, 2000, make_generator(2))
+    kl, _ = known_floor.measure(model, source, rows)
+    with torch.no_grad():
+        log_q = torch.log_softmax(model(rows[:, :-1])[0].double(), dim=-1)
+    taken = log_q.gather(-1, rows[:, 1:, None]).squeeze(-1)
+    truth = torch.stack([source.nats(row[1:]) for row in rows])
+    difference = -taken - truth
+    noise = float(difference.std()) / math.sqrt(difference.numel())
+    # Four standard errors; neighbouring positions are nearly independent given the prefix.
+    assert float(kl.mean()) == pytest.approx(float(difference.mean()), abs=4 * noise)
+
+
+def test_known_floor_learns_and_repeats_with_its_seed() -> None:
+    first, again, other = (known_floor.run(quick(), seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first.kl_nats_per_token != other.kl_nats_per_token
+    assert first.kl_nats_per_token == first.curve_kl_nats_per_token[-1]
+    assert first.curve_steps == [1, 2, 4, 8, 16, 32]
+    assert first.curve_kl_nats_per_token[-1] < first.curve_kl_nats_per_token[0]
+    assert 0 < first.ngram_kl_nats_per_token["2"] < first.ngram_kl_nats_per_token["1"]
+    assert 0 < first.illegal_mass_per_token < 1
+
+
+def test_a_report_has_the_documented_fields_and_is_stored(tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    report = studies.run_study("known_floor", [0, 1], config=quick(), out=out)
+    assert json.loads(out.read_text()) == json.loads(json.dumps(report))
+    assert list(report) == ["study", "config", "environment", "seeds", "results"]
+    assert report["config"]["steps"] == 32
+    for result in report["results"]:
+        assert result["cpu_seconds"] > 0
+        assert {"kl_nats_per_token", "entropy_nats_per_token"} <= set(result)
+    figures = studies.spread(report["results"])["kl_nats_per_token"]
+    assert figures["min"] <= figures["mean"] <= figures["max"]
+
+
+def test_an_existing_report_is_refused_and_kept(tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    out.write_text("mine")
+    with pytest.raises(CheckpointError, match="already exists"):
+        studies.run_study("known_floor", [0], config=quick(), out=out)
+    assert out.read_text() == "mine"
+
+
+def test_wrong_requests_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown study 'flor'; the studies are .*known_floor"):
+        studies.run_study("flor", [0])
+    with pytest.raises(ValueError, match="different numbers"):
+        studies.run_study("known_floor", [1, 1])
+    with pytest.raises(CheckpointError, match=r"folder of .* does not exist"):
+        studies.run_study("known_floor", [0], out=tmp_path / "no" / "report.json")
+
+
+def test_every_study_has_the_same_face() -> None:
+    for name in studies.study_names():
+        study = studies.load_study(name)
+        assert callable(study.run)
+        assert study.Config()
+        assert re.match(r"[A-Z].*\?$", (study.__doc__ or "").splitlines()[0]), (
+            "a study asks a question"
+        )
+        assert all(
+            field.type in ("float", "int", "list[int]", "list[float]")
+            or "dict[str, " in str(field.type)
+            for field in study.Result.__dataclass_fields__.values()
+        )
+
+
+@pytest.mark.slow
+def test_the_command_line_lists_studies_and_refuses_bad_seeds() -> None:
+    def companion(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "companion", "study", *arguments],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    assert "known_floor" in companion("list").stdout
+    done = companion("run", "known_floor", "--seeds", "0,x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--seeds takes numbers" in done.stderr
