@@ -174,7 +174,7 @@ def measure(
 
 def ngram_kl(
     source: GrammarSource,
-    train_ids: Int[torch.Tensor, " tokens"],
+    train_ids: Int[torch.Tensor, " training"],
     test_rows: Int[torch.Tensor, "rows tokens"],
     order: int,
 ) -> float:
