@@ -2,7 +2,8 @@
 
 `companion` names its shapes with jaxtyping under `if TYPE_CHECKING:`, so that it runs where
 jaxtyping is not installed. Here the modules are imported with TYPE_CHECKING true and through
-jaxtyping's import hook, so that beartype checks each argument and result, shapes and dtypes included, in every test.
+jaxtyping's import hook, so that beartype checks each argument and result, shapes and dtypes
+included, in every test.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def _close_figures() -> Iterator[None]:
 
 @pytest.fixture
 def companion_data() -> Path:
-    """The folder COMPANION_DATA names, with the real corpora; skips, saying so, if there is none."""
+    """The folder COMPANION_DATA names, with real corpora; skips, saying so, if there is none."""
     folder = os.environ.get("COMPANION_DATA", "")
     if not folder or not Path(folder).is_dir():
         pytest.skip(

@@ -64,14 +64,17 @@ def test_documentation_text_is_compared_under_the_recorded_release(tmp_path: Pat
 
 def test_under_another_release_only_the_text_is_not_compared(tmp_path: Path) -> None:
     """One warning says so; an assertion in the cell still counts, and other cells are compared."""
-    tagged = code("print(1)", "2\n", "python-docs")
-    write_notebook(tmp_path / "a.ipynb", tagged, tagged)
+
+    def tagged() -> Any:
+        return code("print(1)", "2\n", "python-docs")
+
+    write_notebook(tmp_path / "a.ipynb", tagged(), tagged())
     run = nbval(tmp_path / "a.ipynb", same_docs=False)
     assert run.returncode == 0, run.stdout
     assert run.stdout.count("their text is not compared") == 1
     write_notebook(tmp_path / "b.ipynb", code("print(1); assert False", "2\n", "python-docs"))
     assert nbval(tmp_path / "b.ipynb", same_docs=False).returncode == 1
-    write_notebook(tmp_path / "c.ipynb", tagged, code("print(1)", "2\n"))
+    write_notebook(tmp_path / "c.ipynb", tagged(), code("print(1)", "2\n"))
     assert nbval(tmp_path / "c.ipynb", same_docs=False).returncode == 1
 
 
