@@ -11,14 +11,15 @@ import http.server
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -84,41 +85,77 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page with a fresh profile, at desktop width."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    yield context.new_page()
-    context.close()
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one visit to a page showed."""
+
+    elsewhere: list[str]
+    """Requests to any host but this one."""
+    failed: list[str]
+    """Requests that failed, or were answered with 400 and above."""
+    console: list[str]
+    """Errors and warnings in the console, and exceptions nobody caught."""
+    facts: dict[str, Any]
+    """What FACTS measured in the page."""
 
 
-def visit(page: Page, address: str) -> dict[str, list[str]]:
-    """Load `address`, scroll through it, and return what went wrong, by kind."""
-    trouble: dict[str, list[str]] = {"console": [], "failed": [], "elsewhere": []}
+#: How a page is visited: width, colour scheme, pixels per pixel.
+KINDS: dict[str, tuple[int, Any, int]] = {
+    "light": (1280, "light", 1),
+    "dark": (1280, "dark", 1),
+    "phone": (390, "light", 2),
+}
 
-    def on_request(request: Any) -> None:
-        parsed = urlparse(request.url)
-        if parsed.scheme not in ("data", "blob") and parsed.hostname != "127.0.0.1":
-            trouble["elsewhere"].append(request.url)
 
-    def on_console(message: Any) -> None:
-        if message.type in ("error", "warning"):
-            trouble["console"].append(message.text)
+@pytest.fixture(scope="module")
+def look(browser: Browser, site: str) -> Callable[[str, str], Look]:
+    """Visits a page with a fresh profile, once a kind, and keeps a screenshot for people."""
 
-    def on_response(response: Any) -> None:
-        if response.status >= 400:
-            trouble["failed"].append(f"{response.status} {response.url}")
+    @functools.cache
+    def visit(name: str, kind: str) -> Look:
+        width, scheme, scale = KINDS[kind]
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            device_scale_factor=scale,
+            reduced_motion="reduce",
+        )
+        page = context.new_page()
+        elsewhere: list[str] = []
+        failed: list[str] = []
+        console: list[str] = []
 
-    page.on("request", on_request)
-    page.on("console", on_console)
-    page.on("pageerror", lambda error: trouble["console"].append(str(error)))
-    page.on("requestfailed", lambda request: trouble["failed"].append(request.url))
-    page.on("response", on_response)
-    page.goto(address, wait_until="load")
-    # Lazy images and late scripts get their chance to misbehave.
-    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-    page.wait_for_load_state("networkidle")
-    return trouble
+        def on_request(request: Any) -> None:
+            parsed = urlparse(request.url)
+            if parsed.scheme not in ("data", "blob") and parsed.hostname != "127.0.0.1":
+                elsewhere.append(request.url)
+
+        def on_response(response: Any) -> None:
+            if response.status >= 400:
+                failed.append(f"{response.status} {response.url}")
+
+        def on_console(message: Any) -> None:
+            if message.type in ("error", "warning"):
+                console.append(message.text)
+
+        page.on("request", on_request)
+        page.on("response", on_response)
+        page.on("requestfailed", lambda request: failed.append(request.url))
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: console.append(str(error)))
+        page.goto(site + name, wait_until="load")
+        # Lazy images and late scripts get their chance to misbehave.
+        page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+        page.wait_for_load_state("networkidle")
+        facts = page.evaluate(FACTS)
+        page.evaluate("window.scrollTo(0, 0)")
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        stem = name.removesuffix(".html").replace("/", "-")
+        page.screenshot(path=SCREENSHOTS / f"{stem}-{kind}.png", full_page=True)
+        context.close()
+        return Look(elsewhere=elsewhere, failed=failed, console=console, facts=facts)
+
+    return visit
 
 
 def test_the_site_has_every_document_of_the_table_of_contents() -> None:
@@ -129,70 +166,62 @@ def test_the_site_has_every_document_of_the_table_of_contents() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_asks_no_other_host_and_raises_no_error(page: Page, site: str, name: str) -> None:
-    assert visit(page, site + name) == {"console": [], "failed": [], "elsewhere": []}
+def test_a_page_asks_no_other_host_and_raises_no_error(
+    look: Callable[[str, str], Look], name: str
+) -> None:
+    seen = look(name, "light")
+    assert (seen.elsewhere, seen.failed, seen.console) == ([], [], [])
 
 
-def test_the_front_door_leads_to_the_landing_page(page: Page, site: str) -> None:
+def test_the_front_door_leads_to_the_landing_page(browser: Browser, site: str) -> None:
+    page = browser.new_page()
     page.goto(site)
     page.wait_for_url(site + "book/index.html")
     assert page.title().startswith("Trained to Predict")
+    page.close()
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_a_page_has_one_heading_and_describes_itself(page: Page, site: str, name: str) -> None:
-    page.goto(site + name)
-    assert page.locator("main article h1").count() == 1
-    assert page.locator('meta[name="description"]').get_attribute("content")
-    assert page.locator("html").get_attribute("lang") == "en"
-    assert page.evaluate("[...document.images].filter(i => !i.alt.trim()).map(i => i.src)") == []
-    assert (
-        page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).length") == 0
-    )
+def test_a_page_has_one_heading_and_describes_itself(
+    look: Callable[[str, str], Look], name: str
+) -> None:
+    facts = look(name, "light").facts
+    assert facts["headings"] == 1
+    assert facts["description"]
+    assert facts["language"] == "en"
+    assert facts["images_without_text"] == []
+    assert facts["broken_images"] == []
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_mathematics_is_typeset_in_the_page(page: Page, site: str, name: str) -> None:
+def test_mathematics_is_typeset_in_the_page(look: Callable[[str, str], Look], name: str) -> None:
     """KaTeX ran at build time: no raw TeX is left, no formula failed, and its fonts are loaded."""
-    page.goto(site + name)
-    assert page.locator(".katex-error").count() == 0
-    for formula in page.locator("main .math").all():
-        assert formula.locator(".katex").count() >= 1
-    if page.locator("main .katex").count():
-        assert page.evaluate(
-            "document.fonts.ready.then(() => document.fonts.check('16px KaTeX_Main'))"
-        )
+    facts = look(name, "light").facts
+    assert facts["failed_formulas"] == 0
+    assert facts["raw_formulas"] == 0
+    assert facts["formula_font"]
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_a_page_fits_a_phone(browser: Browser, site: str, name: str) -> None:
+def test_a_page_fits_a_phone(look: Callable[[str, str], Look], name: str) -> None:
     """At 390 px nothing sticks out: wide tables, code and formulas scroll inside themselves."""
-    context = browser.new_context(viewport={"width": 390, "height": 844}, device_scale_factor=2)
-    page = context.new_page()
-    page.goto(site + name)
-    width = page.evaluate("document.documentElement.scrollWidth")
-    shot(page, name, "phone")
-    context.close()
-    assert width <= 390
+    assert look(name, "phone").facts["width"] <= 390
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_text_and_links_can_be_read(browser: Browser, site: str, name: str, scheme: Any) -> None:
+def test_text_and_links_can_be_read(
+    look: Callable[[str, str], Look], name: str, scheme: str
+) -> None:
     """Contrast of running text and links against the page is at least 4.5 to 1 (WCAG AA)."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    page.goto(site + name)
-    assert page.locator("html").get_attribute("data-theme") == scheme
-    ratios = page.evaluate(CONTRAST)
-    shot(page, name, scheme)
-    context.close()
-    assert len(ratios) >= 1
-    assert min(ratios) >= 4.5
+    facts = look(name, scheme).facts
+    assert facts["theme"] == scheme
+    assert len(facts["contrast"]) >= 1
+    assert [seen for seen in facts["contrast"] if seen[0] < 4.5] == []
 
 
-#: Contrast ratios of the first paragraphs and links of the article.
-CONTRAST = """
+#: Measured in the page; contrast is that of the article's first pieces of text.
+FACTS = """
 () => {
   const channel = c => (c /= 255) <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
   const parse = text => text.match(/[\\d.]+/g).map(Number);
@@ -204,23 +233,32 @@ CONTRAST = """
     }
     return [255, 255, 255];
   };
-  const seen = [...document.querySelectorAll(
-    'main article p, main article a:not(.headerlink), main article h1, ' +
-    'main article h2, main article code')];
-  return seen.slice(0, 200).map(element => {
+  const contrast = element => {
     const a = luminance(parse(getComputedStyle(element).color));
     const b = luminance(background(element));
-    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-  });
+    return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), element.textContent.slice(0, 60)];
+  };
+  const text = 'p, a:not(.headerlink), h1, h2, h3, code, figcaption, .output pre';
+  const formulas = [...document.querySelectorAll('main .math')];
+  return {
+    headings: document.querySelectorAll('main article h1').length,
+    description: document.querySelector('meta[name="description"]')?.content ?? '',
+    language: document.documentElement.lang,
+    theme: document.documentElement.dataset.theme,
+    width: document.documentElement.scrollWidth,
+    images_without_text: [...document.images].filter(i => !i.alt.trim())
+      .map(i => i.src.slice(0, 80)),
+    broken_images: [...document.images].filter(i => i.complete && !i.naturalWidth)
+      .map(i => i.src.slice(0, 80)),
+    failed_formulas: document.querySelectorAll('.katex-error').length,
+    raw_formulas: formulas.filter(f => !f.querySelector('.katex')).length,
+    formula_font: !formulas.length ||
+      [...document.fonts].some(f => f.family.includes('KaTeX') && f.status === 'loaded'),
+    contrast: [...document.querySelectorAll('main article :is(' + text + ')')]
+      .filter(e => e.textContent.trim() && e.checkVisibility()).slice(0, 400).map(contrast),
+  };
 }
 """
-
-
-def shot(page: Page, name: str, kind: str) -> None:
-    """Keep a picture of the page, for people to look at."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    path = SCREENSHOTS / f"{name.removesuffix('.html').replace('/', '-')}-{kind}.png"
-    page.screenshot(path=path, full_page=True)
 
 
 class _Links(HTMLParser):
