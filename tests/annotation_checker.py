@@ -1,4 +1,4 @@
-"""The decorator that checks annotations at run time: beartype, where an int is also a float (PEP 484)."""
+"""What checks annotations at run time: beartype, where an int is also a float (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 
