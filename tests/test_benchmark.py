@@ -39,6 +39,7 @@ def test_operations_of_one_layer_equal_the_count_by_hand():
 @pytest.mark.parametrize(
     ("num_layers", "tie_weights"), [(1, False), (2, False), (3, False), (2, True)]
 )
+@pytest.mark.slow
 def test_operations_equal_those_torch_counts_in_forward_and_backward(num_layers, tie_weights):
     # nn.LSTM is one opaque kernel to the counter, so the cell written out is what is counted.
     batch, time = 3, 4

@@ -43,6 +43,7 @@ def write(path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.slow
 def test_embedded_corpora_are_real_text_near_80_10_10(name: str) -> None:
     sizes = loaded(name).sizes
     total = sum(size["characters"] for size in sizes.values())

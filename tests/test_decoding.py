@@ -299,6 +299,7 @@ def test_a_decoder_that_chooses_nothing_is_refused(settings_, message):
         Decoder(**settings_)
 
 
+@pytest.mark.slow
 def test_greedy_text_of_an_overfitted_model_is_the_sequence_it_memorised():
     # Only a context of two tokens tells what follows a 1 or a 5 here.
     text = torch.tensor([0, 1, 2, 1, 3, 5, 1, 4, 5, 6, 5, 7, 8, 1, 0])

@@ -240,6 +240,7 @@ def shakespeare(companion_data: Path):
     return ids[:cut], ids[cut:]
 
 
+@pytest.mark.slow
 def test_witten_bell_numbers_on_tiny_shakespeare(shakespeare):
     train, valid = shakespeare
     measured = []

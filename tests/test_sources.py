@@ -309,6 +309,7 @@ def test_automaton_sums_equal_the_linear_system(table):
 
 @settings(max_examples=40, deadline=None)
 @given(table=TABLES, length=st.integers(1, 6))
+@pytest.mark.slow
 def test_automaton_best_text_and_stream_equal_brute_force(table, length):
     source = small_automaton(table)
     streams = {t: source.log_prob(t) for t in itertools.product(range(3), repeat=length)}

@@ -73,6 +73,7 @@ def test_the_divergence_is_that_of_the_difference_of_losses(source: GrammarSourc
     assert float(kl.mean()) == pytest.approx(float(difference.mean()), abs=4 * noise)
 
 
+@pytest.mark.slow
 def test_known_floor_learns_and_repeats_with_its_seed() -> None:
     first, again, other = (known_floor.run(quick(), seed=seed) for seed in (0, 0, 1))
     assert first == again
@@ -84,6 +85,7 @@ def test_known_floor_learns_and_repeats_with_its_seed() -> None:
     assert 0 < first.illegal_mass_per_token < 1
 
 
+@pytest.mark.slow
 def test_a_report_has_the_documented_fields_and_is_stored(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     report = studies.run_study("known_floor", [0, 1], config=quick(), out=out)

@@ -35,21 +35,21 @@ class Config:
     """Of the LSTM."""
     embedding_size: int = 64
     """Of the LSTM."""
-    steps: int = 1600
+    steps: int = 2700
     """Optimizer steps."""
-    num_streams: int = 32
+    num_streams: int = 16
     """Streams read side by side."""
-    window_length: int = 32
+    window_length: int = 64
     """Tokens a stream advances per step."""
-    learning_rate: float = 8e-3
+    learning_rate: float = 1e-2
     """Peak learning rate."""
-    ngram_orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    ngram_orders: tuple[int, ...] = (1, 2, 3, 4, 5)
     """Orders of the Kneser-Ney models fitted on the same text."""
-    test_tokens: int = 60_000
+    test_tokens: int = 48_000
     """Fresh tokens on which KL is measured, in 16 rows."""
     curve_points: int = 6
     """Measurements of KL: at the last step, at half of it, at a quarter, ..."""
-    curve_length: int = 600
+    curve_length: int = 500
     """Tokens of each row used for those before the last."""
 
     def __post_init__(self) -> None:
