@@ -33,7 +33,7 @@ class Config:
 
     hidden_size: int = 128
     """Of the LSTM."""
-    embedding_size: int = 64
+    embedding_size: int = 32
     """Of the LSTM."""
     steps: int = 2700
     """Optimizer steps."""
