@@ -131,15 +131,20 @@ def test_the_package_itself_imports_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_importing_the_package_takes_less_than_two_and_a_half_seconds() -> None:
-    """With torch, as a chapter does. Seconds of processor time, which another process beside us
-    does not stretch; the least of three, for the first one may still compile."""
-    code = "import companion, companion.lstm, torch, time; print(time.process_time())"
+def test_importing_the_package_adds_less_than_half_a_second_to_importing_torch() -> None:
+    """What a chapter imports, in seconds of processor time; the least of three, for the first one
+    may still compile. Torch itself takes 1.5 to 2 seconds here, and is not ours to mend."""
+    code = (
+        "import time, torch, matplotlib.pyplot, numpy; before = time.process_time();"
+        "import companion.lstm, companion.training, companion.corpora, companion.ngram;"
+        "import companion.figures, companion.widgets, companion.grading;"
+        "print(time.process_time() - before)"
+    )
     seconds = [
         float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
         for _ in range(3)
     ]
-    assert min(seconds) < 2.5
+    assert min(seconds) < 0.5
 
 
 @pytest.mark.slow
