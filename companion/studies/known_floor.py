@@ -35,7 +35,7 @@ class Config:
     """Of the LSTM."""
     embedding_size: int = 32
     """Of the LSTM."""
-    steps: int = 2700
+    steps: int = 2600
     """Optimizer steps."""
     num_streams: int = 16
     """Streams read side by side."""
@@ -43,7 +43,7 @@ class Config:
     """Tokens a stream advances per step."""
     learning_rate: float = 1e-2
     """Peak learning rate."""
-    ngram_orders: tuple[int, ...] = (1, 2, 3, 4, 5)
+    ngram_orders: tuple[int, ...] = (2, 3, 4, 5)
     """Orders of the Kneser-Ney models fitted on the same text."""
     test_tokens: int = 48_000
     """Fresh tokens on which KL is measured, in 16 rows."""
