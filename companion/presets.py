@@ -52,7 +52,7 @@ PRESETS: dict[str, Preset] = {
         threads=1,
     ),
     "char-medium": Preset(
-        description="Characters, one layer of 256. Tiny Shakespeare: 1.51 nats a character.",
+        description="Characters, one layer of 256. Tiny Shakespeare: 1.50 nats a character.",
         tokenizer="character",
         model={"embedding_size": 64, "hidden_size": 256, "dropout": 0.1},
         train=TrainConfig(epochs=6, num_streams=32, window_length=64, learning_rate=6e-3),
