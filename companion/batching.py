@@ -81,8 +81,29 @@ def window(data: Int[Tensor, "batch length"], index: int, window_length: int) ->
     if not 0 <= index < count:
         raise ValueError(f"index must be in [0, {count}), the windows there are, got {index}")
     start = index * window_length
-    stop = min(start + window_length, data.shape[1] - 1)
+    return span(data, start, min(start + window_length, data.shape[1] - 1))
+
+
+def span(data: Int[Tensor, "batch length"], start: int, stop: int) -> Batch:
+    """Positions `start` to `stop` of parallel streams as inputs, and the tokens after them."""
     return Batch(inputs=data[:, start:stop], targets=data[:, start + 1 : stop + 1])
+
+
+def jittered_cuts(
+    total: int, window_length: int, jitter: float, generator: torch.Generator
+) -> list[int]:
+    """Where `total` positions are cut into windows whose lengths vary: the edges, with both ends.
+
+    As many windows as without jitter. All edges are moved to the left by one random distance of
+    up to half a window, and each by a normal one with standard deviation `jitter` besides, so that
+    no token always stands at the end of a window, where the gradient is cut. Merity et al. 2018
+    draw lengths instead.
+    """
+    edges = torch.arange(1, -(-total // window_length), dtype=torch.float64) * window_length
+    most = max(0.0, window_length / 2 - 1)  # so that no edge passes another
+    moves = torch.randn(len(edges), dtype=torch.float64, generator=generator) * jitter
+    edges += moves.clamp(-most, most) - most * torch.rand((), generator=generator)
+    return [0, *edges.round().long().clamp(1, total - 1).tolist(), total]
 
 
 def scoring_streams(ids: Int[Tensor, " total"], num_streams: int) -> Batch:

@@ -4,6 +4,7 @@
     tokenizer.json      the tokenizer
     metrics.jsonl       one record a line
     best.json           which checkpoint had the lowest validation loss
+    failed-step.json    the batch at which the loss stopped being finite, if it did
     checkpoints/step-00001200/
         model.safetensors     weights
         training.safetensors  optimizer moments, LSTM state, random-number state
@@ -225,6 +226,11 @@ class RunFolder:
             if up_to_step is None or record["step"] <= up_to_step:
                 records.append(record)
         return records
+
+    def write_failure(self, failure: Mapping[str, Any]) -> None:
+        """Write down the step at which training failed, with its batch, as failed-step.json."""
+        with _disk_errors(self.path):
+            write_json(self.path / "failed-step.json", failure)
 
     def rewind_metrics(self, step: int) -> list[dict[str, Any]]:
         """Drop the records after `step`, which a resumed run writes again; return those kept."""

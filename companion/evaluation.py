@@ -7,16 +7,20 @@ so everything here adds up nats and counts, and divides once.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from companion.batching import IGNORE, scoring_streams
+from companion.batching import IGNORE, Batch, scoring_streams
 from companion.information import nats_to_bits, perplexity
 from companion.lstm import LSTMLanguageModel
 from companion.objectives import token_nats
+
+#: Most logits held at once while scoring: 64 MB in float32.
+MOST_LOGITS = 2**24
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -102,26 +106,52 @@ def score(
     """
     if window_length < 1:
         raise ValueError(f"window_length must be >= 1, got {window_length}")
-    device = next(model.parameters()).device
     batch = scoring_streams(ids.cpu(), num_streams)
     nats: list[Tensor] = []
     predictions: list[Tensor] = []
-    was_training = model.training
-    model.eval()
-    state = None
-    for start in range(0, batch.inputs.shape[1], window_length):
-        span = slice(start, start + window_length)
-        inputs, targets = batch.inputs[:, span].to(device), batch.targets[:, span].to(device)
-        logits, state = model(inputs, state)
+    for logits, targets in _pieces(model, batch, window_length):
         nats.append(token_nats(logits, targets).cpu())
         predictions.append(logits.argmax(dim=-1).cpu())
-    model.train(was_training)
     kept = batch.targets != IGNORE
     return Scores(
         nats=torch.cat(nats, dim=1)[kept],
         predictions=torch.cat(predictions, dim=1)[kept],
         targets=batch.targets[kept],
     )
+
+
+@torch.no_grad()
+def summed_nats_of_rows(
+    model: LSTMLanguageModel, batch: Batch, *, window_length: int = 128
+) -> Float[Tensor, ""]:
+    """Summed surprisal, in float64, of rows that are read side by side from an empty state."""
+    total = torch.zeros((), dtype=torch.float64)
+    for logits, targets in _pieces(model, batch, window_length):
+        total += token_nats(logits, targets).double().sum().cpu()
+    return total
+
+
+def _pieces(
+    model: LSTMLanguageModel, batch: Batch, window_length: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and targets, in pieces small enough for a large vocabulary; on the model's device.
+
+    The model is put in evaluation mode and back.
+    """
+    device = next(model.parameters()).device
+    rows, length = batch.inputs.shape
+    at_once = max(1, MOST_LOGITS // max(1, rows * model.config.vocabulary_size))
+    was_training = model.training
+    model.eval()
+    state = None
+    for start in range(0, length, window_length):
+        span = slice(start, start + window_length)
+        inputs, targets = batch.inputs[:, span].to(device), batch.targets[:, span].to(device)
+        features, state = model.features(inputs, state)
+        parts = torch.split(features, at_once, dim=1), torch.split(targets, at_once, dim=1)
+        for part, wanted in zip(*parts, strict=True):
+            yield model.logits(part), wanted
+    model.train(was_training)
 
 
 def evaluate(

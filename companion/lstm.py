@@ -2,22 +2,26 @@
 
 Shape legend: B batch (parallel streams), T time, V vocabulary, E embedding, H hidden, L layers.
 The model is Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, in
-PyTorch's gate order (input, forget, cell, output); tied weights are Press & Wolf 2017.
+PyTorch's gate order (input, forget, cell, output); tied weights are Press & Wolf 2017. Its
+regularisation is AWD-LSTM's (Merity et al. 2018): weight drop, and dropout with one mask for a
+whole window (Gal & Ghahramani 2016).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-#: Hidden state h and cell state c, each (L, B, H).
+#: Hidden state h and cell state c, each (L, B, H). A narrower last layer uses its first columns.
 State = tuple[Tensor, Tensor]
 
 
@@ -33,28 +37,69 @@ class LSTMConfig:
     """Numbers in each layer's state, H."""
     num_layers: int = 1
     """Stacked LSTM layers, L."""
+    last_size: int | None = None
+    """Hidden size of the last layer; None means hidden_size. With embedding_size here, a wide LSTM
+    can have tied weights."""
     dropout: float = 0.0
     """Probability of dropping an activation: after the embedding, between layers, and before the
     output."""
+    input_dropout: float | None = None
+    """The same after the embedding alone; None means `dropout`."""
+    layer_dropout: float | None = None
+    """The same between layers alone; None means `dropout`."""
+    variational: bool = False
+    """Drop the same activations at all positions of a window, not each position's own."""
+    embedding_dropout: float = 0.0
+    """Probability of dropping a token kind, wherever it stands in the window's inputs."""
+    weight_drop: float = 0.0
+    """Probability of dropping a hidden-to-hidden weight, for the length of a window."""
     tie_weights: bool = False
-    """Use the embedding matrix as the output matrix; needs embedding_size == hidden_size."""
+    """Use the embedding matrix as the output matrix; needs embedding_size equal to the last layer's
+    hidden size."""
     forget_bias: float = 0.0
     """Initial bias of the forget gate; above zero, the cell starts by remembering, which long
     dependencies need (Jozefowicz et al. 2015)."""
+    adaptive_cutoffs: tuple[int, ...] = ()
+    """Where the vocabulary, most frequent tokens first, is cut for an adaptive softmax (Grave et
+    al. 2017); none means one linear output layer."""
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary_size", "embedding_size", "hidden_size", "num_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-        if self.tie_weights and self.embedding_size != self.hidden_size:
+        for name in ("vocabulary_size", "embedding_size", "hidden_size", "num_layers", "last_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        if self.last_size is not None and self.last_size > self.hidden_size:
             raise ValueError(
-                "tie_weights needs embedding_size == hidden_size, got "
-                f"{self.embedding_size} and {self.hidden_size}"
+                f"last_size must be at most hidden_size, {self.hidden_size}, got {self.last_size}"
+            )
+        for name in (
+            "dropout", "input_dropout", "layer_dropout", "embedding_dropout", "weight_drop",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {value}")
+        if self.tie_weights and self.embedding_size != self.layer_sizes[-1]:
+            which = "hidden_size" if self.last_size is None else "last_size"
+            raise ValueError(
+                f"tie_weights needs embedding_size == {which}, got "
+                f"{self.embedding_size} and {self.layer_sizes[-1]}"
             )
         if not math.isfinite(self.forget_bias):
             raise ValueError(f"forget_bias must be finite, got {self.forget_bias}")
+        if self.adaptive_cutoffs:
+            cuts = [0, *self.adaptive_cutoffs, self.vocabulary_size]
+            if any(low >= high for low, high in itertools.pairwise(cuts)):
+                raise ValueError(
+                    "adaptive_cutoffs must rise, between 0 and the vocabulary's "
+                    f"{self.vocabulary_size} tokens, got {self.adaptive_cutoffs}"
+                )
+            if self.tie_weights:
+                raise ValueError("adaptive_cutoffs cannot be combined with tie_weights")
+
+    @property
+    def layer_sizes(self) -> list[int]:
+        """Hidden size of each layer, the first one first."""
+        return [self.hidden_size] * (self.num_layers - 1) + [self.last_size or self.hidden_size]
 
 
 class LSTMLanguageModel(nn.Module):
@@ -68,16 +113,34 @@ class LSTMLanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
-        self.lstm = nn.LSTM(
-            config.embedding_size,
-            config.hidden_size,
-            config.num_layers,
-            dropout=config.dropout if config.num_layers > 1 else 0.0,
-        )
-        self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(config.hidden_size, config.vocabulary_size)
-        if config.tie_weights:
-            self.output.weight = self.embedding.weight
+        between = config.dropout if config.layer_dropout is None else config.layer_dropout
+        self.lstm: nn.LSTM | LSTMStack
+        if config.variational or config.weight_drop or config.last_size:
+            self.lstm = LSTMStack(
+                config.embedding_size,
+                config.layer_sizes,
+                dropout=_dropout(between, config.variational),
+                weight_drop=config.weight_drop,
+            )
+        else:  # all layers in one call
+            self.lstm = nn.LSTM(
+                config.embedding_size,
+                config.hidden_size,
+                config.num_layers,
+                dropout=between if config.num_layers > 1 else 0.0,
+            )
+        before = config.dropout if config.input_dropout is None else config.input_dropout
+        self.input_dropout = _dropout(before, config.variational)
+        self.dropout = _dropout(config.dropout, config.variational)
+        self.output: nn.Linear | nn.AdaptiveLogSoftmaxWithLoss
+        if config.adaptive_cutoffs:
+            self.output = nn.AdaptiveLogSoftmaxWithLoss(
+                config.layer_sizes[-1], config.vocabulary_size, list(config.adaptive_cutoffs)
+            )
+        else:
+            self.output = nn.Linear(config.layer_sizes[-1], config.vocabulary_size)
+            if config.tie_weights:
+                self.output.weight = self.embedding.weight
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -87,15 +150,23 @@ class LSTMLanguageModel(nn.Module):
         faster than small ones (Tiny Shakespeare, one epoch: 1.9 against 2.8 nats a character), but
         a tied matrix is also the output's, so there they are small.
         """
-        bound = 1 / math.sqrt(self.config.hidden_size)
+        bound = 1 / math.sqrt(self.config.layer_sizes[-1])
         if self.config.tie_weights:
             nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         else:
             nn.init.normal_(self.embedding.weight)
-            nn.init.uniform_(self.output.weight, -bound, bound)
-        nn.init.zeros_(self.output.bias)
-        hidden = self.config.hidden_size
-        for name, parameter in self.lstm.named_parameters():
+        if isinstance(self.output, nn.Linear):
+            if not self.config.tie_weights:
+                nn.init.uniform_(self.output.weight, -bound, bound)
+            nn.init.zeros_(self.output.bias)
+        for layers in self.lstm.modules():
+            if isinstance(layers, nn.LSTM):
+                self._reset_layers(layers)
+
+    def _reset_layers(self, lstm: nn.LSTM) -> None:
+        hidden = lstm.hidden_size
+        bound = 1 / math.sqrt(hidden)
+        for name, parameter in lstm.named_parameters():
             if name.startswith("weight"):
                 nn.init.uniform_(parameter, -bound, bound)
             else:
@@ -103,14 +174,33 @@ class LSTMLanguageModel(nn.Module):
                 if name.startswith("bias_ih"):
                     parameter.data[hidden : 2 * hidden] = self.config.forget_bias
 
+    def outputs(
+        self, inputs: Int[Tensor, "batch time"], state: State | None = None
+    ) -> tuple[Float[Tensor, "time batch hidden"], State]:
+        """The last layer's outputs before dropout, time first, and the state after them."""
+        embedded = self.embedding(inputs.T)  # (T, B, E): nn.LSTM's fast layout
+        if self.training and self.config.embedding_dropout:
+            ones = embedded.new_ones(self.config.vocabulary_size)
+            kept = F.dropout(ones, self.config.embedding_dropout)
+            embedded = embedded * kept[inputs.T].unsqueeze(-1)
+        outputs, state = self.lstm(self.input_dropout(embedded), state)
+        return outputs, state
+
     def features(
         self, inputs: Int[Tensor, "batch time"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch time hidden"], State]:
         """The last layer's outputs, before the output layer, and the state after the last input."""
-        embedded = self.dropout(self.embedding(inputs.T))  # (T, B, E): nn.LSTM's fast layout
-        outputs, state = self.lstm(embedded, state)
+        outputs, state = self.outputs(inputs, state)
         # Contiguous, so that the output layer is one product with the bias fused in.
         return self.dropout(outputs).transpose(0, 1).contiguous(), state
+
+    def logits(self, features: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch vocab"]:
+        """Logits of the next token from `features`; an adaptive softmax gives log-probabilities."""
+        if isinstance(self.output, nn.Linear):
+            logits: Tensor = self.output(features)
+            return logits
+        flat = self.output.log_prob(features.flatten(0, -2))
+        return flat.view(*features.shape[:-1], self.config.vocabulary_size)
 
     def forward(
         self, inputs: Int[Tensor, "batch time"], state: State | None = None
@@ -120,7 +210,7 @@ class LSTMLanguageModel(nn.Module):
         No softmax: losses take logits. `state` None means zeros, nothing read before.
         """
         features, state = self.features(inputs, state)
-        return self.output(features), state
+        return self.logits(features), state
 
     def initial_state(self, batch_size: int) -> State:
         """Zeros of shape (L, B, H), on the model's device."""
@@ -132,6 +222,76 @@ class LSTMLanguageModel(nn.Module):
     def num_parameters(self) -> int:
         """Number of trained numbers; a tied matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+class LSTMStack(nn.Module):
+    """LSTM layers one after the other, with what `nn.LSTM` cannot do between and inside them.
+
+    The layers may differ in size, the dropout between them is any module, and weight drop
+    (DropConnect on the hidden-to-hidden weights) takes one mask for a call.
+    """
+
+    def __init__(
+        self, input_size: int, sizes: list[int], *, dropout: nn.Module, weight_drop: float
+    ) -> None:
+        super().__init__()
+        inputs = [input_size, *sizes[:-1]]
+        self.layers = nn.ModuleList(map(nn.LSTM, inputs, sizes))
+        self.dropout = dropout
+        self.weight_drop = weight_drop
+        self.width = max(sizes)
+
+    def forward(
+        self, inputs: Float[Tensor, "time batch embedding"], state: State | None = None
+    ) -> tuple[Float[Tensor, "time batch hidden"], State]:
+        """As `nn.LSTM`: the last layer's outputs, and the state after the last position."""
+        if state is None:
+            zeros = inputs.new_zeros(len(self.layers), inputs.shape[1], self.width)
+            state = zeros, zeros
+        hidden, cell = [], []
+        outputs = inputs
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.LSTM)
+            if index:
+                outputs = self.dropout(outputs)
+            own = slice(index, index + 1), slice(None), slice(0, layer.hidden_size)
+            before = state[0][own].contiguous(), state[1][own].contiguous()
+            outputs, (h, c) = self._run(layer, outputs, before)
+            unused = (0, self.width - layer.hidden_size)
+            hidden.append(F.pad(h, unused))
+            cell.append(F.pad(c, unused))
+        return outputs, (torch.cat(hidden), torch.cat(cell))
+
+    def _run(self, layer: nn.LSTM, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        if not (self.training and self.weight_drop):
+            outputs, after = layer(inputs, state)
+            return outputs, after
+        weight_ih, weight_hh, *biases = layer.all_weights[0]
+        weights = [weight_ih, F.dropout(weight_hh, self.weight_drop), *biases]
+        # cuDNN wants all weights in one piece of memory, in this order, and copies them otherwise.
+        piece = torch.cat([weight.flatten() for weight in weights])
+        parts = torch.split(piece, [weight.numel() for weight in weights])
+        weights = [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
+        outputs, h, c = torch.lstm(inputs, state, weights, True, 1, 0.0, True, False, False)
+        return outputs, (h, c)
+
+
+class VariationalDropout(nn.Module):
+    """Dropout with one mask for all positions: (T, B, H) in, the same (B, H) dropped at each T."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, inputs: Float[Tensor, "time batch size"]) -> Float[Tensor, "time batch size"]:
+        """`inputs` with the dropped columns zero and the others scaled by 1 / (1 - p)."""
+        if not (self.training and self.p):
+            return inputs
+        return inputs * F.dropout(torch.ones_like(inputs[:1]), self.p)
+
+
+def _dropout(p: float, variational: bool) -> nn.Module:
+    return VariationalDropout(p) if variational else nn.Dropout(p)
 
 
 def detach(state: State) -> State:

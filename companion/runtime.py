@@ -101,6 +101,15 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is a device's, or the CPU's, way of saying that memory ran out."""
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("not enough memory" in words or "can't allocate memory" in words)
+    )
+
+
 def cpu_seconds() -> float:
     """CPU seconds this process has used on all cores, user and system together."""
     return time.process_time()

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -27,14 +28,18 @@ from tqdm import tqdm
 
 from companion import batching
 from companion.checkpoints import Checkpoint, RunFolder, optimizer_tensors, restore_optimizer
-from companion.evaluation import evaluate
+from companion.evaluation import summed_nats_of_rows
 from companion.lstm import LSTMLanguageModel, State, detach
-from companion.objectives import summed_nats
-from companion.runtime import PRECISIONS, make_accelerator, synchronize
+from companion.objectives import LOSSES, NoiseSampler, TrainingLoss
+from companion.runtime import PRECISIONS, make_accelerator, out_of_memory, synchronize
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from jaxtyping import Int
+
+
+#: Parallel pieces in which the validation text is scored, whatever the number of processes.
+VALIDATION_STREAMS = 32
 
 
 class TrainingError(RuntimeError):
@@ -67,8 +72,25 @@ class TrainConfig:
     """Learning rate at the last step, as a share of the peak; a cosine leads there."""
     clip_norm: float = 1.0
     """Gradients longer than this are scaled down to it."""
+    loss: str = "full"
+    """full, chunked (the same without holding all logits) or sampled (an estimate, for large
+    vocabularies). Validation is by the full softmax whatever trains."""
+    num_samples: int = 1024
+    """Tokens that a sampled loss draws for each window."""
+    unigram_bias: bool = False
+    """Start the output bias at the logarithm of each token's share of the training text."""
+    activation_penalty: float = 0.0
+    """Weight of the mean square of the last layer's outputs (AR, Merity et al. 2018)."""
+    temporal_penalty: float = 0.0
+    """Weight of the mean square of their change from token to token (TAR, the same)."""
+    window_jitter: float = 0.0
+    """Standard deviation, in tokens, of where a window ends; above zero, windows differ in length
+    and from epoch to epoch."""
     carry_state: bool = True
     """Start each window from the state the last one ended in; otherwise from zeros."""
+    reset_state: float = 0.0
+    """Probability that a stream starts a window from zeros all the same, so that the model also
+    learns to begin a text."""
     evaluate_every: int | None = None
     """Steps between validations; None means once per epoch, and always at the end."""
     patience: int | None = None
@@ -88,19 +110,23 @@ class TrainConfig:
         for name in (
             "epochs", "steps", "num_streams", "window_length", "accumulation", "learning_rate",
             "clip_norm", "evaluate_every", "patience", "checkpoint_every", "log_every",
+            "num_samples",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be > 0, got {value}")
             if value is not None and math.isinf(value):
                 raise ValueError(f"{name} must be finite, got {value}")
-        for name in ("warmup", "final_learning_rate"):
+        for name in ("warmup", "final_learning_rate", "reset_state"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be >= 0 and finite, got {self.weight_decay}")
+        for name in ("weight_decay", "activation_penalty", "temporal_penalty", "window_jitter"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
@@ -119,10 +145,8 @@ class Progress:
     """Lowest validation loss so far."""
     evaluations_since_best: int = 0
     """Validations since then."""
-    unlogged_nats: float = 0.0
-    """Training loss summed since the last record of it."""
     unlogged_targets: int = 0
-    """Targets that sum is over."""
+    """Targets since the last record of the training loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,17 +203,22 @@ def train(
     resume: bool = False,
     device: str = "auto",
     progress: bool = False,
+    on_record: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainResult:
     """Train `model` in place on the text `ids`; the weights left in it are the last ones.
 
     With `run`, metrics and checkpoints are written there, and `resume` goes on from its newest
-    checkpoint. Seeding and drawing the model's first weights is the caller's part.
+    checkpoint. Seeding and drawing the model's first weights is the caller's part. `on_record` is
+    called with each record of metrics; what it raises ends the training.
 
     Ctrl-C ends training after the step in hand, with a checkpoint. Raises ValueError when the
-    text is too short for the streams, and TrainingError when the loss stops being finite: then
-    nothing is saved, and the checkpoint before it stands.
+    text is too short for the streams, and TrainingError when memory runs out or the loss stops
+    being finite: then nothing is saved, the checkpoint before it stands, and failed-step.json in
+    the run's folder holds the batch that did it.
     """
-    trainer = Trainer(model, ids, config, valid_ids=valid_ids, run=run, device=device)
+    trainer = Trainer(
+        model, ids, config, valid_ids=valid_ids, run=run, device=device, on_record=on_record
+    )
     if resume:
         trainer.restore()
     return trainer.fit(progress=progress)
@@ -207,9 +236,13 @@ class Trainer:
         valid_ids: Int[Tensor, " valid"] | None = None,
         run: RunFolder | None = None,
         device: str = "auto",
+        on_record: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        self.config, self.valid_ids, self.run = config, valid_ids, run
+        self.config, self.valid_ids, self.run, self.on_record = config, valid_ids, run, on_record
         self.accelerator = make_accelerator(device, config.precision)
+        self.seed = torch.initial_seed()
+        if self.accelerator.process_index:  # or all processes would drop the same activations
+            torch.manual_seed(self.seed + self.accelerator.process_index)
         self.own_streams = self._share_of_streams()
         data = batching.streams(ids, config.num_streams)[self.own_streams]
         self.data = data.to(self.accelerator.device)  # token ids are small: they live on the device
@@ -217,13 +250,16 @@ class Trainer:
         self.steps_per_epoch = math.ceil(self.num_windows / config.accumulation)
         self.total_steps = config.steps or math.ceil((config.epochs or 0) * self.steps_per_epoch)
 
-        self.model = model.to(self.accelerator.device)
+        with self._memory_watched():
+            self.model = model.to(self.accelerator.device)
+            loss = self._training_loss(ids)
         self.optimizer = make_optimizer(model, config)
-        self.wrapped, self.stepper = self.accelerator.prepare(self.model, self.optimizer)
+        self.loss, self.stepper = self.accelerator.prepare(loss, self.optimizer)
         self.state: State | None = None
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
-        self.losses = _LossSum(self.accelerator.device)
+        self.watch = _Watch(self.accelerator)
+        self._cuts: tuple[int, list[int]] = -1, []
         self._seconds_before = self._validation_seconds = 0.0
 
     def fit(self, *, progress: bool = False) -> TrainResult:
@@ -238,7 +274,7 @@ class Trainer:
             mininterval=1.0,
         )
         self.model.train()
-        with _interruptible() as interrupted, bar:
+        with _interruptible() as interrupted, self._memory_watched(), bar:
             while at.step < self.total_steps:
                 self.train_step()
                 at.seconds = time.perf_counter() - clock
@@ -277,45 +313,90 @@ class Trainer:
     def train_step(self) -> None:
         """One optimizer step: forward and backward over its windows, clip, update."""
         config, at = self.config, self.progress
-        epoch_step = at.step % self.steps_per_epoch
-        if epoch_step == 0:
+        windows = self.windows_of(at.step)
+        if windows[0][0] == 0:
             self.state = None  # the streams start over
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(at.step, self.total_steps, config)
 
-        first = epoch_step * config.accumulation
-        indices = range(first, min(first + config.accumulation, self.num_windows))
-        for index in indices:
-            batch = batching.window(self.data, index, config.window_length)
-            with self._gradients_averaged(only_if=index == indices[-1]):
-                logits, state = self.wrapped(batch.inputs, self.state)
-                nats = summed_nats(logits, batch.targets)
+        for start, stop in windows:
+            batch = batching.span(self.data, start, stop)
+            with self._gradients_averaged(only_if=stop == windows[-1][1]):
+                loss, nats, state = self.loss(batch.inputs, batch.targets, self.state)
                 # Divided by a constant and not by the window's own length, each token weighs alike.
-                self.accelerator.backward(nats / self.constant)
-            self.state = detach(state) if config.carry_state else None
-            self.losses.add(nats.detach(), batch.targets.numel())
-        norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), config.clip_norm)
+                self.accelerator.backward(loss / self.constant)
+            self.state = self._state_to_carry(state)
+            self.watch.add(nats, batch.targets.numel())
+        norm = self.accelerator.clip_grad_norm_(self.loss.parameters(), config.clip_norm)
         self.stepper.step()
         self.stepper.zero_grad()
         at.step += 1
-        self.losses.watch(norm, at.step)
+        self.watch.step_done(norm)
+
+    def windows_of(self, step: int) -> list[tuple[int, int]]:
+        """Where the windows of optimizer step `step` (from 0) begin and end in the streams."""
+        epoch, epoch_step = divmod(step, self.steps_per_epoch)
+        if self._cuts[0] != epoch:
+            self._cuts = epoch, self._cuts_of(epoch)
+        first = epoch_step * self.config.accumulation
+        edges = self._cuts[1][first : first + self.config.accumulation + 1]
+        return list(itertools.pairwise(edges))
 
     def training_record(self) -> dict[str, Any]:
-        """Mean training loss since the last record; the only place that waits for the device."""
+        """Means since the last record; the only place that waits for the device."""
         at = self.progress
+        self.check()
+        nats, norm = self.watch.take()
         return {
             "step": at.step,
             "epoch": round(at.step / self.steps_per_epoch, 4),
             "seconds": round(at.seconds, 3),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "train_nats_per_token": self.losses.take(self.accelerator),
+            "train_nats_per_token": nats,
+            "gradient_norm": norm,
         }
 
+    def check(self) -> None:
+        """Raise TrainingError, and write down the batch, when a step since the last record failed.
+
+        Under fp16 a gradient too large for its scale is part of the method, and not a failure.
+        """
+        ago = self.watch.first_failure(gradients=self.accelerator.scaler is None)
+        if ago is None:
+            return
+        step = self.progress.step - ago
+        where = "give it a run folder to have its batch written down"
+        if self.run is not None:
+            where = f"its batch is in {self.run.path / 'failed-step.json'}"
+            if self.accelerator.is_main_process:
+                self.run.write_failure(
+                    {
+                        "step": step,
+                        "windows": [
+                            {
+                                "start": start,
+                                "stop": stop,
+                                "ids": self.data[:, start : stop + 1].tolist(),
+                            }
+                            for start, stop in self.windows_of(step - 1)
+                        ],
+                    }
+                )
+        raise TrainingError(
+            f"the loss or its gradient stopped being a finite number at step {step}; nothing "
+            f"was saved since, and {where}: lower learning_rate or clip_norm and train again"
+        )
+
     def validate(self) -> dict[str, Any]:
-        """Loss on the whole validation text; remembers the lowest."""
+        """Loss on the whole validation text, each process scoring its share; remembers the best."""
         assert self.valid_ids is not None
         started = time.perf_counter()
-        nats = evaluate(self.model, self.valid_ids).nats_per_token
+        rows = batching.scoring_streams(self.valid_ids, VALIDATION_STREAMS)
+        own = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        share = batching.Batch(inputs=rows.inputs[own], targets=rows.targets[own])
+        summed = summed_nats_of_rows(self.model, share)
+        total = self.accelerator.reduce(summed.to(self.accelerator.device), reduction="sum")
+        nats = float(total) / (self.valid_ids.numel() - 1)
         at = self.progress
         if at.best_nats_per_token is None or nats < at.best_nats_per_token:
             at.best_nats_per_token, at.evaluations_since_best = nats, 0
@@ -325,22 +406,28 @@ class Trainer:
         return {"valid_nats_per_token": nats}
 
     def write(self, record: dict[str, Any]) -> None:
-        """Keep a record, and add it to the run's metrics.jsonl."""
+        """Keep a record, add it to the run's metrics.jsonl, and tell who listens."""
         self.history.append(record)
         if self.run is not None and self.accelerator.is_main_process:
             self.run.append_metrics(record)
+        if self.on_record is not None:
+            self.on_record(record)
 
     def save(self, *, best: bool) -> None:
         """Write a checkpoint of everything that `restore` needs, unless the loss went wrong."""
         if self.run is None:
             return
         at = self.progress
-        self.losses.check()
-        at.unlogged_nats, at.unlogged_targets = self.losses.sums()
+        self.check()
+        at.unlogged_targets = self.watch.targets
         tensors = optimizer_tensors(self.model, self.optimizer)
-        tensors["rng.cpu"] = torch.get_rng_state()
+        tensors |= {f"watch.{name}": value for name, value in self.watch.tensors().items()}
+        tensors["rng.cpu"] = self._from_all(torch.get_rng_state())
         if self.accelerator.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state()
+            tensors["rng.cuda"] = self._from_all(torch.cuda.get_rng_state())
+        if self.accelerator.scaler is not None:
+            scale = self.accelerator.scaler.state_dict()
+            tensors |= {f"scaler.{name}": torch.as_tensor(value) for name, value in scale.items()}
         if self.state is not None:
             hidden, cell = (self._gather_streams(part) for part in self.state)
             tensors |= {"state.hidden": hidden, "state.cell": cell}
@@ -365,16 +452,23 @@ class Trainer:
         self.progress = Progress(**checkpoint.counters)
         self.model.load_state_dict(dict(checkpoint.model))
         restore_optimizer(self.model, self.optimizer, tensors)
-        torch.set_rng_state(tensors["rng.cpu"])
-        if "rng.cuda" in tensors and self.accelerator.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng.cuda"])
+        rank = self.accelerator.process_index
+        if rank < len(tensors["rng.cpu"]):
+            torch.set_rng_state(tensors["rng.cpu"][rank])
+        if self.accelerator.device.type == "cuda" and rank < len(tensors.get("rng.cuda", ())):
+            torch.cuda.set_rng_state(tensors["rng.cuda"][rank])
+        if self.accelerator.scaler is not None and "scaler.scale" in tensors:
+            names = self.accelerator.scaler.state_dict()
+            self.accelerator.scaler.load_state_dict(
+                {name: tensors[f"scaler.{name}"].item() for name in names}
+            )
         if "state.hidden" in tensors:
             hidden, cell = (
                 tensors[name][:, self.own_streams].to(self.accelerator.device).contiguous()
                 for name in ("state.hidden", "state.cell")
             )
             self.state = hidden, cell
-        self.losses.put(self.progress.unlogged_nats, self.progress.unlogged_targets)
+        self.watch.put(tensors, self.progress.unlogged_targets)
         self._seconds_before = self.progress.seconds
         if self.accelerator.is_main_process:
             self.history = self.run.rewind_metrics(self.progress.step)
@@ -413,57 +507,142 @@ class Trainer:
         gathered: Tensor = self.accelerator.gather(part.transpose(0, 1).contiguous())
         return gathered.transpose(0, 1).contiguous()
 
+    def _from_all(self, part: Tensor) -> Tensor:
+        """`part` of every process, one row each."""
+        gathered: Tensor = self.accelerator.gather(part.to(self.accelerator.device).unsqueeze(0))
+        return gathered.cpu()
+
+    def _state_to_carry(self, state: State) -> State | None:
+        """What the next window starts from."""
+        if not self.config.carry_state:
+            return None
+        hidden, cell = detach(state)
+        if self.config.reset_state:
+            kept = torch.rand(hidden.shape[1], 1, device=hidden.device) >= self.config.reset_state
+            hidden, cell = hidden * kept, cell * kept
+        return hidden, cell
+
+    def _cuts_of(self, epoch: int) -> list[int]:
+        """Where this epoch's windows end: every `window_length` tokens, or jittered about that."""
+        total, length = self.data.shape[1] - 1, self.config.window_length
+        if not self.config.window_jitter:
+            return [*range(0, total, length), total]
+        generator = torch.Generator().manual_seed((self.seed + 1_000_003 * epoch) % 2**63)
+        return batching.jittered_cuts(total, length, self.config.window_jitter, generator)
+
+    def _training_loss(self, ids: Tensor) -> TrainingLoss:
+        config, output = self.config, self.model.output
+        noise = None
+        if config.loss == "sampled" or config.unigram_bias:
+            counts = torch.bincount(ids, minlength=self.model.config.vocabulary_size)
+            noise = NoiseSampler(counts).to(self.accelerator.device)
+            if config.unigram_bias and isinstance(output, nn.Linear):
+                shares = counts.clamp(min=1).double() / ids.numel()
+                output.bias.data.copy_(shares.log())
+        return TrainingLoss(
+            self.model,
+            config.loss,
+            noise=noise,
+            num_samples=config.num_samples,
+            activation_penalty=config.activation_penalty,
+            temporal_penalty=config.temporal_penalty,
+        )
+
+    @contextlib.contextmanager
+    def _memory_watched(self) -> Iterator[None]:
+        """Say what to lower when memory runs out."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            config, size = self.config, self.model.config.hidden_size
+            raise TrainingError(
+                f"device {self.accelerator.device.type} has not enough memory for this model and "
+                f"batch; lower train.num_streams (now {config.num_streams}), train.window_length "
+                f"({config.window_length}) or model.hidden_size ({size})"
+                + (", or try train.loss=chunked" if config.loss == "full" else "")
+            ) from error
+
     def _gradients_averaged(self, *, only_if: bool) -> contextlib.AbstractContextManager[Any]:
         """Between the windows of one step, processes need not exchange gradients."""
         if only_if:
             return contextlib.nullcontext()
-        context: contextlib.AbstractContextManager[Any] = self.accelerator.no_sync(self.wrapped)
+        context: contextlib.AbstractContextManager[Any] = self.accelerator.no_sync(self.loss)
         return context
 
 
-class _LossSum:
-    """Sums of the training loss, kept on the device so that a step never waits for a number."""
+class _Watch:
+    """Loss and gradient norm of the steps since the last record.
 
-    def __init__(self, device: torch.device) -> None:
-        self.nats = torch.zeros((), dtype=torch.float32, device=device)
+    They stay on the device, unread, so that no step waits for a number.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.nats: list[Tensor] = []
+        self.norms: list[Tensor] = []
+        self.windows: list[int] = []
         self.targets = 0
-        self.first_bad_step = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, nats: Tensor, targets: int) -> None:
-        self.nats += nats
+        """Count in one window."""
+        self.nats.append(nats)
         self.targets += targets
 
-    def watch(self, norm: Tensor | None, step: int) -> None:
-        """Note `step` if the loss, or the gradient's length, is not a finite number."""
-        finite = torch.isfinite(self.nats)
-        if norm is not None:
-            finite &= torch.isfinite(norm)
-        bad = ~finite & (self.first_bad_step == 0)
-        self.first_bad_step += bad * step
+    def step_done(self, norm: Tensor) -> None:
+        """Count in one step: the length of its gradient before clipping."""
+        self.norms.append(norm)
+        self.windows.append(len(self.nats))
 
-    def check(self) -> None:
-        """Raise TrainingError when a step went wrong."""
-        step = int(self.first_bad_step)
-        if step:
-            raise TrainingError(
-                f"the loss or its gradient stopped being a finite number at step {step}; nothing "
-                "was saved since: lower learning_rate or clip_norm and train again"
-            )
+    def first_failure(self, *, gradients: bool) -> int | None:
+        """How many steps ago a loss, or a gradient, was first no finite number; None if none was.
 
-    def take(self, accelerator: Accelerator) -> float:
-        """Nats per token over all processes since the last call; starts again from zero."""
-        self.check()
-        sums = torch.stack([self.nats.double(), torch.full_like(self.nats, self.targets).double()])
-        nats, targets = accelerator.reduce(sums, reduction="sum").tolist()
-        self.nats.zero_()
-        self.targets = 0
-        return float(nats / targets)
+        The same for all processes.
+        """
+        if not self.norms:
+            return None
+        finite = torch.isfinite(torch.stack(self.nats).double().cumsum(0))
+        done = finite[torch.tensor(self.windows, device=finite.device) - 1]
+        if gradients:
+            done &= torch.isfinite(torch.stack(self.norms))
+        failed = self.accelerator.gather((~done).unsqueeze(0)).any(dim=0).nonzero()
+        return None if not len(failed) else len(self.norms) - 1 - int(failed[0])
 
-    def sums(self) -> tuple[float, int]:
-        return float(self.nats), self.targets
+    def take(self) -> tuple[float, float]:
+        """Nats per token over all processes, and the mean gradient norm; starts again from zero."""
+        summed = torch.stack(self.nats).double().sum()
+        sums = torch.stack([summed, torch.full_like(summed, self.targets)])
+        nats, targets = self.accelerator.reduce(sums, reduction="sum").tolist()
+        norms = torch.stack(self.norms)
+        norm = float(norms[torch.isfinite(norms)].mean())
+        self.nats, self.norms, self.windows, self.targets = [], [], [], 0
+        return nats / targets, norm
 
-    def put(self, nats: float, targets: int) -> None:
-        self.nats.fill_(nats)
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of it: (processes, windows), (steps,) and (steps,)."""
+        if not self.norms:
+            return {}
+        return {
+            "nats": self.accelerator.gather(torch.stack(self.nats).unsqueeze(0)),
+            "norms": torch.stack(self.norms),
+            "windows": torch.tensor(self.windows),
+        }
+
+    def put(self, tensors: Mapping[str, Tensor], targets: int) -> None:
+        """Take up what `tensors` gave, under names that begin with "watch."."""
+        if "watch.norms" not in tensors:
+            return
+        device, rank = self.accelerator.device, self.accelerator.process_index
+        nats = tensors["watch.nats"].to(device)
+        if len(nats) == self.accelerator.num_processes:
+            own = nats[rank]
+        else:  # another number of processes: the first one takes the sums
+            own = nats.sum(dim=0) if rank == 0 else torch.zeros_like(nats[0])
+            targets = targets * len(nats) if rank == 0 else 0
+        self.nats = list(own.unbind())
+        self.norms = list(tensors["watch.norms"].to(device).unbind())
+        self.windows = tensors["watch.windows"].tolist()
         self.targets = targets
 
 

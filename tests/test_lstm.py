@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -11,8 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from companion.lstm import LSTMConfig, LSTMLanguageModel, detach, lstm_cell, reference_lstm
-from companion.objectives import token_nats
+from companion.lstm import (
+    LSTMConfig,
+    LSTMLanguageModel,
+    VariationalDropout,
+    detach,
+    lstm_cell,
+    reference_lstm,
+)
+from companion.objectives import TrainingLoss, token_nats
 
 
 def small_model(**changes):
@@ -225,6 +233,129 @@ def test_the_same_seed_draws_the_same_weights():
     assert not torch.equal(models[0], models[2])
 
 
+# --- AWD-LSTM's regularisation --------------------------------------------------------------------
+
+REGULARISED = {
+    "num_layers": 3, "variational": True, "weight_drop": 0.5, "embedding_dropout": 0.2,
+    "dropout": 0.3, "input_dropout": 0.4, "layer_dropout": 0.2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_the_stack_of_layers_equals_torchs_lstm_in_evaluation(num_layers):
+    plain = small_model(num_layers=num_layers)
+    stacked = small_model(num_layers=num_layers, weight_drop=0.5)
+    for index, layer in enumerate(stacked.lstm.layers):
+        for name, parameter in layer.named_parameters():
+            parameter.data.copy_(getattr(plain.lstm, name.replace("_l0", f"_l{index}")))
+    stacked.embedding.load_state_dict(plain.embedding.state_dict())
+    stacked.output.load_state_dict(plain.output.state_dict())
+    ids = random_ids(3, 9)
+    for state in (None, plain(ids)[1]):
+        # float32, and another kernel call a layer.
+        torch.testing.assert_close(stacked(ids, state), plain(ids, state), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("last_size", [None, 5])
+def test_a_regularised_model_carries_its_state_as_a_plain_one_does(last_size):
+    model = small_model(**REGULARISED, last_size=last_size).double()
+    ids = random_ids(2, 12)
+    whole, whole_state = model(ids)
+    first, state = model(ids[:, :5])
+    second, state = model(ids[:, 5:], detach(state))
+    torch.testing.assert_close(torch.cat([first, second], dim=1), whole, **SAME)
+    torch.testing.assert_close(state, whole_state, **SAME)
+    assert [part.shape for part in state] == [(3, 2, 7), (3, 2, 7)]
+
+
+def test_a_narrow_last_layer_can_be_tied_to_the_embedding():
+    model = small_model(**REGULARISED, last_size=5, tie_weights=True)
+    assert model.output.weight is model.embedding.weight
+    assert model.lstm.layers[-1].hidden_size == 5
+    assert model(random_ids(2, 3))[0].shape == (2, 3, 11)
+
+
+def test_weight_drop_drops_recurrent_weights_and_nothing_else_for_a_whole_call(monkeypatch):
+    model = small_model(hidden_size=40, weight_drop=0.5).train()
+    seen = []
+    run = torch.lstm
+    monkeypatch.setattr(torch, "lstm", lambda *args: (seen.append(args[2]), run(*args))[1])
+    model(random_ids(2, 6))
+    model(random_ids(2, 6))
+    layer = model.lstm.layers[0]
+    shares = []
+    for weight_ih, weight_hh, bias_ih, bias_hh in seen:
+        assert torch.equal(weight_ih, layer.weight_ih_l0)
+        assert torch.equal(bias_ih, layer.bias_ih_l0)
+        assert torch.equal(bias_hh, layer.bias_hh_l0)
+        kept = weight_hh != 0
+        # Those kept are scaled, so that the expected sum stays.
+        torch.testing.assert_close(weight_hh[kept], 2 * layer.weight_hh_l0[kept])
+        shares.append(float(kept.float().mean()))
+        # cuDNN's fast path: one piece of memory, in its order.
+        starts = [part.data_ptr() for part in (weight_ih, weight_hh, bias_ih, bias_hh)]
+        sizes = [part.numel() * 4 for part in (weight_ih, weight_hh, bias_ih)]
+        assert [b - a for a, b in itertools.pairwise(starts)] == sizes
+    # 6,400 flips: standard deviation .006, four of them allowed.
+    assert shares == pytest.approx([0.5, 0.5], abs=0.025)
+    assert not torch.equal(seen[0][1], seen[1][1])  # one mask a call
+
+
+def test_weight_drop_gives_gradients_to_the_weights_it_kept_and_only_to_them():
+    model = small_model(weight_drop=0.5).train()
+    model(random_ids(2, 6))[0].square().sum().backward()
+    gradient = model.lstm.layers[0].weight_hh_l0.grad
+    assert 0 < int((gradient == 0).sum()) < gradient.numel()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_variational_dropout_drops_the_same_columns_at_every_position():
+    dropped = VariationalDropout(0.4)(torch.ones(7, 3, 500))
+    assert torch.equal(dropped, dropped[:1].expand(7, 3, 500))
+    assert not torch.equal(dropped[0, 0], dropped[0, 1])  # each row its own
+    values = sorted(set(dropped.flatten().tolist()))
+    assert values == pytest.approx([0.0, 1 / 0.6])
+    # 1,500 flips: standard deviation .013, four of them allowed.
+    assert float((dropped[0] == 0).float().mean()) == pytest.approx(0.4, abs=0.05)
+    assert torch.equal(VariationalDropout(0.4).eval()(dropped), dropped)
+
+
+def test_embedding_dropout_drops_a_token_everywhere_in_the_window():
+    model = small_model(embedding_dropout=0.5, vocabulary_size=400).train()
+    seen = []
+    model.input_dropout.register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    ids = random_ids(4, 300, vocabulary_size=400)
+    model(ids)
+    dropped = (seen[0] == 0).all(dim=-1).T  # (B, T)
+    by_token = [set(dropped[ids == token].tolist()) for token in ids.unique().tolist()]
+    assert all(len(kinds) == 1 for kinds in by_token)
+    share = sum(kinds == {True} for kinds in by_token) / len(by_token)
+    # About 380 flips: standard deviation .026, four of them allowed.
+    assert share == pytest.approx(0.5, abs=0.11)
+
+
+def test_each_dropout_is_inert_in_evaluation_and_active_in_training():
+    ids = random_ids(2, 6)
+    for name in ("weight_drop", "embedding_dropout", "input_dropout", "layer_dropout", "dropout"):
+        model = small_model(num_layers=2, **{name: 0.5})
+        assert torch.equal(model(ids)[0], model(ids)[0])
+        model.train()
+        assert not torch.equal(model(ids)[0], model(ids)[0]), name
+
+
+def test_an_adaptive_softmax_gives_a_distribution_and_its_own_loss():
+    model = small_model(vocabulary_size=50, hidden_size=16, adaptive_cutoffs=(10, 25))
+    ids = random_ids(3, 8, vocabulary_size=50)
+    log_probs, _ = model(ids)
+    assert log_probs.shape == (3, 8, 50)
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(3, 8))
+    targets = random_ids(3, 8, vocabulary_size=50)
+    loss, nats, _ = TrainingLoss(model)(ids, targets, None)
+    # log_prob and the training loss go through other operations, all in float32.
+    torch.testing.assert_close(nats, token_nats(log_probs, targets).sum(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(loss.detach(), nats)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -237,6 +368,16 @@ def test_the_same_seed_draws_the_same_weights():
         ({"dropout": math.nan}, "dropout"),
         ({"tie_weights": True}, "embedding_size == hidden_size, got 5 and 7"),
         ({"forget_bias": math.nan}, "forget_bias must be finite, got nan"),
+        ({"weight_drop": 1.0}, r"weight_drop must be in \[0, 1\), got 1.0"),
+        ({"input_dropout": -1.0}, r"input_dropout must be in \[0, 1\), got -1.0"),
+        ({"last_size": 8}, "last_size must be at most hidden_size, 7, got 8"),
+        ({"last_size": 6, "tie_weights": True}, "embedding_size == last_size, got 5 and 6"),
+        ({"adaptive_cutoffs": (5, 5)}, "adaptive_cutoffs must rise"),
+        ({"adaptive_cutoffs": (5, 11)}, "adaptive_cutoffs must rise"),
+        (
+            {"adaptive_cutoffs": (5,), "tie_weights": True, "embedding_size": 7},
+            "cannot be combined with tie_weights",
+        ),
     ],
 )
 def test_a_configuration_that_makes_no_model_is_refused(changes, message):

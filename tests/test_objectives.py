@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.batching import IGNORE
-from companion.objectives import summed_nats, token_nats
+from companion.lstm import LSTMConfig, LSTMLanguageModel
+from companion.objectives import (
+    NoiseSampler,
+    TrainingLoss,
+    chunked_nats,
+    sampled_nats,
+    summed_nats,
+    token_nats,
+)
 
 LOSSES = [token_nats, summed_nats]
 
@@ -108,3 +116,154 @@ def test_the_gradient_is_probability_minus_one_hot():
 def test_a_target_outside_the_vocabulary_is_an_error(loss):
     with pytest.raises(IndexError, match="out of bounds"):
         loss(torch.randn(1, 1, 3), torch.tensor([[3]]))
+
+
+# --- large vocabularies ---------------------------------------------------------------------------
+
+
+def output_layer(targets=40, hidden=6, vocabulary=30):
+    generator = torch.Generator().manual_seed(0)
+    parts = [
+        torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((targets, hidden), (vocabulary, hidden), (vocabulary,))
+    ]
+    wanted = torch.randint(vocabulary, (targets,), generator=generator)
+    wanted[3::14] = IGNORE
+    return parts, wanted
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 39, 40, 1000, None])
+def test_the_chunked_loss_equals_the_plain_one_in_value_and_gradient(chunk):
+    (features, weight, bias), targets = output_layer()
+    plain = summed_nats((features @ weight.T + bias).unsqueeze(0), targets.unsqueeze(0))
+    chunked = chunked_nats(features, weight, bias, targets, chunk=chunk)
+    # The log-probabilities are computed in float64 or float32: 40 terms of up to 10.
+    torch.testing.assert_close(chunked.double(), plain, rtol=0, atol=2e-4)
+    leaves = features, weight, bias
+    for ours, theirs in zip(
+        torch.autograd.grad(3 * chunked, leaves),
+        torch.autograd.grad(3 * plain, leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+
+
+def test_the_chunked_loss_never_makes_all_logits(monkeypatch):
+    (features, weight, bias), targets = output_layer()
+    made = []
+    run = torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda *args: made.append(run(*args).shape) or run(*args))
+    chunked_nats(features, weight, bias, targets, chunk=8)
+    assert made == [(8, 30)] * 5
+
+
+def test_the_chunked_loss_refuses_shapes_that_do_not_belong_together():
+    (features, weight, bias), targets = output_layer()
+    with pytest.raises(ValueError, match=r"must be the shape of targets \(39,\)"):
+        chunked_nats.__wrapped__(features, weight, bias, targets[:-1])
+    with pytest.raises(ValueError, match="chunk must be >= 1, got 0"):
+        chunked_nats(features, weight, bias, targets, chunk=0)
+
+
+def test_the_sampled_normaliser_is_unbiased():
+    """exp(loss + logit of the target) estimates the sum over the vocabulary; its mean is exact."""
+    (features, weight, bias), _ = output_layer(targets=1)
+    targets = torch.tensor([4])
+    with torch.no_grad():
+        logits = features @ weight.T + bias
+        exact = logits.exp().sum()
+        noise = NoiseSampler(torch.arange(30).flip(0) + 1)
+        torch.manual_seed(0)
+        estimates = torch.stack(
+            [
+                (
+                    sampled_nats(features, weight, bias, targets, noise(20), noise.log_probs)
+                    + logits[0, 4]
+                ).exp()
+                for _ in range(4000)
+            ]
+        )
+    standard_error = float(estimates.std() / math.sqrt(len(estimates)))
+    assert standard_error < 0.02 * exact
+    assert float(estimates.mean()) == pytest.approx(float(exact), abs=4 * standard_error)
+    # Without the correction for what each token's chance was, it would be far off.
+    wrong = sampled_nats(
+        features, weight, bias, targets, noise(4000), torch.full((30,), -math.log(30))
+    )
+    assert abs(float((wrong + logits[0, 4]).exp()) - exact) > 0.1 * exact
+
+
+def test_the_sampled_loss_and_gradient_approach_the_full_ones_with_many_samples():
+    (features, weight, bias), targets = output_layer()
+    noise = NoiseSampler(torch.arange(30) + 1)
+    torch.manual_seed(0)
+    plain = summed_nats((features @ weight.T + bias).unsqueeze(0), targets.unsqueeze(0))
+    sampled = sampled_nats(features, weight, bias, targets, noise(200_000), noise.log_probs)
+    # 200,000 samples shared by all positions: errors of about half a per cent.
+    assert sampled.item() == pytest.approx(plain.item(), rel=0.01)
+    for ours, theirs in zip(
+        torch.autograd.grad(sampled, (features, weight)),
+        torch.autograd.grad(plain, (features, weight)),
+        strict=True,
+    ):
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.02
+
+
+def test_noise_is_drawn_by_counts_to_the_power_and_no_token_is_left_out():
+    counts = torch.tensor([0, 1, 16, 81])
+    noise = NoiseSampler(counts, power=0.75)
+    shares = torch.tensor([1.0, 1.0, 8.0, 27.0]) / 37
+    torch.testing.assert_close(noise.log_probs.exp(), shares)
+    torch.manual_seed(0)
+    drawn = torch.bincount(noise(100_000), minlength=4) / 100_000
+    # Standard deviation at most .0014; four of them allowed.
+    torch.testing.assert_close(drawn, shares, rtol=0, atol=0.006)
+
+
+# --- what a window costs --------------------------------------------------------------------------
+
+
+def tiny_model(**fields):
+    torch.manual_seed(0)
+    config = LSTMConfig(vocabulary_size=20, embedding_size=6, hidden_size=8, **fields)
+    return LSTMLanguageModel(config).train()
+
+
+def window(vocabulary=20):
+    ids = torch.randint(vocabulary, (3, 11), generator=torch.Generator().manual_seed(1))
+    return ids[:, :-1], ids[:, 1:]
+
+
+def test_full_and_chunked_losses_train_alike():
+    results = {}
+    for kind in ("full", "chunked"):
+        model = tiny_model()
+        loss, nats, _ = TrainingLoss(model, kind)(*window(), None)
+        loss.backward()
+        results[kind] = [nats, *(parameter.grad for parameter in model.parameters())]
+    # float32 sums in another order.
+    torch.testing.assert_close(results["chunked"], results["full"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_penalties_are_what_merity_writes():
+    model = tiny_model()
+    inputs, targets = window()
+    plain, nats, _ = TrainingLoss(model)(inputs, targets, None)
+    both, same_nats, _ = TrainingLoss(model, activation_penalty=2.0, temporal_penalty=3.0)(
+        inputs, targets, None
+    )
+    outputs = model.features(inputs)[0]  # (B, T, H); no dropout here, so dropped and raw agree
+    positions = 30
+    size = outputs.square().mean() * positions
+    change = (outputs[:, 1:] - outputs[:, :-1]).square().mean() * 3 * 9  # one fewer a row
+    torch.testing.assert_close(both, plain + 2 * size + 3 * change)
+    torch.testing.assert_close(same_nats, nats)  # reported apart from the penalties
+
+
+def test_a_loss_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="loss must be one of full, chunked, sampled, got 'nce'"):
+        TrainingLoss(tiny_model(), "nce")
+    with pytest.raises(ValueError, match="needs noise"):
+        TrainingLoss(tiny_model(), "sampled")
+    with pytest.raises(ValueError, match="exclude each other"):
+        TrainingLoss(tiny_model(adaptive_cutoffs=(5,)), "chunked")

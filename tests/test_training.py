@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -12,12 +13,19 @@ from typing import Any
 import pytest
 import torch
 
-from companion import batching, training
+from companion import batching, objectives
 from companion.checkpoints import RunFolder
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.objectives import summed_nats
 from companion.runtime import seed_everything
-from companion.training import TrainConfig, Trainer, TrainingError, learning_rate_at, train
+from companion.training import (
+    TrainConfig,
+    Trainer,
+    TrainingError,
+    learning_rate_at,
+    make_optimizer,
+    train,
+)
 
 VOCABULARY = 8
 
@@ -45,7 +53,10 @@ def config(**changes: Any) -> TrainConfig:
 
 def losses(records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """What must repeat to the last bit; seconds do not."""
-    names = ("step", "epoch", "learning_rate", "train_nats_per_token", "valid_nats_per_token")
+    names = (
+        "step", "epoch", "learning_rate", "train_nats_per_token", "gradient_norm",
+        "valid_nats_per_token",
+    )  # fmt: skip
     return [tuple(record.get(name) for name in names) for record in records]
 
 
@@ -157,7 +168,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 def test_weight_decay_spares_biases() -> None:
-    decayed, spared = training.make_optimizer(model(), config(weight_decay=0.1)).param_groups
+    decayed, spared = make_optimizer(model(), config(weight_decay=0.1)).param_groups
     assert decayed["weight_decay"] == 0.1
     assert all(parameter.ndim == 2 for parameter in decayed["params"])
     assert spared["weight_decay"] == 0.0
@@ -284,6 +295,11 @@ def test_a_loss_that_is_not_a_number_stops_with_the_step_and_saves_nothing(
     with pytest.raises(TrainingError, match="at step 13"):
         train(model(), text(), config(checkpoint_every=2), run=run, device="cpu")
     monkeypatch.undo()
+    failed = json.loads((run.path / "failed-step.json").read_text())
+    assert failed["step"] == 13
+    (window,) = failed["windows"]
+    assert (window["start"], window["stop"]) == (120, 130)
+    assert window["ids"] == batching.streams(text(), 4)[:, 120:131].tolist()
     saved = run.latest()
     assert saved is not None
     assert saved.step == 12
@@ -294,17 +310,126 @@ def test_a_gradient_that_is_infinite_stops_before_the_weights_are_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder.create(tmp_path / "run", {})
-    backward = training.summed_nats
+    backward = objectives.summed_nats
 
     def explode(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         nats = backward(logits, targets)
         nats.register_hook(lambda gradient: gradient * math.inf)
         return nats
 
-    monkeypatch.setattr(training, "summed_nats", explode)
+    monkeypatch.setattr(objectives, "summed_nats", explode)
     with pytest.raises(TrainingError, match="at step 1"):
         train(model(), text(), config(checkpoint_every=1), run=run, device="cpu")
     assert run.latest() is None
+
+
+def test_a_listener_hears_every_record_and_can_end_the_training() -> None:
+    heard: list[dict[str, Any]] = []
+    result = train(model(), text(), config(), device="cpu", on_record=heard.append)
+    assert heard == result.history
+
+    def enough(record: dict[str, Any]) -> None:
+        if record["step"] == 10:
+            raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        train(model(), text(), config(), device="cpu", on_record=enough)
+
+
+def test_the_recorded_gradient_norm_is_the_one_before_clipping() -> None:
+    settings = config(steps=1, clip_norm=1e-3)
+    recorded = train(model(dropout=0.0), text(), settings, device="cpu").history[0]["gradient_norm"]
+    reference = model(dropout=0.0)
+    batch = batching.window(batching.streams(text(), 4), 0, 10)
+    objectives.token_nats(reference(batch.inputs)[0], batch.targets).mean().backward()
+    squares = sum(
+        float(p.grad.square().sum()) for p in reference.parameters() if p.grad is not None
+    )
+    assert recorded == pytest.approx(math.sqrt(squares), rel=1e-5)
+
+
+def test_windows_of_any_length_see_every_target_once_an_epoch_and_differ_between_epochs() -> None:
+    trainer = Trainer(model(), text(), config(window_jitter=2.0, accumulation=3), device="cpu")
+    epochs = []
+    for epoch in range(2):
+        first = epoch * trainer.steps_per_epoch
+        steps = range(first, first + trainer.steps_per_epoch)
+        windows = [window for step in steps for window in trainer.windows_of(step)]
+        assert windows[0][0] == 0
+        assert windows[-1][1] == 300
+        assert all(one[1] == two[0] for one, two in pairwise(windows))
+        epochs.append(windows)
+    assert epochs[0] != epochs[1]
+    assert len({stop - start for start, stop in epochs[0]}) > 3
+    again = Trainer(model(), text(), config(window_jitter=2.0, accumulation=3), device="cpu")
+    assert again.windows_of(5) == trainer.windows_of(5)  # a function of the step, not of history
+
+
+def test_a_state_is_emptied_as_often_as_asked_and_stream_by_stream() -> None:
+    trainer = Trainer(model(), text(), config(num_streams=40, reset_state=0.25), device="cpu")
+    state = torch.ones(1, 40, 16), torch.ones(1, 40, 16)
+    emptied = 0
+    for _ in range(50):
+        hidden, cell = trainer._state_to_carry(state) or state
+        assert torch.equal(hidden, cell)
+        assert set(hidden.sum(dim=2).flatten().tolist()) <= {0.0, 16.0}
+        emptied += int((hidden[0, :, 0] == 0).sum())
+    # 2,000 flips: standard deviation .01, four of them allowed.
+    assert emptied / 2000 == pytest.approx(0.25, abs=0.04)
+
+
+def test_the_output_bias_can_start_at_the_unigram() -> None:
+    ids, fresh = text(), model(dropout=0.0)
+    torch.nn.init.zeros_(fresh.output.weight)
+    result = train(fresh, ids, config(steps=1, unigram_bias=True), device="cpu")
+    shares = torch.bincount(ids, minlength=VOCABULARY).double() / len(ids)
+    # With no output weights, the first window is scored by the unigram of the text.
+    batch = batching.window(batching.streams(ids, 4), 0, 10)
+    expected = -shares.log()[batch.targets].mean()
+    assert result.history[0]["train_nats_per_token"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"loss": "chunked"},
+        {"loss": "sampled", "num_samples": 64, "unigram_bias": True},
+        {"window_jitter": 3.0, "activation_penalty": 2.0, "temporal_penalty": 1.0},
+        {"reset_state": 0.1},
+    ],
+)
+def test_a_resumed_run_repeats_an_uninterrupted_one_with(
+    tmp_path: Path, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(checkpoint_every=7, **fields)
+    heavy = {"variational": True, "weight_drop": 0.3, "embedding_dropout": 0.1, "num_layers": 2}
+    whole = train(model(**heavy), text(), settings, valid_ids=text(301), device="cpu")
+
+    run = RunFolder.create(tmp_path / "run", {})
+    step = Trainer.train_step
+
+    def stop(self: Trainer) -> None:
+        if self.progress.step == 24:
+            raise LookupError
+        step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", stop)
+    with pytest.raises(LookupError):
+        train(model(**heavy), text(), settings, valid_ids=text(301), run=run, device="cpu")
+    monkeypatch.undo()
+    resumed = train(
+        model(**heavy), text(), settings, valid_ids=text(301), run=run, resume=True, device="cpu"
+    )
+    assert losses(resumed.history) == losses(whole.history)
+
+
+def test_memory_that_runs_out_is_said_with_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(self: Trainer) -> None:
+        torch.empty(2**50)  # four petabytes
+
+    monkeypatch.setattr(Trainer, "train_step", greedy)
+    with pytest.raises(TrainingError, match=r"not enough memory.*train.num_streams \(now 4\)"):
+        train(model(), text(), config(), device="cpu")
 
 
 def test_patience_ends_a_run_that_no_longer_improves() -> None:
@@ -348,3 +473,27 @@ def test_the_gpu_computes_the_losses_of_the_cpu() -> None:
         result = train(model(dropout=0.0), text(), config(steps=50), device=device)
         curves[device] = [record["train_nats_per_token"] for record in result.history]
     assert curves["cuda"] == pytest.approx(curves["cpu"], abs=2e-3)
+
+
+@pytest.mark.gpu
+def test_a_step_never_waits_for_the_gpu() -> None:
+    """No number is read back inside a step: CUDA's own check raises when one is."""
+    heavy = {"num_layers": 2, "variational": True, "weight_drop": 0.3, "embedding_dropout": 0.1}
+    for fields in ({}, {"loss": "chunked", "precision": "bf16"}, {"loss": "sampled"}):
+        trainer = Trainer(model(**heavy), text(), config(reset_state=0.1, **fields), device="cuda")
+        trainer.model.train()
+        trainer.train_step()  # the first step may set things up
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(3):
+                trainer.train_step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("error")
+def test_weight_drop_keeps_cudnns_weights_in_one_piece() -> None:
+    """cuDNN warns when it has to copy weights that lie apart; warnings are errors here."""
+    heavy = model(num_layers=2, weight_drop=0.3, variational=True)
+    train(heavy, text(), config(steps=3), device="cuda")
