@@ -85,6 +85,9 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the metrics for TensorBoard as well.")
+    ] = False,
 ) -> None:
     """Train a language model.
 
@@ -98,7 +101,9 @@ def train(
         raise ValueError("--resume and --overwrite exclude each other; give one of them")
     if resume:
         _refuse_changes(out_folder, corpus=corpus, preset=preset, seed=seed, settings=settings)
-        result = pipeline.resume_run(out_folder, device=device, progress=True)
+        result = pipeline.resume_run(
+            out_folder, device=device, progress=True, tensorboard=tensorboard
+        )
     else:
         preset_name = preset or "small"
         recipe = presets.override(presets.get_preset(preset_name), _pairs(settings or []))
@@ -111,6 +116,7 @@ def train(
             device=device,
             overwrite=overwrite,
             progress=True,
+            tensorboard=tensorboard,
         )
     if os.environ.get("RANK", "0") != "0":
         return  # under accelerate launch, the first process speaks for all

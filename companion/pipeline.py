@@ -7,7 +7,9 @@ tokenizer on its training text, encode, build, seed, train.
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from companion.corpora import Corpus, load_corpus
 from companion.evaluation import Evaluation, Scores, score, summarize
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.presets import Preset
-from companion.runtime import choose_device, environment, seed_everything
+from companion.runtime import choose_device, environment, memory_bytes, seed_everything
 from companion.tokenizers import (
     EncodedText,
     Tokenizer,
@@ -29,6 +31,11 @@ from companion.tokenizers import (
     save_tokenizer,
 )
 from companion.training import TrainConfig, TrainResult, train
+
+#: Weight, gradient and two moments, in float32.
+BYTES_PER_PARAMETER = 16
+#: Called with each record of metrics.
+OnRecord = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +62,20 @@ def train_run(
     device: str = "auto",
     overwrite: bool = False,
     progress: bool = False,
+    tensorboard: bool = False,
+    on_record: OnRecord | None = None,
 ) -> TrainResult:
-    """Train on `corpus` by `preset` into a new run folder `out`."""
-    choose_device(device)  # refused before the corpus is read and a folder made
+    """Train on `corpus` by `preset` into a new run folder `out`.
+
+    `tensorboard` writes the metrics for TensorBoard besides; `on_record` is called with each of
+    them.
+    """
+    place = choose_device(device)  # refused before the corpus is read and a folder made
     tokenizer = build_tokenizer(
         preset.tokenizer, (document.text for document in corpus.train), **preset.tokenizer_options
     )
     model_config = preset.model_config(tokenizer.vocabulary_size)
+    _check_fits(model_config, place)
     encoded = encode_documents(tokenizer, corpus.train)
     if encoded.ids.numel() <= preset.train.num_streams:
         raise ValueError(
@@ -81,17 +95,42 @@ def train_run(
     }
     run = RunFolder.create(out, record, overwrite=overwrite)
     save_tokenizer(tokenizer, run.path / "tokenizer.json")
-    return _train(run, corpus, tokenizer, encoded, resume=False, device=device, progress=progress)
+    return _train(
+        run,
+        corpus,
+        tokenizer,
+        encoded,
+        resume=False,
+        device=device,
+        progress=progress,
+        on_record=_listeners(run, tensorboard, on_record),
+    )
 
 
-def resume_run(out: str | Path, *, device: str = "auto", progress: bool = False) -> TrainResult:
+def resume_run(
+    out: str | Path,
+    *,
+    device: str = "auto",
+    progress: bool = False,
+    tensorboard: bool = False,
+    on_record: OnRecord | None = None,
+) -> TrainResult:
     """Go on with the run in `out` from its newest checkpoint, by the configuration it records."""
     choose_device(device)
     run = RunFolder.open(out)
     corpus = _corpus_of(run.record())
     tokenizer = load_tokenizer(run.path / "tokenizer.json")
     encoded = encode_documents(tokenizer, corpus.train)
-    return _train(run, corpus, tokenizer, encoded, resume=True, device=device, progress=progress)
+    return _train(
+        run,
+        corpus,
+        tokenizer,
+        encoded,
+        resume=True,
+        device=device,
+        progress=progress,
+        on_record=_listeners(run, tensorboard, on_record),
+    )
 
 
 def load_run(path: str | Path, *, device: str = "auto") -> TrainedModel:
@@ -134,6 +173,7 @@ def _train(
     resume: bool,
     device: str,
     progress: bool,
+    on_record: OnRecord | None,
 ) -> TrainResult:
     record = run.record()
     if record["threads"] and device in ("auto", "cpu"):
@@ -148,7 +188,44 @@ def _train(
         resume=resume,
         device=device,
         progress=progress,
+        on_record=on_record,
     )
+
+
+def _check_fits(config: LSTMConfig, device: torch.device) -> None:
+    """ValueError when the device's memory cannot hold the model and its optimizer."""
+    with torch.device("meta"):  # shapes only
+        parameters = LSTMLanguageModel(config).num_parameters
+    needed, there = parameters * BYTES_PER_PARAMETER, memory_bytes(device)
+    if needed > there:
+        raise ValueError(
+            f"the model has {parameters:,} parameters and needs {needed / 2**30:,.1f} GiB to "
+            f"train; device {device.type} has {there / 2**30:,.1f}: lower model.hidden_size (now "
+            f"{config.hidden_size}) or model.embedding_size ({config.embedding_size})"
+        )
+
+
+def _listeners(run: RunFolder, tensorboard: bool, on_record: OnRecord | None) -> OnRecord | None:
+    """`on_record`, and before it the writer of TensorBoard's files where they are wanted."""
+    if not tensorboard or os.environ.get("RANK", "0") != "0":
+        return on_record
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "--tensorboard needs the package tensorboard; install it, or read metrics.jsonl"
+        ) from error
+    board = SummaryWriter(run.path / "tensorboard")
+
+    def write(record: dict[str, Any]) -> None:
+        for name, value in record.items():
+            if name != "step":
+                board.add_scalar(name, value, record["step"])
+        board.flush()
+        if on_record is not None:
+            on_record(record)
+
+    return write
 
 
 def _config(kind: type, record: dict[str, Any], section: str) -> Any:

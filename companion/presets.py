@@ -135,6 +135,8 @@ def _parse(setting: str, text: str, owner: type, name: str) -> Any:
             case "tuple[float, float]":
                 first, second = (float(part) for part in text.split(","))
                 return first, second
+            case "tuple[int, ...]":
+                return tuple(int(part) for part in text.split(",") if part)
             case _:
                 return text
     except (ValueError, KeyError):

@@ -101,6 +101,15 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def memory_bytes(device: torch.device) -> int:
+    """All the memory that `device` has, used or not."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether `error` is a device's, or the CPU's, way of saying that memory ran out."""
     words = str(error)

@@ -87,3 +87,32 @@ def test_generated_text_is_made_of_what_was_read(text_file: Path, tmp_path: Path
     prompt = torch.tensor([[trained.tokenizer.end_id, *trained.tokenizer.encode("3 green ")]])
     ids = generate(trained.model, prompt, 22, Decoder(temperature=0))
     assert trained.tokenizer.decode(ids[0].tolist()) == "bottles standing on th"
+
+
+def test_a_model_that_memory_cannot_hold_is_refused_before_a_folder_is_made(
+    text_file: Path, tmp_path: Path
+) -> None:
+    preset = override(get_preset("char-small"), tiny(**{"model.hidden_size": "2000000"}))
+    with pytest.raises(
+        ValueError, match=r"GiB to train; device cpu has .* lower model.hidden_size"
+    ):
+        pipeline.train_run(load_corpus(text_file), preset, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_can_be_written_for_tensorboard(text_file: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="the extra `tracking` is not installed",
+    )
+    preset = override(get_preset("char-small"), tiny())
+    result = pipeline.train_run(
+        load_corpus(text_file), preset, tmp_path / "run", device="cpu", tensorboard=True
+    )
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    drawn = [(event.step, event.value) for event in events.Scalars("train_nats_per_token")]
+    written = [(r["step"], r["train_nats_per_token"]) for r in result.history]
+    assert [step for step, _ in drawn] == [step for step, _ in written]
+    # Event files hold float32.
+    assert [value for _, value in drawn] == pytest.approx([nats for _, nats in written], rel=1e-6)
