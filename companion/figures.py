@@ -212,6 +212,93 @@ def plot_next_tokens(
     return ax
 
 
+def plot_trials(trials: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Validation loss of each trial of a search, and the lowest so far as a line.
+
+    Each trial has `number`, `state` and `nats_per_token`, as in trials.json. Those that were
+    stopped early are hollow; those that failed without a loss are left out.
+    """
+    complete, stopped = _trials_with_a_loss(trials)
+    ax = new_axes(ax, xlabel="trial", ylabel="validation nats per token")
+    numbers = [trial["number"] for trial in complete]
+    lowest = np.minimum.accumulate([trial["nats_per_token"] for trial in complete])
+    ax.step(numbers, lowest, where="post", color=NAMED_COLORS["vermillion"], label="lowest so far")
+    for group, words, face in (
+        (complete, "complete", NAMED_COLORS["blue"]),
+        (stopped, "stopped early", "white"),
+    ):
+        if group:
+            _dots(ax, [trial["number"] for trial in group], group, words, face)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(loc="upper right")
+    return ax
+
+
+def plot_setting(
+    trials: Sequence[Mapping[str, Any]], setting: str, *, ax: Axes | None = None
+) -> Axes:
+    """Validation loss of each trial of a search against one of its `settings`.
+
+    The axis is logarithmic where the values span a factor of ten or more; values that are no
+    numbers stand side by side.
+    """
+    complete, stopped = _trials_with_a_loss(trials)
+    for trial in trials:
+        if setting not in trial["settings"]:
+            raise ValueError(
+                f"trial {trial['number']} has no setting {setting!r}; it has "
+                f"{', '.join(trial['settings'])}"
+            )
+    ax = new_axes(ax, xlabel=setting, ylabel="validation nats per token")
+    for group, words, face in (
+        (stopped, "stopped early", "white"),
+        (complete, "complete", NAMED_COLORS["blue"]),
+    ):
+        if group:
+            _dots(ax, [trial["settings"][setting] for trial in group], group, words, face)
+    values = [trial["settings"][setting] for trial in (*complete, *stopped)]
+    if not any(isinstance(value, str) for value in values) and 0 < 10 * min(values) <= max(values):
+        ax.set_xscale("log")
+    return ax
+
+
+def plot_search(trials: Sequence[Mapping[str, Any]]) -> list[Axes]:
+    """A search in one figure: `plot_trials`, and `plot_setting` for each setting, two in a row."""
+    if not trials:
+        raise ValueError("plot_search needs one trial or more, got none")
+    settings = list(trials[0]["settings"])
+    rows = -(-(1 + len(settings)) // 2)
+    figure, grid = plt.subplots(rows, 2, figsize=(2 * SIZE[0], rows * SIZE[1]), squeeze=False)
+    axes = list(grid.flat)
+    for unused in axes[1 + len(settings) :]:
+        figure.delaxes(unused)
+    plot_trials(trials, ax=axes[0])
+    for setting, ax in zip(settings, axes[1:], strict=False):
+        plot_setting(trials, setting, ax=ax)
+    return axes[: 1 + len(settings)]
+
+
+def _trials_with_a_loss(
+    trials: Sequence[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The complete ones, and those that were stopped early; ValueError without a complete one."""
+    measured = [trial for trial in trials if trial["nats_per_token"] is not None]
+    complete = [trial for trial in measured if trial["state"] == "complete"]
+    if not complete:
+        raise ValueError(f"a search needs one complete trial or more, got {len(trials)} others")
+    return complete, [trial for trial in measured if trial["state"] != "complete"]
+
+
+def _dots(
+    ax: Axes, x: Sequence[Any], trials: Sequence[Mapping[str, Any]], label: str, face: str
+) -> None:
+    losses = [trial["nats_per_token"] for trial in trials]
+    edge = NAMED_COLORS["blue"]
+    ax.scatter(
+        x, losses, s=36, facecolor=face, edgecolor=edge, linewidth=1.4, label=label, zorder=3
+    )
+
+
 def visible(token: str) -> str:
     """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning."""
     return token.translate(VISIBLE) if token else "∅"
