@@ -1,4 +1,4 @@
-"""The command line: `companion train | evaluate | generate | corpora | bench`.
+"""The command line: `companion train | evaluate | generate | tune | export | corpora | bench`.
 
 Answers go to standard output, as a table or with --json as one JSON object; progress, warnings
 and errors go to standard error. An error is one sentence and a non-zero exit.
@@ -6,19 +6,23 @@ and errors go to standard error. An error is one sentence and a non-zero exit.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from companion import __version__
+
+if TYPE_CHECKING:
+    from companion.tuning import SearchResult, Trial
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,7 +97,8 @@ def train(
 
     Writes checkpoints while it goes. Ctrl-C saves and stops; a run that was killed goes on with
     --resume, to the same losses as if it had never stopped. On several GPUs or machines, start the
-    same command by `accelerate launch -m companion train ...`.
+    same command by `accelerate launch --multi_gpu -m companion train ...`; on CPUs by
+    `torchrun --nproc_per_node 2 -m companion train ...`.
     """
     from companion import corpora, pipeline, presets
 
@@ -222,6 +227,123 @@ def generate(
         _report({"run": str(run), "prompt": prompt, "seed": seed, "text": text}, as_json)
     else:
         print(text)
+
+
+@app.command()
+def tune(
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder to write the search to.", show_default=False)
+    ],
+    corpus: Annotated[
+        str | None, typer.Option(help="As for train.", show_default="python-docs")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Recipe to start from.", show_default="small")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials to finish.", min=1, show_default="20")
+    ] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space",
+            metavar="NAME=RANGE",
+            help="What to vary: train.learning_rate=1e-3:3e-2:log, model.dropout=0:0.5, "
+            "model.hidden_size=128,192,256; repeatable.",
+            show_default="learning rate, dropout and streams",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Fix a field of the preset; repeatable."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1, show_default="0"),
+    ] = None,
+    prune: Annotated[
+        bool | None,
+        typer.Option(help="Stop trials that are worse than the median.", show_default="prune"),
+    ] = None,
+    device: Device = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the search in --out, or join in with it."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for settings with a low validation loss.
+
+    Each trial is a training; Optuna proposes its settings. Ctrl-C keeps the finished trials. A
+    search goes on with --resume, which several processes may do at once.
+    """
+    from companion import corpora, presets, tuning
+
+    tuning.import_optuna()
+    known = tuning.recorded(out_folder) if resume else {}
+    given = {"corpus": corpus, "preset": preset, "trials": trials, "seed": seed, "prune": prune}
+    chosen: dict[str, Any] = {
+        "corpus": "python-docs",
+        "preset": "small",
+        "trials": 20,
+        "seed": 0,
+        "prune": True,
+        **known,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+    fixed = _pairs(settings) if settings else known.get("settings", {})
+    ranges = space or known.get("space")
+    config = tuning.TuneConfig(
+        space=tuning.SearchSpace.parse(ranges) if ranges else tuning.DEFAULT_SPACE,
+        trials=chosen["trials"],
+        seed=chosen["seed"],
+        prune=chosen["prune"],
+    )
+    result = tuning.tune(
+        corpora.load_corpus(chosen["corpus"]),
+        presets.override(presets.get_preset(chosen["preset"]), fixed),
+        config,
+        out=out_folder,
+        record={"preset": chosen["preset"], "settings": fixed},
+        resume=resume,
+        device=device,
+        on_trial=lambda trial: err.print(_plain(tuning.in_words(trial)), highlight=False),
+    )
+    _report_search(result, out_folder, as_json)
+    if result.stopped == "interrupted":
+        err.print(
+            f"Stopped after {len(result.trials)} of {config.trials} trials; they are kept. Go on "
+            f"with:\n  companion tune --out {out_folder} --resume",
+            highlight=False,
+        )
+        raise typer.Exit(SIGINT_EXIT)
+    if result.best is None:
+        raise ValueError(f"no trial is complete; the last one failed: {result.trials[-1].reason}")
+
+
+@app.command()
+def export(
+    run: RunPath,
+    out_file: Annotated[
+        Path, typer.Option("--out", help="The .pt2 file to write.", show_default=False)
+    ],
+    length: Annotated[int, typer.Option(help="Tokens that one call reads.", min=1)] = 1,
+) -> None:
+    """Write a trained model to one file that torch alone can load, by torch.export.
+
+    The batch size is free; the number of tokens a call reads is fixed, for torch.export unrolls an
+    LSTM over time. One token, with the state handed on, reads a text of any length.
+    """
+    from companion import pipeline
+    from companion.export import export_model
+
+    path = export_model(pipeline.load_run(run, device="cpu"), out_file, length=length)
+    err.print(
+        f"Wrote {path}: its logits and states equal the run's. Load it with:\n"
+        f'  torch.export.load("{path}").module()',
+        highlight=False,
+        markup=False,
+    )
 
 
 @app.command(name="corpora")
@@ -361,6 +483,15 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("Stopped. If a training was running, its last checkpoint stands: use --resume.")
         sys.exit(SIGINT_EXIT)
+    finally:
+        _leave_the_others()
+
+
+def _leave_the_others() -> None:
+    """Take leave of the other processes of a distributed run, which wait for it."""
+    distributed = getattr(sys.modules.get("torch"), "distributed", None)
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _refuse_changes(
@@ -417,6 +548,53 @@ def _listing(heading: str, descriptions: Mapping[str, str]) -> Table:
     for name, description in descriptions.items():
         table.add_row(name, description)
     return table
+
+
+def _report_search(result: SearchResult, folder: Path, as_json: bool) -> None:
+    """The trials as a table or JSON, their picture, and the command that trains the best."""
+    from companion import tuning
+
+    best, command = result.best, None
+    if best is not None:
+        command = tuning.train_command(folder, best)
+        _save_search_figure(result.trials, folder / "search.png")
+    if as_json:
+        trials = [dataclasses.asdict(trial) for trial in result.trials]
+        number = None if best is None else best.number
+        report = {"out": str(folder), "best": number, "command": command, "trials": trials}
+        _report({**report, "stopped": result.stopped}, as_json)
+        return
+    if result.trials:
+        out.print(_trials_table(result.trials))
+    if command is not None:
+        err.print(f"Drawn in {_plain(str(folder / 'search.png'))}. Train the best with:")
+        err.print(f"  {_plain(command)}", highlight=False, soft_wrap=True)
+
+
+def _trials_table(trials: Sequence[Trial]) -> Table:
+    """The complete ones first, the best on top."""
+    settings = list(trials[0].settings)
+    table = Table("trial", "state", "nats/token", "seconds", *settings, box=None)
+    for trial in sorted(trials, key=lambda trial: (trial.state, trial.nats_per_token or 0)):
+        loss = "-" if trial.nats_per_token is None else f"{trial.nats_per_token:.4f}"
+        values = [str(trial.settings[name]) for name in settings]
+        table.add_row(str(trial.number), trial.state, loss, f"{trial.seconds:.1f}", *values)
+    return table
+
+
+def _save_search_figure(trials: Sequence[Trial], path: Path) -> None:
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    from companion import figures
+
+    own = path.with_name(f".{os.getpid()}-{path.name}")  # another process may draw it as well
+    with mpl.rc_context():
+        figures.use_style()
+        figures.plot_search([dataclasses.asdict(trial) for trial in trials])
+        plt.savefig(own)
+        plt.close()
+    own.replace(path)
 
 
 def _warn(message: str) -> None:

@@ -21,7 +21,13 @@ from companion.corpora import Corpus, load_corpus
 from companion.evaluation import Evaluation, Scores, score, summarize
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.presets import Preset
-from companion.runtime import choose_device, environment, memory_bytes, seed_everything
+from companion.runtime import (
+    choose_device,
+    environment,
+    make_accelerator,
+    memory_bytes,
+    seed_everything,
+)
 from companion.tokenizers import (
     EncodedText,
     Tokenizer,
@@ -30,7 +36,7 @@ from companion.tokenizers import (
     load_tokenizer,
     save_tokenizer,
 )
-from companion.training import TrainConfig, TrainResult, train
+from companion.training import TrainConfig, TrainResult, share_of_streams, train
 
 #: Weight, gradient and two moments, in float32.
 BYTES_PER_PARAMETER = 16
@@ -70,12 +76,14 @@ def train_run(
     `tensorboard` writes the metrics for TensorBoard besides; `on_record` is called with each of
     them.
     """
-    place = choose_device(device)  # refused before the corpus is read and a folder made
+    # What cannot be done is refused before a folder is made.
+    accelerator = make_accelerator(device, preset.train.precision)
+    share_of_streams(preset.train.num_streams, accelerator)
     tokenizer = build_tokenizer(
         preset.tokenizer, (document.text for document in corpus.train), **preset.tokenizer_options
     )
     model_config = preset.model_config(tokenizer.vocabulary_size)
-    _check_fits(model_config, place)
+    _check_fits(model_config, accelerator.device)
     encoded = encode_documents(tokenizer, corpus.train)
     if encoded.ids.numel() <= preset.train.num_streams:
         raise ValueError(
@@ -93,8 +101,11 @@ def train_run(
         "train": dataclasses.asdict(preset.train),
         "environment": environment(),
     }
-    run = RunFolder.create(out, record, overwrite=overwrite)
-    save_tokenizer(tokenizer, run.path / "tokenizer.json")
+    if accelerator.is_main_process:
+        run = RunFolder.create(out, record, overwrite=overwrite)
+        save_tokenizer(tokenizer, run.path / "tokenizer.json")
+    accelerator.wait_for_everyone()
+    run = RunFolder.open(out)
     return _train(
         run,
         corpus,

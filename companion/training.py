@@ -193,6 +193,18 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
 
 
+def share_of_streams(num_streams: int, accelerator: Accelerator) -> slice:
+    """The streams that this process reads; ValueError when they cannot be shared out evenly."""
+    processes = accelerator.num_processes
+    if num_streams % processes:
+        raise ValueError(
+            f"num_streams must be a multiple of the {processes} processes, got {num_streams}"
+        )
+    share = num_streams // processes
+    first = accelerator.process_index * share
+    return slice(first, first + share)
+
+
 def train(
     model: LSTMLanguageModel,
     ids: Int[Tensor, " total"],
@@ -243,7 +255,7 @@ class Trainer:
         self.seed = torch.initial_seed()
         if self.accelerator.process_index:  # or all processes would drop the same activations
             torch.manual_seed(self.seed + self.accelerator.process_index)
-        self.own_streams = self._share_of_streams()
+        self.own_streams = share_of_streams(config.num_streams, self.accelerator)
         data = batching.streams(ids, config.num_streams)[self.own_streams]
         self.data = data.to(self.accelerator.device)  # token ids are small: they live on the device
         self.num_windows = batching.num_windows(data, config.window_length)
@@ -269,7 +281,7 @@ class Trainer:
         bar = tqdm(
             total=self.total_steps,
             initial=at.step,
-            disable=not progress,
+            disable=not (progress and self.accelerator.is_main_process),
             unit="step",
             mininterval=1.0,
         )
@@ -492,16 +504,6 @@ class Trainer:
     def _due(self, every: int | None) -> bool:
         step = self.progress.step
         return step == self.total_steps or (every is not None and step % every == 0)
-
-    def _share_of_streams(self) -> slice:
-        processes, streams = self.accelerator.num_processes, self.config.num_streams
-        if streams % processes:
-            raise ValueError(
-                f"num_streams must be a multiple of the {processes} processes, got {streams}"
-            )
-        share = streams // processes
-        first = self.accelerator.process_index * share
-        return slice(first, first + share)
 
     def _gather_streams(self, part: Tensor) -> Tensor:
         gathered: Tensor = self.accelerator.gather(part.transpose(0, 1).contiguous())
