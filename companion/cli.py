@@ -307,7 +307,9 @@ def tune(
         record={"preset": chosen["preset"], "settings": fixed},
         resume=resume,
         device=device,
-        on_trial=lambda trial: err.print(_plain(tuning.in_words(trial)), highlight=False),
+        on_trial=lambda trial: err.print(
+            _plain(tuning.in_words(trial)), highlight=False, soft_wrap=True
+        ),
     )
     _report_search(result, out_folder, as_json)
     if result.stopped == "interrupted":
@@ -557,7 +559,7 @@ def _report_search(result: SearchResult, folder: Path, as_json: bool) -> None:
     best, command = result.best, None
     if best is not None:
         command = tuning.train_command(folder, best)
-        _save_search_figure(result.trials, folder / "search.png")
+        _save_search_figure(result, folder / "search.png")
     if as_json:
         trials = [dataclasses.asdict(trial) for trial in result.trials]
         number = None if best is None else best.number
@@ -582,7 +584,7 @@ def _trials_table(trials: Sequence[Trial]) -> Table:
     return table
 
 
-def _save_search_figure(trials: Sequence[Trial], path: Path) -> None:
+def _save_search_figure(result: SearchResult, path: Path) -> None:
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
@@ -591,7 +593,10 @@ def _save_search_figure(trials: Sequence[Trial], path: Path) -> None:
     own = path.with_name(f".{os.getpid()}-{path.name}")  # another process may draw it as well
     with mpl.rc_context():
         figures.use_style()
-        figures.plot_search([dataclasses.asdict(trial) for trial in trials])
+        figures.plot_search(
+            [dataclasses.asdict(trial) for trial in result.trials],
+            log=[each.setting for each in result.space.ranges if each.log],
+        )
         plt.savefig(own)
         plt.close()
     own.replace(path)

@@ -7,13 +7,14 @@ book's size where it gets none, and returns the Axes it drew on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
@@ -229,18 +230,21 @@ def plot_trials(trials: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) 
     ):
         if group:
             _dots(ax, [trial["number"] for trial in group], group, words, face)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(loc="upper right")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1.4)  # above all dots
     return ax
 
 
 def plot_setting(
-    trials: Sequence[Mapping[str, Any]], setting: str, *, ax: Axes | None = None
+    trials: Sequence[Mapping[str, Any]],
+    setting: str,
+    *,
+    log: bool = False,
+    ax: Axes | None = None,
 ) -> Axes:
     """Validation loss of each trial of a search against one of its `settings`.
 
-    The axis is logarithmic where the values span a factor of ten or more; values that are no
-    numbers stand side by side.
+    Values that are no numbers stand side by side. log: draw the setting on a logarithmic axis.
     """
     complete, stopped = _trials_with_a_loss(trials)
     for trial in trials:
@@ -256,14 +260,19 @@ def plot_setting(
     ):
         if group:
             _dots(ax, [trial["settings"][setting] for trial in group], group, words, face)
-    values = [trial["settings"][setting] for trial in (*complete, *stopped)]
-    if not any(isinstance(value, str) for value in values) and 0 < 10 * min(values) <= max(values):
+    if log:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     return ax
 
 
-def plot_search(trials: Sequence[Mapping[str, Any]]) -> list[Axes]:
-    """A search in one figure: `plot_trials`, and `plot_setting` for each setting, two in a row."""
+def plot_search(trials: Sequence[Mapping[str, Any]], *, log: Collection[str] = ()) -> list[Axes]:
+    """A search in one figure: `plot_trials`, and `plot_setting` for each setting, two in a row.
+
+    log: the settings to draw on a logarithmic axis.
+    """
     if not trials:
         raise ValueError("plot_search needs one trial or more, got none")
     settings = list(trials[0]["settings"])
@@ -274,7 +283,7 @@ def plot_search(trials: Sequence[Mapping[str, Any]]) -> list[Axes]:
         figure.delaxes(unused)
     plot_trials(trials, ax=axes[0])
     for setting, ax in zip(settings, axes[1:], strict=False):
-        plot_setting(trials, setting, ax=ax)
+        plot_setting(trials, setting, log=setting in log, ax=ax)
     return axes[: 1 + len(settings)]
 
 

@@ -19,6 +19,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -158,7 +159,10 @@ class SearchSpace:
         """Raise ValueError, naming the setting, where `preset` cannot take a range's ends."""
         for each in self.ranges:
             for value in each.ends:
-                override(preset, {each.setting: str(value)})
+                try:
+                    override(preset, {each.setting: str(value)})
+                except ValueError as error:
+                    raise ValueError(f"range {each}: {error}") from None
 
 
 #: What nearly every run depends on.
@@ -217,6 +221,8 @@ class SearchResult:
 
     trials: list[Trial] = field(repr=False)
     """Those that ended, in the order of their numbers."""
+    space: SearchSpace = field(repr=False)
+    """What they were drawn from."""
     stopped: str
     """Why it ended: "finished" or "interrupted"."""
 
@@ -225,6 +231,14 @@ class SearchResult:
         """The complete trial with the lowest validation loss; None when none is complete."""
         complete = [trial for trial in self.trials if trial.state == "complete"]
         return min(complete, key=_loss, default=None)
+
+
+def in_words(trial: Trial) -> str:
+    """One line about a trial that ended."""
+    drawn = ", ".join(f"{name.partition('.')[2]} {value}" for name, value in trial.settings.items())
+    loss = "" if trial.nats_per_token is None else f" {trial.nats_per_token:.4f} nats/token,"
+    reason = "" if trial.reason is None else f" ({trial.reason})"
+    return f"trial {trial.number}: {trial.state},{loss} {trial.seconds:.1f} s: {drawn}{reason}"
 
 
 def _loss(trial: Trial) -> float:
@@ -321,10 +335,10 @@ def search(
                 study.tell(trial, state=states.PRUNED)  # so that TPE learns to keep away
             except KeyboardInterrupt:
                 study.tell(trial, state=states.FAIL)
-                return SearchResult(trials=_ended(study), stopped="interrupted")
+                return _result(study, config, "interrupted")
             if on_trial is not None:
                 on_trial(next(t for t in _ended(study) if t.number == trial.number))
-        return SearchResult(trials=_ended(study), stopped="finished")
+        return _result(study, config, "finished")
 
 
 def import_optuna() -> Any:
@@ -348,6 +362,20 @@ def recorded(out: str | Path) -> dict[str, Any]:
     if record.get("format") != FORMAT:
         raise CheckpointError(f"{folder} is not a search of companion: tune.json does not say so")
     return record
+
+
+def train_command(out: str | Path, trial: Trial) -> str:
+    """The command that trains the settings of `trial`, of the search in `out`, into a run."""
+    record = recorded(out)
+    settings = {**record["settings"], **trial.settings}
+    return shlex.join(
+        [
+            *("companion", "train", "--corpus", record["corpus"], "--preset", record["preset"]),
+            *("--seed", str(record["seed"])),
+            *(f"--set={name}={value}" for name, value in settings.items()),
+            *("--out", str(Path(out) / "best")),
+        ]
+    )
 
 
 @contextlib.contextmanager
@@ -438,6 +466,10 @@ def _training_objective(corpus: Corpus, preset: Preset, seed: int, device: str) 
     return objective
 
 
+def _result(study: Any, config: TuneConfig, stopped: str) -> SearchResult:
+    return SearchResult(trials=_ended(study), space=config.space, stopped=stopped)
+
+
 def _ended(study: Any) -> list[Trial]:
     """The study's trials that ended, but for those that Ctrl-C or a crash cut off."""
     trials = []
@@ -475,14 +507,25 @@ def _identity(corpus: Corpus, preset: Preset, config: TuneConfig) -> dict[str, A
     }
 
 
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of its sections by dotted names, as settings are called: train.epochs."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
 def _claim(folder: Path, identity: Mapping[str, Any], config: TuneConfig, resume: bool) -> None:
     """Make a new folder with tune.json, or check that the one there is of this very search."""
     if resume:
-        known = recorded(folder)
-        for name, value in json.loads(json.dumps(identity)).items():
+        known, wanted = _flat(recorded(folder)), _flat(json.loads(json.dumps(identity)))
+        for name, value in wanted.items():
             if known.get(name) != value:
                 raise CheckpointError(
-                    f"{name} differs from the search being resumed: {value}, where {folder} has "
+                    f"{name} is {value}, which differs from the search being resumed: {folder} has "
                     f"{known.get(name)}; leave the option out, or begin another search"
                 )
         return
