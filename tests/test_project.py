@@ -29,8 +29,8 @@ ORDER = [
     "information", "runtime", "documents", "cleaning", "splitting", "embedded", "corpora",
     "automata", "markov", "grammar", "sources", "tokenizers", "batching", "ngram", "lstm",
     "objectives", "checkpoints", "evaluation", "training", "decoding", "presets", "pipeline",
-    "export", "text_metrics", "tuning", "preference", "compression", "scaling", "studies", "figures",
-    "widgets", "grading", "benchmark", "cli", "__main__",
+    "export", "text_metrics", "tuning", "preference", "compression", "scaling", "studies",
+    "figures", "widgets", "grading", "benchmark", "cli", "__main__",
 ]  # fmt: skip
 
 

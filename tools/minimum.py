@@ -1,8 +1,8 @@
 """Print requirements that pin the lowest versions pyproject.toml allows, for `make minimum`.
 
-The package's own dependencies are pinned at their lower bounds. torch is the exception: it stays at
-the locked version, whose build for the machine at hand is already there. The test tools are not
-under test and come from the lock.
+The package's own dependencies, and optuna, are pinned at their lower bounds. torch is the
+exception: it stays at the locked version, whose build for the machine at hand is already there. The
+test tools are not under test and come from the lock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pins() -> list[str]:
     """The lines of the requirements file."""
     project = chapters.project()["project"]
     lines = []
-    for text in project["dependencies"]:
+    for text in [*project["dependencies"], *project["optional-dependencies"]["tune"]]:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
         version = locked()[name] if name == "torch" else lower_bound(requirement)
