@@ -19,8 +19,8 @@ from companion.information import nats_to_bits, perplexity
 from companion.lstm import LSTMLanguageModel
 from companion.objectives import token_nats
 
-#: Most logits held at once while scoring: 64 MB in float32.
-MOST_LOGITS = 2**24
+#: Most logits held at once while scoring: 16 MB in float32.
+MOST_LOGITS = 2**22
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

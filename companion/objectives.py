@@ -155,9 +155,12 @@ def sampled_nats(
     is left out. Then the normaliser is unbiased, and its logarithm, the loss, is a little low.
     """
     wanted = targets.clamp(min=0)
-    right = (features * weight[wanted]).sum(-1) + bias[wanted]
+    # One look-up for both: its gradient is as large as the vocabulary, and costs as much.
+    rows = F.embedding(torch.cat([samples, wanted]), weight)
+    drawn, own = torch.split(rows, [len(samples), len(wanted)])
+    right = (features * own).sum(-1) + bias[wanted]
     expected = log_probs[samples] + math.log(len(samples))
-    others = features @ weight[samples].T + (bias[samples] - expected)
+    others = features @ drawn.T + (bias[samples] - expected)
     others = others.float().masked_fill(samples == targets.unsqueeze(1), -math.inf)
     normaliser = torch.logsumexp(torch.cat([right.float().unsqueeze(1), others], dim=1), dim=1)
     return ((normaliser - right) * (targets != IGNORE)).sum()
