@@ -382,6 +382,8 @@ def train_command(out: str | Path, trial: Trial) -> str:
 def _study(config: TuneConfig, database: Path | None) -> Iterator[tuple[Any, Any]]:
     """Optuna, silent, and its study, which is made where there is none."""
     optuna = import_optuna()
+    from sqlalchemy.exc import DatabaseError  # optuna needs it, so it is there
+
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = optuna.pruners.NopPruner()
@@ -398,7 +400,7 @@ def _study(config: TuneConfig, database: Path | None) -> Iterator[tuple[Any, Any
                 study_name="search", storage=storage, load_if_exists=True, pruner=pruner
             ),
         )
-    except optuna.exceptions.StorageInternalError as error:
+    except (optuna.exceptions.StorageInternalError, DatabaseError) as error:
         raise CheckpointError(f"cannot use {database}: {error.__cause__ or error}") from error
     finally:
         optuna.logging.set_verbosity(verbosity)

@@ -1,0 +1,404 @@
+"""The search for settings: what is drawn, what is stopped, what is kept, who may share it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import TERMINAL, companion
+
+from companion import pipeline, tuning
+from companion.checkpoints import CheckpointError
+from companion.corpora import load_corpus
+from companion.presets import get_preset, override
+from companion.training import TrainingError
+from companion.tuning import Range, SearchSpace, TuneConfig
+
+pytest.importorskip("optuna", reason="optuna is in the extra 'tune'")
+
+RATES = "train.learning_rate=1e-3:1e-1:log"
+SPACE = SearchSpace.parse([RATES, "model.num_layers=1:4", "train.loss=full,chunked"])
+
+
+def bowl(settings: dict[str, str], report: Callable[[float], None]) -> float:
+    """A loss that is lowest at a learning rate of .01 and one layer; four validations."""
+    rate, layers = float(settings["train.learning_rate"]), int(settings["model.num_layers"])
+    loss = 1 + abs(rate - 0.01) + layers
+    for remaining in (3, 2, 1, 0):
+        report(loss + remaining)
+    return loss
+
+
+def drawn(result: tuning.SearchResult) -> list[tuple[str, dict[str, Any], float | None]]:
+    return [(trial.state, trial.settings, trial.nats_per_token) for trial in result.trials]
+
+
+# --- the space -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["train.learning_rate=0.001:0.03:log", "model.dropout=0:0.5", "model.hidden_size=128,192,256"],
+)
+def test_a_range_is_written_as_it_is_read(text: str) -> None:
+    assert str(Range.parse(text)) == text
+
+
+WRONG_RANGES = {
+    "model.dropout": "a range is NAME=LOW:HIGH",
+    "model.dropout=0.1": "a range is NAME=LOW:HIGH",
+    "model.dropout=a:b": "a range is NAME=LOW:HIGH",
+    "model.dropout=0:1:linear": "a range is NAME=LOW:HIGH",
+    "model.dropout=0.5:0.1": "low must be below high",
+    "model.dropout=0:inf": "both finite",
+    "train.learning_rate=0:1:log": "low must be > 0 on a log scale",
+    "model.hidden_size=16:32.5": "is an integer",
+    "model.hidden_size=16,16": "two or more different values",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_RANGES)
+def test_a_wrong_range_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=WRONG_RANGES[text]):
+        Range.parse(text)
+
+
+def test_a_space_has_each_setting_once_and_fits_the_preset() -> None:
+    with pytest.raises(ValueError, match="one a setting"):
+        SearchSpace.parse([RATES, RATES])
+    with pytest.raises(ValueError, match="one range or more"):
+        SearchSpace.parse([])
+    preset = get_preset("char-small")
+    with pytest.raises(ValueError, match=r"range model\.dropout=0:2: dropout must be in"):
+        SearchSpace.parse(["model.dropout=0:2"]).check(preset)
+    with pytest.raises(ValueError, match=r"unknown setting 'model\.depth'"):
+        SearchSpace.parse(["model.depth=1:2"]).check(preset)
+    for name in ("small", "char-small", "char-medium"):
+        tuning.DEFAULT_SPACE.check(get_preset(name))
+
+
+def test_what_is_drawn_lies_in_the_space_and_reads_well() -> None:
+    result = tuning.search(bowl, TuneConfig(space=SPACE, trials=30, prune=False))
+    for trial in result.trials:
+        rate, layers, loss = trial.settings.values()
+        assert isinstance(rate, float)
+        assert 1e-3 <= rate <= 1e-1
+        assert float(f"{rate:.4g}") == rate
+        assert isinstance(layers, int)
+        assert 1 <= layers <= 4
+        assert loss in ("full", "chunked")
+    # Four layer counts and both losses occur, or thirty draws were no search.
+    assert {trial.settings["model.num_layers"] for trial in result.trials} == {1, 2, 3, 4}
+    assert len({trial.settings["train.loss"] for trial in result.trials}) == 2
+
+
+# --- the search ----------------------------------------------------------------------------------
+
+
+def test_the_best_is_the_complete_trial_with_the_lowest_loss() -> None:
+    result = tuning.search(bowl, TuneConfig(space=SPACE, trials=25))
+    assert result.stopped == "finished"
+    assert [trial.number for trial in result.trials] == list(range(25))
+    best = result.best
+    assert best is not None
+    complete = [trial for trial in result.trials if trial.state == "complete"]
+    assert best.nats_per_token == min(trial.nats_per_token for trial in complete)
+    assert best.validations[-1] == best.nats_per_token
+    # One layer costs a whole nat less than two; twenty informed trials find that.
+    assert best.settings["model.num_layers"] == 1
+
+
+def test_the_same_seed_draws_the_same_and_another_seed_does_not() -> None:
+    first, second, other = (
+        drawn(tuning.search(bowl, TuneConfig(space=SPACE, trials=8, seed=seed)))
+        for seed in (3, 3, 4)
+    )
+    assert first == second
+    assert first != other
+
+
+def test_a_search_that_goes_on_equals_one_that_never_stopped(tmp_path: Path) -> None:
+    shorter = TuneConfig(space=SPACE, trials=4, startup=2)
+    longer = TuneConfig(space=SPACE, trials=6, startup=2)
+    tuning.search(bowl, shorter, database=tmp_path / "study.db")
+    resumed = tuning.search(bowl, longer, database=tmp_path / "study.db")
+    whole = tuning.search(bowl, longer)
+    assert drawn(resumed) == drawn(whole)
+
+
+def test_a_trial_above_the_median_is_stopped_but_not_at_its_first_validation() -> None:
+    losses = iter([[3.0, 2.0, 1.0], [3.1, 2.1, 1.1], [9.0, 8.0, 0.5]])
+    reported: list[float] = []
+
+    def objective(settings: dict[str, str], report: Callable[[float], None]) -> float:
+        reported.clear()
+        for loss in next(losses):
+            reported.append(loss)
+            report(loss)
+        return reported[-1]
+
+    config = TuneConfig(space=SPACE, trials=3, startup=2)
+    result = tuning.search(objective, config)
+    assert [trial.state for trial in result.trials] == ["complete", "complete", "pruned"]
+    assert reported == [9.0, 8.0]
+    assert result.trials[2].nats_per_token == 8.0
+    losses = iter([[3.0, 2.0, 1.0], [3.1, 2.1, 1.1], [9.0, 8.0, 0.5]])
+    unpruned = tuning.search(objective, TuneConfig(space=SPACE, trials=3, startup=2, prune=False))
+    assert unpruned.best is not None
+    assert unpruned.best.number == 2
+
+
+def test_a_trial_that_fails_is_counted_with_its_reason_and_the_search_goes_on() -> None:
+    failures: list[Any] = [TrainingError("diverged"), ValueError("tie_weights needs"), None, None]
+
+    def objective(settings: dict[str, str], report: Callable[[float], None]) -> float:
+        failure = failures.pop(0)
+        if failure is not None:
+            raise failure
+        return 2.0 if failures else float("nan")
+
+    result = tuning.search(objective, TuneConfig(space=SPACE, trials=4))
+    assert [(trial.state, trial.reason) for trial in result.trials] == [
+        ("failed", "diverged"),
+        ("failed", "tie_weights needs"),
+        ("complete", None),
+        ("failed", "the validation loss is nan; lower the learning rate"),
+    ]
+    assert result.best is result.trials[2]
+    assert "failed" in tuning.in_words(result.trials[0])
+    assert "(diverged)" in tuning.in_words(result.trials[0])
+
+
+def test_ctrl_c_gives_up_the_trial_in_hand_and_keeps_the_others(tmp_path: Path) -> None:
+    calls = 0
+
+    def objective(settings: dict[str, str], report: Callable[[float], None]) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return bowl(settings, report)
+
+    config = TuneConfig(space=SPACE, trials=4)
+    result = tuning.search(objective, config, database=tmp_path / "study.db")
+    assert (result.stopped, [trial.number for trial in result.trials]) == ("interrupted", [0, 1])
+    result = tuning.search(objective, config, database=tmp_path / "study.db")
+    assert (result.stopped, [trial.number for trial in result.trials]) == ("finished", [0, 1, 3, 4])
+
+
+def test_optuna_says_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tuning.search(bowl, TuneConfig(space=SPACE, trials=3), database=tmp_path / "study.db")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ValueError, match=r"pip install 'trained-to-predict\[tune\]'"):
+        tuning.search(bowl, TuneConfig(space=SPACE))
+
+
+@pytest.mark.parametrize("name", ["trials", "startup"])
+def test_a_config_out_of_range_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):
+        TuneConfig(**{name: 0})
+    with pytest.raises(ValueError, match="seed must be between"):
+        TuneConfig(seed=-1)
+
+
+def test_a_damaged_database_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(CheckpointError, match="file is not a database"):
+        tuning.search(bowl, TuneConfig(space=SPACE), database=tmp_path / "study.db")
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from companion import tuning
+
+def objective(settings, report):
+    time.sleep(0.1)
+    with open(sys.argv[2], "a") as own:
+        own.write("x")
+    return float(settings["model.dropout"])
+
+config = tuning.TuneConfig(space=tuning.SearchSpace.parse(["model.dropout=0:0.5"]), trials=16)
+tuning.search(objective, config, database=Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_search(tmp_path: Path) -> None:
+    database, marks = tmp_path / "study.db", [tmp_path / "first", tmp_path / "second"]
+    config = TuneConfig(space=SearchSpace.parse(["model.dropout=0:0.5"]), trials=16)
+    with tuning._study(config, database):
+        pass
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", WORKER, str(database), str(mark)],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for mark in marks
+    ]  # fmt: skip
+    for worker in workers:
+        _, errors = worker.communicate(timeout=120)
+        assert (worker.returncode, errors) == (0, "")
+    result = tuning.search(bowl, config, database=database)  # nothing is left to do
+    counts = [len(mark.read_text()) for mark in marks]
+    assert min(counts) > 0
+    assert sum(counts) == len(result.trials)
+    # A process that asks while the other's last trial runs may do one more.
+    assert 16 <= len(result.trials) <= 17
+    # No number is given twice, and no two trials draw the same.
+    assert [trial.number for trial in result.trials] == list(range(len(result.trials)))
+    assert len({str(trial.settings) for trial in result.trials}) == len(result.trials)
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "rhyme.txt"
+    path.write_text("".join(f"{i % 7} green bottles standing on the wall\n" for i in range(100)))
+    return path
+
+
+TINY = {"model.hidden_size": "8", "train.num_streams": "4", "train.epochs": "3"}
+
+
+def tune(text_file: Path, trials: int, **options: Any) -> tuning.SearchResult:
+    config = TuneConfig(
+        space=SearchSpace.parse([RATES, "model.dropout=0:0.5"]), trials=trials,
+        startup=2, seed=options.pop("seed", 0),
+    )  # fmt: skip
+    preset = override(get_preset("char-small"), TINY)
+    return tuning.tune(load_corpus(text_file), preset, config, device="cpu", **options)
+
+
+def test_the_best_settings_trained_again_give_the_loss_found(
+    text_file: Path, tmp_path: Path
+) -> None:
+    result = tune(text_file, 5)
+    best = result.best
+    assert best is not None
+    assert max(len(trial.validations) for trial in result.trials) == 3  # one an epoch
+    settings = {name: str(value) for name, value in best.settings.items()}
+    preset = override(get_preset("char-small"), TINY | settings)
+    again = pipeline.train_run(load_corpus(text_file), preset, tmp_path / "run", device="cpu")
+    assert again.best_nats_per_token == best.nats_per_token
+
+
+def test_settings_that_do_not_go_together_fail_alone(text_file: Path) -> None:
+    config = TuneConfig(space=SearchSpace.parse(["train.num_streams=2,100000"]), trials=6)
+    preset = override(get_preset("char-small"), {**TINY, "train.epochs": "1"})
+    result = tuning.tune(load_corpus(text_file), preset, config, device="cpu")
+    states = {trial.settings["train.num_streams"]: trial.state for trial in result.trials}
+    assert states == {2: "complete", 100000: "failed"}
+
+
+def test_a_folder_is_refused_resumed_and_compared(text_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "odd name? [b] #1 100%"
+    tune(text_file, 2, out=out)
+    assert sorted(path.name for path in out.iterdir()) == ["study.db", "trials.json", "tune.json"]
+    with pytest.raises(CheckpointError, match="already exists"):
+        tune(text_file, 2, out=out)
+    with pytest.raises(CheckpointError, match="seed is 1, which differs"):
+        tune(text_file, 2, out=out, resume=True, seed=1)
+    result = tune(text_file, 3, out=out, resume=True)
+    stored = json.loads((out / "trials.json").read_text())["trials"]
+    assert [trial["settings"] for trial in stored] == [trial.settings for trial in result.trials]
+    assert len(stored) == 3
+    with pytest.raises(CheckpointError, match="no search at"):
+        tune(text_file, 2, out=tmp_path / "none", resume=True)
+    with pytest.raises(CheckpointError, match="not a search of companion"):
+        tune(text_file, 2, out=tmp_path, resume=True)
+    preset = override(get_preset("char-small"), {**TINY, "train.epochs": "4"})
+    with pytest.raises(CheckpointError, match=r"train.epochs is 4.0, which differs .* has 3.0"):
+        tuning.tune(load_corpus(text_file), preset, TuneConfig(), out=out, resume=True)
+
+
+def test_accelerate_launch_is_refused(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="one process, not under accelerate launch"):
+        tune(text_file, 2)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def command(text_file: Path) -> list[str]:
+    settings = [f"--set={name}={value}" for name, value in TINY.items()]
+    return [
+        "tune", "--corpus", str(text_file), "--preset", "char-small", "--device", "cpu",
+        "--space", RATES, *settings,
+    ]  # fmt: skip
+
+
+def test_the_command_ends_with_a_table_a_picture_and_a_command(
+    text_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "a"
+    done = companion(*command(text_file), "--trials", "2", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "train.learning_rate" in done.stdout
+    assert done.stdout.count("complete") == 2
+    assert (out / "search.png").read_bytes()[:4] == b"\x89PNG"
+    assert "trial 1: complete" in done.stderr
+    refused = companion(*command(text_file), "--trials", "3", "--out", str(out))
+    assert refused.returncode == 1
+    assert "give --resume" in refused.stderr
+
+    done = companion("tune", "--out", str(out), "--resume", "--trials", "3", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [trial["number"] for trial in report["trials"]] == [0, 1, 2]
+    best = report["trials"][report["best"]]
+    words = shlex.split(report["command"])
+    assert f"--set=train.learning_rate={best['settings']['train.learning_rate']}" in words
+    trained = companion(*words[1:], "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    assert f"best validation {best['nats_per_token']:.4f}" in trained.stderr
+
+
+def test_a_search_in_which_all_fails_is_an_error_with_the_reason(
+    text_file: Path, tmp_path: Path
+) -> None:
+    done = companion(
+        "tune", "--corpus", str(text_file), "--preset", "char-small", "--device", "cpu",
+        "--space", "train.num_streams=90000,100000", "--trials", "2", "--out", str(tmp_path / "a"),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "error: no trial is complete; the last one failed:" in done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_finished_trials_and_says_how_to_go_on(
+    text_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "a"
+    arguments = [*command(text_file), "--trials", "1000", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "companion", *arguments], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, **TERMINAL},
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("trial 0: complete")
+    time.sleep(0.1)  # into the next trial
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"companion tune --out {out} --resume" in stderr
+    assert "complete" in stdout
+    kept = len(json.loads((out / "trials.json").read_text())["trials"])
+    done = companion("tune", "--out", str(out), "--resume", "--trials", str(kept + 1), "--json")
+    assert len(json.loads(done.stdout)["trials"]) == kept + 1
