@@ -440,6 +440,12 @@ def study_run(
     out_file: Annotated[
         Path | None, typer.Option("--out", help="JSON file to write; refused if it exists.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Change a field of the study's Config; repeatable."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a study once a seed; print its figures with their spread, or all of it as JSON."""
@@ -449,7 +455,8 @@ def study_run(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise ValueError(f"--seeds takes numbers with commas between, got {seeds!r}") from None
-    report = studies.run_study(name, numbers, out=out_file, progress=not as_json)
+    config = studies.configured(name, _pairs(settings or []))
+    report = studies.run_study(name, numbers, config=config, out=out_file, progress=not as_json)
     if as_json:
         _report(report, as_json)
         return

@@ -69,15 +69,30 @@ PRESETS: dict[str, Preset] = {
             epochs=20, num_streams=64, window_length=96, learning_rate=3e-3, patience=3
         ),
     ),
-    "word": Preset(
-        description="Whole words, two tied layers of 200, as in WikiText-2's examples.",
+    "wikitext-cpu": Preset(
+        description="Whole words on one CPU core: sampled softmax, two tied layers of 200.",
         tokenizer="word",
         model={
-            "embedding_size": 200, "hidden_size": 200, "num_layers": 2,
-            "dropout": 0.2, "tie_weights": True,
+            "embedding_size": 200, "hidden_size": 200, "num_layers": 2, "tie_weights": True,
         },
         train=TrainConfig(
-            epochs=6, num_streams=32, window_length=35, learning_rate=4e-3, patience=2
+            epochs=2, num_streams=32, window_length=35, learning_rate=8e-3, loss="sampled",
+            num_samples=1024, unigram_bias=True,
+        ),
+        threads=1,
+    ),
+    "awd-lstm": Preset(
+        description="For a GPU: AWD-LSTM (Merity et al. 2018), one cycle of AdamW in bf16.",
+        tokenizer="word",
+        model={
+            "embedding_size": 400, "hidden_size": 1150, "num_layers": 3, "last_size": 400,
+            "tie_weights": True, "variational": True, "dropout": 0.4, "input_dropout": 0.65,
+            "layer_dropout": 0.2, "embedding_dropout": 0.1, "weight_drop": 0.5,
+        },
+        train=TrainConfig(
+            epochs=90, num_streams=80, window_length=70, window_jitter=5.0, learning_rate=5e-3,
+            weight_decay=0.05, warmup=0.25, clip_norm=0.25, activation_penalty=2.0,
+            temporal_penalty=1.0, unigram_bias=True, precision="bf16",
         ),
     ),
 }  # fmt: skip

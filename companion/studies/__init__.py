@@ -8,6 +8,7 @@ each other.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import importlib
@@ -34,6 +35,39 @@ def load_study(name: str) -> ModuleType:
     if name not in study_names():
         raise ValueError(f"unknown study {name!r}; the studies are {', '.join(study_names())}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def configured(name: str, settings: Mapping[str, str]) -> Any:
+    """The study's `Config` with some fields changed, given as text: `{"steps": "100"}`.
+
+    Values are read as Python literals; where the field holds several, commas stand between.
+    ValueError names what is not a field, or cannot be its value.
+    """
+    default = load_study(name).Config()
+    fields = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
+    changes = {}
+    for setting, text in settings.items():
+        if setting not in fields:
+            raise ValueError(f"unknown setting {setting!r} of {name}; it has {', '.join(fields)}")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if isinstance(fields[setting], tuple) and not isinstance(value, tuple):
+            value = (value,)
+        if fields[setting] is not None and not _alike(value, fields[setting]):
+            raise ValueError(f"{setting} must be like {fields[setting]!r}, got {text!r}")
+        changes[setting] = value
+    return dataclasses.replace(default, **changes)
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether `value` is of the default's type; a whole number also passes for another number."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_alike(part, default[0]) for part in value)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
 
 
 def run_study(
@@ -92,14 +126,20 @@ def one_thread() -> Iterator[None]:
 
 
 def spread(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean, lowest and highest over seeds of every figure that is a single number."""
-    numbers = [
-        name
-        for name, value in results[0].items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name != "seed"
-    ]
+    """Mean, lowest and highest over seeds of every figure that is a number, or names numbers."""
+    rows = [dict(_numbers(result)) for result in results]
     table = {}
-    for name in numbers:
-        values = [float(result[name]) for result in results]
-        table[name] = {"mean": sum(values) / len(values), "min": min(values), "max": max(values)}
+    for name in rows[0]:
+        if name != "seed" and all(name in row for row in rows):
+            values = [row[name] for row in rows]
+            mean = sum(values) / len(values)
+            table[name] = {"mean": mean, "min": min(values), "max": max(values)}
     return table
+
+
+def _numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in result.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{name}", float(value)

@@ -1,0 +1,62 @@
+"""Measure what the book quotes but no chapter can run, and store it below book/results/.
+
+    python -m tools.results            the CPU's part, about 40 minutes
+    python -m tools.results NAME ...   some of it
+
+Each file holds the command, the commit, and what the command reported: configuration, environment,
+seeds and figures.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tools.chapters import ROOT
+
+RESULTS = ROOT / "book" / "results"
+
+#: What is measured, by the name of its file: arguments of `companion`, which reports in JSON.
+MEASUREMENTS = {
+    "large_vocabulary": "study run large_vocabulary --seeds 0,1,2",
+    "speed_to_quality": (
+        "study run speed_to_quality --seeds 0 --set budgets=60,120,600 --set usual_budgets=120,600"
+    ),
+}
+
+
+def store(name: str, command: str, report: dict[str, Any]) -> Path:
+    """Write `report` to book/results/NAME.json with its command and the commit it was made at."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    record = {"command": command, "commit": commit(), **report}
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def commit() -> str:
+    """The commit that is checked out; marked where the package differs from it."""
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "companion"], cwd=ROOT)
+    return head + (" with changes" if changed.returncode else "")
+
+
+def main() -> None:
+    """Run the measurements named on the command line, or all."""
+    for name in sys.argv[1:] or MEASUREMENTS:
+        arguments = MEASUREMENTS[name].split()
+        done = subprocess.run(
+            [sys.executable, "-m", "companion", *arguments, "--json"],
+            cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        command = f"companion {MEASUREMENTS[name]}"
+        print(store(name, command, json.loads(done.stdout)).relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
