@@ -23,7 +23,7 @@ NBVAL   := -p tools.nbval_tags --nbval --nbval-current-env --nbval-sanitize-with
 
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types unit slow nbval site-test alone minimum lock \
-        repository install clean
+        results gpu-results repository install clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -71,6 +71,12 @@ serve: $(SITE)  ## local preview on PORT (8000)
 
 notebooks: $(READY)  ## execute the chapters in place and store their outputs (ONLY=book/x.ipynb)
 	$(PY) -m tools.notebooks $(ONLY)
+
+results: $(READY)  ## measure again what the book quotes from book/results (NAME=one of them; 40 minutes)
+	$(PY) -m tools.results $(NAME)
+
+gpu-results: $(READY)  ## the same for what needs a GPU (PART=tests, parity, speed, train or evaluate)
+	$(PY) -m tools.gpu_results $(PART)
 
 repository: $(READY)  ## write the repository's address everywhere (URL=https://github.com/owner/name)
 	$(PY) -m tools.repository $(URL)
