@@ -181,3 +181,51 @@ def test_a_floor_line_can_stand_or_lie() -> None:
     assert set(standing.get_xdata()) == {3}
     with pytest.raises(ValueError, match="got 'z'"):
         figures.floor_line(ax, 1, "", axis="z")
+
+
+TRIALS = [
+    {"number": 0, "state": "complete", "nats_per_token": 3.0, "settings": {"a": 0.1, "b": "x"}},
+    {"number": 1, "state": "complete", "nats_per_token": 3.5, "settings": {"a": 0.2, "b": "y"}},
+    {"number": 2, "state": "pruned", "nats_per_token": 4.0, "settings": {"a": 9.0, "b": "x"}},
+    {"number": 3, "state": "failed", "nats_per_token": None, "settings": {"a": 0.3, "b": "y"}},
+    {"number": 4, "state": "complete", "nats_per_token": 2.0, "settings": {"a": 0.4, "b": "y"}},
+]
+
+
+def dots(ax: plt.Axes) -> dict[str, list[list[float]]]:
+    return {dots.get_label(): dots.get_offsets().tolist() for dots in ax.collections}
+
+
+def test_trials_show_each_loss_and_the_lowest_so_far() -> None:
+    ax = figures.plot_trials(TRIALS)
+    (lowest,) = ax.get_lines()
+    assert lowest.get_xydata().tolist() == [[0, 3.0], [1, 3.0], [4, 2.0]]
+    assert dots(ax) == {
+        "complete": [[0, 3.0], [1, 3.5], [4, 2.0]],
+        "stopped early": [[2, 4.0]],
+    }
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+
+
+def test_a_setting_shows_numbers_on_their_axis_and_words_side_by_side() -> None:
+    ax = figures.plot_setting(TRIALS, "a", log=True)
+    assert ax.get_xscale() == "log"
+    assert dots(ax)["complete"] == [[0.1, 3.0], [0.2, 3.5], [0.4, 2.0]]
+    assert figures.plot_setting(TRIALS, "a", ax=figures.new_axes()).get_xscale() == "linear"
+    ax = figures.plot_setting(TRIALS, "b", ax=figures.new_axes())
+    ax.figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y"]
+    with pytest.raises(ValueError, match="trial 0 has no setting 'c'; it has a, b"):
+        figures.plot_setting(TRIALS, "c")
+
+
+def test_a_search_is_its_trials_and_a_panel_a_setting() -> None:
+    axes = figures.plot_search(TRIALS, log=["a"])
+    assert [ax.get_xlabel() for ax in axes] == ["trial", "a", "b"]
+    assert [ax.get_xscale() for ax in axes] == ["linear", "log", "linear"]
+    assert len(axes[0].figure.axes) == 3  # the fourth place of the grid stays empty
+    axes[0].figure.canvas.draw()
+    with pytest.raises(ValueError, match="one trial or more"):
+        figures.plot_search([])
+    with pytest.raises(ValueError, match="one complete trial or more, got 1 others"):
+        figures.plot_search(TRIALS[2:3])

@@ -96,6 +96,7 @@ def test_what_is_drawn_lies_in_the_space_and_reads_well() -> None:
         assert isinstance(layers, int)
         assert 1 <= layers <= 4
         assert loss in ("full", "chunked")
+    assert len({trial.settings["train.learning_rate"] for trial in result.trials}) == 30
     # Four layer counts and both losses occur, or thirty draws were no search.
     assert {trial.settings["model.num_layers"] for trial in result.trials} == {1, 2, 3, 4}
     assert len({trial.settings["train.loss"] for trial in result.trials}) == 2
