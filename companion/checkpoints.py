@@ -3,12 +3,12 @@
     run.json            corpus, tokenizer kind, model and training configuration, seed, environment
     tokenizer.json      the tokenizer
     metrics.jsonl       one record a line
-    best.json           which checkpoint had the lowest validation loss
     failed-step.json    the batch at which the loss stopped being finite, if it did
     checkpoints/step-00001200/
         model.safetensors     weights
         training.safetensors  optimizer moments, LSTM state, random-number state
-        state.json            counters, and the SHA-256 of the two files above
+        state.json            counters, whether its validation loss was the lowest so far, and
+                              the SHA-256 of the two files above and of itself
 
 Every file is written under another name, flushed to the disk and then renamed, so a crash at any
 moment leaves either the old or the new one. Nothing is ever unpickled.
@@ -129,7 +129,12 @@ class RunFolder:
         with _disk_errors(self.path, partial):
             _remove(partial)
             partial.mkdir(parents=True)
-            digests = {}
+            state: dict[str, Any] = {
+                "step": checkpoint.step,
+                "best": best,
+                "counters": dict(checkpoint.counters),
+                "sha256": {},
+            }
             for name, tensors in (
                 (MODEL_FILE, checkpoint.model),
                 (TRAINING_FILE, checkpoint.training),
@@ -137,18 +142,12 @@ class RunFolder:
                 # Tied weights share storage, which safetensors refuses: store a copy of each.
                 save_file({k: v.detach().cpu().clone() for k, v in tensors.items()}, partial / name)
                 _flush(partial / name)
-                digests[name] = _digest(partial / name)
-            state = {
-                "step": checkpoint.step,
-                "sha256": digests,
-                "counters": dict(checkpoint.counters),
-            }
+                state["sha256"][name] = _digest(partial / name)
+            state["sha256"][STATE_FILE] = _digest_of_state(state)
             write_json(partial / STATE_FILE, state)
             _remove(target)
-            os.replace(partial, target)
+            os.replace(partial, target)  # the one moment at which everything changes
             _flush(self.checkpoints)
-            if best:
-                write_json(self.path / "best.json", {"checkpoint": target.name})
         self._prune()
         return target
 
@@ -174,8 +173,14 @@ class RunFolder:
 
     def best(self) -> Checkpoint:
         """The checkpoint with the lowest validation loss; the newest where none was evaluated."""
-        if (self.path / "best.json").exists():
-            return self.load(self.checkpoints / self._best_name())
+        path, damaged = self._best()
+        for message in damaged:
+            warnings.warn(
+                f"{message}; it may have been the best, taking {path.name if path else 'another'}",
+                stacklevel=2,
+            )
+        if path is not None:
+            return self.load(path)
         checkpoint = self.latest()
         if checkpoint is None:
             raise CheckpointError(
@@ -185,18 +190,15 @@ class RunFolder:
         return checkpoint
 
     def load(self, path: Path) -> Checkpoint:
-        """Read one checkpoint, checking both files against their SHA-256."""
-        state = read_json(path / STATE_FILE, "a checkpoint of companion")
+        """Read one checkpoint, checking its files against their SHA-256."""
+        state = self._state(path)
         loaded = {}
         for name in (MODEL_FILE, TRAINING_FILE):
             file = path / name
             if not file.exists():
                 raise CheckpointError(f"checkpoint {path} is damaged: {name} is missing")
-            if _digest(file) != state.get("sha256", {}).get(name):
-                raise CheckpointError(
-                    f"checkpoint {path} is damaged: {name} is not the file that was written "
-                    "(truncated or changed)"
-                )
+            if _digest(file) != state["sha256"].get(name):
+                raise CheckpointError(_damaged(path, name))
             try:
                 loaded[name] = load_file(file)
             except SafetensorError as error:  # digest right, contents not: not written by us
@@ -240,19 +242,35 @@ class RunFolder:
             _write_text(self.metrics_path, text)
         return records
 
-    def _best_name(self) -> str:
-        note = read_json(self.path / "best.json", "a note of the best checkpoint")
-        return str(note.get("checkpoint"))
+    def _state(self, path: Path) -> dict[str, Any]:
+        """The state.json of a checkpoint, checked against the SHA-256 in it."""
+        state = read_json(path / STATE_FILE, "a checkpoint of companion")
+        digests = state.get("sha256")
+        if not isinstance(digests, dict) or digests.get(STATE_FILE) != _digest_of_state(state):
+            raise CheckpointError(_damaged(path, STATE_FILE))
+        return state
+
+    def _best(self) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint that was the best of its time, and what is wrong with later ones.
+
+        A best one is better than every best one before it.
+        """
+        damaged: list[str] = []
+        for path in reversed(self._steps()):
+            try:
+                if self._state(path)["best"]:
+                    return path, damaged
+            except CheckpointError as error:
+                damaged.append(str(error))
+        return None, damaged
 
     def _steps(self) -> list[Path]:
         return sorted(self.checkpoints.glob("step-*"))
 
     def _prune(self) -> None:
-        keep = {path.name for path in self._steps()[-2:]}
-        if (self.path / "best.json").exists():
-            keep.add(self._best_name())
+        keep = {*self._steps()[-2:], self._best()[0]}
         for path in self._steps():
-            if path.name not in keep:
+            if path not in keep:
                 _remove(path)
 
 
@@ -350,6 +368,20 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _damaged(path: Path, name: str) -> str:
+    return (
+        f"checkpoint {path} is damaged: {name} is not the file that was written "
+        "(truncated or changed)"
+    )
+
+
+def _digest_of_state(state: Mapping[str, Any]) -> str:
+    """SHA-256 of all that state.json says, but for this number."""
+    files = {name: value for name, value in state["sha256"].items() if name != STATE_FILE}
+    text = json.dumps({**state, "sha256": files}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

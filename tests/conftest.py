@@ -22,26 +22,33 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What the package's modules import is imported first: a third party's own TYPE_CHECKING blocks are
 # not meant to run, and often cannot.
-for _name in (
+THIRD_PARTY = (
     "accelerate", "ipywidgets", "IPython.display", "matplotlib.pyplot", "numpy", "pooch",
     "rich.console",
     "rich.table", "rich.progress", "safetensors.torch", "sklearn.metrics", "tokenizers", "torch",
     "torch.utils.data", "tqdm.auto", "typer.testing", "jaxtyping", "beartype",
-):  # fmt: skip
-    importlib.import_module(_name)
-
-import matplotlib  # noqa: E402
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
-
-matplotlib.use("agg")
+)  # fmt: skip
 
 
-def _import_companion_checked() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """Import the package, checked, wherever tests run.
+
+    The process that only hands tests to workers (-n) runs none and is spared the ten seconds.
+    """
+    hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if not hands_out:
+        import_companion_checked()
+
+
+def import_companion_checked() -> None:
+    for name in THIRD_PARTY:
+        importlib.import_module(name)
+    import matplotlib
+    from jaxtyping import install_import_hook
+
     import companion
 
+    matplotlib.use("agg")
     with install_import_hook("companion", "annotation_checker.checked"):
         typing.TYPE_CHECKING = True
         try:
@@ -52,12 +59,12 @@ def _import_companion_checked() -> None:
             typing.TYPE_CHECKING = False
 
 
-_import_companion_checked()
-
-
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     """Each test starts from the same seeds, whatever ran before it."""
+    import numpy as np
+    import torch
+
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - third parties draw from it
     torch.manual_seed(0)
@@ -66,6 +73,8 @@ def _same_random_numbers() -> None:
 @pytest.fixture(autouse=True)
 def _close_figures() -> Iterator[None]:
     """No figure outlives its test."""
+    import matplotlib.pyplot as plt
+
     yield
     plt.close("all")
 

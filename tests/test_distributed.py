@@ -90,7 +90,6 @@ def test_a_checkpoint_of_one_number_of_processes_goes_on_with_another(
     half = tmp_path / "half"
     shutil.copytree(runs[first], half)
     shutil.rmtree(half / "checkpoints" / "step-00000040")
-    (half / "best.json").unlink()
     done = companion("train", "--out", str(half), "--resume", "--device", "cpu", processes=then)
     assert done.returncode == 0, done.stderr
     assert_same_training(half, runs[1])
