@@ -583,7 +583,8 @@ def _report_search(result: SearchResult, folder: Path, as_json: bool) -> None:
 def _trials_table(trials: Sequence[Trial]) -> Table:
     """The complete ones first, the best on top."""
     settings = list(trials[0].settings)
-    table = Table("trial", "state", "nats/token", "seconds", *settings, box=None)
+    fields = [name.partition(".")[2] for name in settings]
+    table = Table("trial", "state", "nats/token", "seconds", *fields, box=None)
     for trial in sorted(trials, key=lambda trial: (trial.state, trial.nats_per_token or 0)):
         loss = "-" if trial.nats_per_token is None else f"{trial.nats_per_token:.4f}"
         values = [str(trial.settings[name]) for name in settings]

@@ -265,6 +265,8 @@ def plot_setting(
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         ax.xaxis.set_minor_formatter(NullFormatter())
+    elif all(isinstance(trial["settings"][setting], int) for trial in trials):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from companion.checkpoints import CheckpointError, read_json, write_json
@@ -318,8 +319,9 @@ def search(
         states = optuna.trial.TrialState
         while len(study.get_trials(states=(states.COMPLETE, states.PRUNED))) < config.trials:
             trial = study.ask()
+            seed = np.random.SeedSequence((config.seed, trial.number)).generate_state(1)
             study.sampler = optuna.samplers.TPESampler(
-                seed=(1_000_003 * config.seed + trial.number) % 2**32,
+                seed=int(seed[0]),
                 n_startup_trials=config.startup,
                 multivariate=False,  # the joint sampler draws before the number is known
             )

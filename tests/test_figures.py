@@ -215,6 +215,9 @@ def test_a_setting_shows_numbers_on_their_axis_and_words_side_by_side() -> None:
     ax = figures.plot_setting(TRIALS, "b", ax=figures.new_axes())
     ax.figure.canvas.draw()
     assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y"]
+    layers = [trial | {"settings": {"layers": 1 + trial["number"] % 2}} for trial in TRIALS]
+    ax = figures.plot_setting(layers, "layers", ax=figures.new_axes())
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
     with pytest.raises(ValueError, match="trial 0 has no setting 'c'; it has a, b"):
         figures.plot_setting(TRIALS, "c")
 

@@ -351,7 +351,7 @@ def test_the_command_ends_with_a_table_a_picture_and_a_command(
     out = tmp_path / "a"
     done = companion(*command(text_file), "--trials", "2", "--out", str(out))
     assert done.returncode == 0, done.stderr
-    assert "train.learning_rate" in done.stdout
+    assert "learning_rate" in done.stdout
     assert done.stdout.count("complete") == 2
     assert (out / "search.png").read_bytes()[:4] == b"\x89PNG"
     assert "trial 1: complete" in done.stderr
