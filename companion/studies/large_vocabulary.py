@@ -13,6 +13,7 @@ import resource
 import statistics
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -131,5 +132,10 @@ def peak_bytes(config: Config, kind: str, seed: int) -> int:
 
 
 def _most_bytes() -> int:
+    """The largest size this process has had. On Linux, getrusage would count its parent's in."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others kibibytes
