@@ -1,4 +1,4 @@
-"""`python -m companion`, and `accelerate launch -m companion`."""
+"""`python -m companion`, which `accelerate launch` and `torchrun` start as `-m companion`."""
 
 from companion.cli import main
 

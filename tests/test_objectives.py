@@ -148,6 +148,27 @@ def test_the_chunked_loss_equals_the_plain_one_in_value_and_gradient(chunk):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
 
 
+def test_the_chunked_loss_follows_mixed_precision_and_keeps_float32_gradients():
+    """Under bfloat16 autocast it multiplies in bfloat16, as the plain loss, and sums in float32."""
+    parts, targets = output_layer()
+    leaves = [part.detach().float().requires_grad_() for part in parts]
+    features, weight, bias = leaves
+    exact = summed_nats((features @ weight.T + bias).unsqueeze(0), targets.unsqueeze(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = summed_nats(F.linear(features, weight, bias).unsqueeze(0), targets.unsqueeze(0))
+        chunked = chunked_nats(features, weight, bias, targets, chunk=16)
+    assert chunked.dtype == torch.float32
+    # Logits reach 10 and have 8 bits: off by up to .04 each, in either loss.
+    assert chunked.item() == pytest.approx(plain.item(), rel=1e-2)
+    assert chunked.item() == pytest.approx(exact.item(), rel=1e-2)
+    assert abs(chunked.item() - exact.item()) > 1e-5  # or it was not computed in bfloat16
+    for ours, theirs in zip(
+        torch.autograd.grad(chunked, leaves), torch.autograd.grad(exact, leaves), strict=True
+    ):
+        assert ours.dtype == torch.float32
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.03
+
+
 def test_the_chunked_loss_never_makes_all_logits(monkeypatch):
     (features, weight, bias), targets = output_layer()
     made = []
