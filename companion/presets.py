@@ -70,13 +70,11 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "wikitext-cpu": Preset(
-        description="Whole words on one CPU core: sampled softmax, two tied layers of 200.",
+        description="Whole words on one CPU core: sampled softmax, one tied layer of 200.",
         tokenizer="word",
-        model={
-            "embedding_size": 200, "hidden_size": 200, "num_layers": 2, "tie_weights": True,
-        },
+        model={"embedding_size": 200, "hidden_size": 200, "tie_weights": True},
         train=TrainConfig(
-            epochs=2, num_streams=32, window_length=35, learning_rate=8e-3, loss="sampled",
+            epochs=3, num_streams=32, window_length=35, learning_rate=1e-2, loss="sampled",
             num_samples=1024, unigram_bias=True,
         ),
         threads=1,
