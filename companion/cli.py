@@ -22,7 +22,7 @@ from rich.table import Table
 from companion import __version__
 
 if TYPE_CHECKING:
-    from companion.tuning import SearchResult, Trial
+    from companion.search import SearchResult, Trial
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -277,9 +277,9 @@ def tune(
     Each trial is a training; Optuna proposes its settings. Ctrl-C keeps the finished trials. A
     search goes on with --resume, which several processes may do at once.
     """
-    from companion import corpora, presets, tuning
+    from companion import corpora, presets, search, tuning
 
-    tuning.import_optuna()
+    search.import_optuna()
     known = tuning.recorded(out_folder) if resume else {}
     given = {"corpus": corpus, "preset": preset, "trials": trials, "seed": seed, "prune": prune}
     chosen: dict[str, Any] = {
@@ -293,8 +293,8 @@ def tune(
     }
     fixed = _pairs(settings) if settings else known.get("settings", {})
     ranges = space or known.get("space")
-    config = tuning.TuneConfig(
-        space=tuning.SearchSpace.parse(ranges) if ranges else tuning.DEFAULT_SPACE,
+    config = search.SearchConfig(
+        space=search.SearchSpace.parse(ranges) if ranges else search.DEFAULT_SPACE,
         trials=chosen["trials"],
         seed=chosen["seed"],
         prune=chosen["prune"],
@@ -308,7 +308,7 @@ def tune(
         resume=resume,
         device=device,
         on_trial=lambda trial: err.print(
-            _plain(tuning.in_words(trial)), highlight=False, soft_wrap=True
+            _plain(search.in_words(trial)), highlight=False, soft_wrap=True
         ),
     )
     _report_search(result, out_folder, as_json)

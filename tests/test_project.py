@@ -29,7 +29,7 @@ ORDER = [
     "information", "runtime", "documents", "cleaning", "splitting", "embedded", "corpora",
     "automata", "markov", "grammar", "sources", "tokenizers", "batching", "ngram", "lstm",
     "objectives", "checkpoints", "evaluation", "training", "decoding", "presets", "pipeline",
-    "export", "text_metrics", "tuning", "preference", "compression", "scaling", "studies",
+    "export", "text_metrics", "search", "tuning", "preference", "compression", "scaling", "studies",
     "figures", "widgets", "grading", "benchmark", "cli", "__main__",
 ]  # fmt: skip
 
@@ -140,10 +140,10 @@ def test_importing_the_package_adds_less_than_half_a_second_to_importing_torch()
         "import companion.figures, companion.widgets, companion.grading;"
         "print(time.process_time() - before)"
     )
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
-        for _ in range(3)
-    ]
+    seconds: list[float] = []
+    while len(seconds) < 3 and min(seconds, default=1.0) >= 0.5:
+        run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        seconds.append(float(run.stdout))
     assert min(seconds) < 0.5
 
 

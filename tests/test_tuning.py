@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from command_line import TERMINAL, companion
 
-from companion import pipeline, tuning
+from companion import pipeline, search, tuning
 from companion.checkpoints import CheckpointError
 from companion.corpora import load_corpus
 from companion.presets import get_preset, override
+from companion.search import Range, SearchConfig, SearchSpace
 from companion.training import TrainingError
-from companion.tuning import Range, SearchSpace, TuneConfig
 
 pytest.importorskip("optuna", reason="optuna is in the extra 'tune'")
 
@@ -38,7 +38,7 @@ def bowl(settings: dict[str, str], report: Callable[[float], None]) -> float:
     return loss
 
 
-def drawn(result: tuning.SearchResult) -> list[tuple[str, dict[str, Any], float | None]]:
+def drawn(result: search.SearchResult) -> list[tuple[str, dict[str, Any], float | None]]:
     return [(trial.state, trial.settings, trial.nats_per_token) for trial in result.trials]
 
 
@@ -83,11 +83,11 @@ def test_a_space_has_each_setting_once_and_fits_the_preset() -> None:
     with pytest.raises(ValueError, match=r"unknown setting 'model\.depth'"):
         SearchSpace.parse(["model.depth=1:2"]).check(preset)
     for name in ("small", "char-small", "char-medium"):
-        tuning.DEFAULT_SPACE.check(get_preset(name))
+        search.DEFAULT_SPACE.check(get_preset(name))
 
 
 def test_what_is_drawn_lies_in_the_space_and_reads_well() -> None:
-    result = tuning.search(bowl, TuneConfig(space=SPACE, trials=30, prune=False))
+    result = search.search(bowl, SearchConfig(space=SPACE, trials=30, prune=False))
     for trial in result.trials:
         rate, layers, loss = trial.settings.values()
         assert isinstance(rate, float)
@@ -106,7 +106,7 @@ def test_what_is_drawn_lies_in_the_space_and_reads_well() -> None:
 
 
 def test_the_best_is_the_complete_trial_with_the_lowest_loss() -> None:
-    result = tuning.search(bowl, TuneConfig(space=SPACE, trials=25))
+    result = search.search(bowl, SearchConfig(space=SPACE, trials=25))
     assert result.stopped == "finished"
     assert [trial.number for trial in result.trials] == list(range(25))
     best = result.best
@@ -120,7 +120,7 @@ def test_the_best_is_the_complete_trial_with_the_lowest_loss() -> None:
 
 def test_the_same_seed_draws_the_same_and_another_seed_does_not() -> None:
     first, second, other = (
-        drawn(tuning.search(bowl, TuneConfig(space=SPACE, trials=8, seed=seed)))
+        drawn(search.search(bowl, SearchConfig(space=SPACE, trials=8, seed=seed)))
         for seed in (3, 3, 4)
     )
     assert first == second
@@ -128,11 +128,11 @@ def test_the_same_seed_draws_the_same_and_another_seed_does_not() -> None:
 
 
 def test_a_search_that_goes_on_equals_one_that_never_stopped(tmp_path: Path) -> None:
-    shorter = TuneConfig(space=SPACE, trials=4, startup=2)
-    longer = TuneConfig(space=SPACE, trials=6, startup=2)
-    tuning.search(bowl, shorter, database=tmp_path / "study.db")
-    resumed = tuning.search(bowl, longer, database=tmp_path / "study.db")
-    whole = tuning.search(bowl, longer)
+    shorter = SearchConfig(space=SPACE, trials=4, startup=2)
+    longer = SearchConfig(space=SPACE, trials=6, startup=2)
+    search.search(bowl, shorter, database=tmp_path / "study.db")
+    resumed = search.search(bowl, longer, database=tmp_path / "study.db")
+    whole = search.search(bowl, longer)
     assert drawn(resumed) == drawn(whole)
 
 
@@ -147,13 +147,13 @@ def test_a_trial_above_the_median_is_stopped_but_not_at_its_first_validation() -
             report(loss)
         return reported[-1]
 
-    config = TuneConfig(space=SPACE, trials=3, startup=2)
-    result = tuning.search(objective, config)
+    config = SearchConfig(space=SPACE, trials=3, startup=2)
+    result = search.search(objective, config)
     assert [trial.state for trial in result.trials] == ["complete", "complete", "pruned"]
     assert reported == [9.0, 8.0]
     assert result.trials[2].nats_per_token == 8.0
     losses = iter([[3.0, 2.0, 1.0], [3.1, 2.1, 1.1], [9.0, 8.0, 0.5]])
-    unpruned = tuning.search(objective, TuneConfig(space=SPACE, trials=3, startup=2, prune=False))
+    unpruned = search.search(objective, SearchConfig(space=SPACE, trials=3, startup=2, prune=False))
     assert unpruned.best is not None
     assert unpruned.best.number == 2
 
@@ -167,7 +167,7 @@ def test_a_trial_that_fails_is_counted_with_its_reason_and_the_search_goes_on() 
             raise failure
         return 2.0 if failures else float("nan")
 
-    result = tuning.search(objective, TuneConfig(space=SPACE, trials=4))
+    result = search.search(objective, SearchConfig(space=SPACE, trials=4))
     assert [(trial.state, trial.reason) for trial in result.trials] == [
         ("failed", "diverged"),
         ("failed", "tie_weights needs"),
@@ -175,8 +175,8 @@ def test_a_trial_that_fails_is_counted_with_its_reason_and_the_search_goes_on() 
         ("failed", "the validation loss is nan; lower the learning rate"),
     ]
     assert result.best is result.trials[2]
-    assert "failed" in tuning.in_words(result.trials[0])
-    assert "(diverged)" in tuning.in_words(result.trials[0])
+    assert "failed" in search.in_words(result.trials[0])
+    assert "(diverged)" in search.in_words(result.trials[0])
 
 
 def test_ctrl_c_gives_up_the_trial_in_hand_and_keeps_the_others(tmp_path: Path) -> None:
@@ -189,42 +189,42 @@ def test_ctrl_c_gives_up_the_trial_in_hand_and_keeps_the_others(tmp_path: Path) 
             raise KeyboardInterrupt
         return bowl(settings, report)
 
-    config = TuneConfig(space=SPACE, trials=4)
-    result = tuning.search(objective, config, database=tmp_path / "study.db")
+    config = SearchConfig(space=SPACE, trials=4)
+    result = search.search(objective, config, database=tmp_path / "study.db")
     assert (result.stopped, [trial.number for trial in result.trials]) == ("interrupted", [0, 1])
-    result = tuning.search(objective, config, database=tmp_path / "study.db")
+    result = search.search(objective, config, database=tmp_path / "study.db")
     assert (result.stopped, [trial.number for trial in result.trials]) == ("finished", [0, 1, 3, 4])
 
 
 def test_optuna_says_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    tuning.search(bowl, TuneConfig(space=SPACE, trials=3), database=tmp_path / "study.db")
+    search.search(bowl, SearchConfig(space=SPACE, trials=3), database=tmp_path / "study.db")
     assert capfd.readouterr() == ("", "")
 
 
 def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"pip install 'trained-to-predict\[tune\]'"):
-        tuning.search(bowl, TuneConfig(space=SPACE))
+        search.search(bowl, SearchConfig(space=SPACE))
 
 
 @pytest.mark.parametrize("name", ["trials", "startup"])
 def test_a_config_out_of_range_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):
-        TuneConfig(**{name: 0})
+        SearchConfig(**{name: 0})
     with pytest.raises(ValueError, match="seed must be between"):
-        TuneConfig(seed=-1)
+        SearchConfig(seed=-1)
 
 
 def test_a_damaged_database_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"no database" * 1000)
     with pytest.raises(CheckpointError, match="file is not a database"):
-        tuning.search(bowl, TuneConfig(space=SPACE), database=tmp_path / "study.db")
+        search.search(bowl, SearchConfig(space=SPACE), database=tmp_path / "study.db")
 
 
 WORKER = """
 import sys, time
 from pathlib import Path
-from companion import tuning
+from companion import search
 
 def objective(settings, report):
     time.sleep(0.1)
@@ -232,17 +232,16 @@ def objective(settings, report):
         own.write("x")
     return float(settings["model.dropout"])
 
-config = tuning.TuneConfig(space=tuning.SearchSpace.parse(["model.dropout=0:0.5"]), trials=16)
-tuning.search(objective, config, database=Path(sys.argv[1]))
+config = search.SearchConfig(space=search.SearchSpace.parse(["model.dropout=0:0.5"]), trials=16)
+search.search(objective, config, database=Path(sys.argv[1]))
 """
 
 
 @pytest.mark.slow
 def test_two_processes_share_one_search(tmp_path: Path) -> None:
     database, marks = tmp_path / "study.db", [tmp_path / "first", tmp_path / "second"]
-    config = TuneConfig(space=SearchSpace.parse(["model.dropout=0:0.5"]), trials=16)
-    with tuning._study(config, database):
-        pass
+    config = SearchConfig(space=SearchSpace.parse(["model.dropout=0:0.5"]), trials=16)
+    search.create_study(config, database)
     workers = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-c", WORKER, str(database), str(mark)],
@@ -253,7 +252,7 @@ def test_two_processes_share_one_search(tmp_path: Path) -> None:
     for worker in workers:
         _, errors = worker.communicate(timeout=120)
         assert (worker.returncode, errors) == (0, "")
-    result = tuning.search(bowl, config, database=database)  # nothing is left to do
+    result = search.search(bowl, config, database=database)  # nothing is left to do
     counts = [len(mark.read_text()) for mark in marks]
     assert min(counts) > 0
     assert sum(counts) == len(result.trials)
@@ -277,8 +276,8 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TINY = {"model.hidden_size": "8", "train.num_streams": "4", "train.epochs": "3"}
 
 
-def tune(text_file: Path, trials: int, **options: Any) -> tuning.SearchResult:
-    config = TuneConfig(
+def tune(text_file: Path, trials: int, **options: Any) -> search.SearchResult:
+    config = SearchConfig(
         space=SearchSpace.parse([RATES, "model.dropout=0:0.5"]), trials=trials,
         startup=2, seed=options.pop("seed", 0),
     )  # fmt: skip
@@ -300,7 +299,7 @@ def test_the_best_settings_trained_again_give_the_loss_found(
 
 
 def test_settings_that_do_not_go_together_fail_alone(text_file: Path) -> None:
-    config = TuneConfig(space=SearchSpace.parse(["train.num_streams=2,100000"]), trials=6)
+    config = SearchConfig(space=SearchSpace.parse(["train.num_streams=2,100000"]), trials=6)
     preset = override(get_preset("char-small"), {**TINY, "train.epochs": "1"})
     result = tuning.tune(load_corpus(text_file), preset, config, device="cpu")
     states = {trial.settings["train.num_streams"]: trial.state for trial in result.trials}
@@ -325,7 +324,7 @@ def test_a_folder_is_refused_resumed_and_compared(text_file: Path, tmp_path: Pat
         tune(text_file, 2, out=tmp_path, resume=True)
     preset = override(get_preset("char-small"), {**TINY, "train.epochs": "4"})
     with pytest.raises(CheckpointError, match=r"train.epochs is 4.0, which differs .* has 3.0"):
-        tuning.tune(load_corpus(text_file), preset, TuneConfig(), out=out, resume=True)
+        tuning.tune(load_corpus(text_file), preset, SearchConfig(), out=out, resume=True)
 
 
 def test_accelerate_launch_is_refused(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +395,7 @@ def test_ctrl_c_keeps_finished_trials_and_says_how_to_go_on(
     assert process.stderr.readline().startswith("trial 0: complete")
     time.sleep(0.1)  # into the next trial
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert f"companion tune --out {out} --resume" in stderr
     assert "complete" in stdout

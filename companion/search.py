@@ -1,0 +1,384 @@
+"""A search for settings, by Optuna: what may be drawn, and the loop that draws, tries and learns.
+
+Optuna proposes the settings (TPE, Bergstra et al. 2011) and stops trials whose loss is above the
+median of the others' at the same validation. What a trial does is the caller's; `companion.tuning`
+trains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from companion.checkpoints import CheckpointError
+from companion.lstm import LSTMConfig
+from companion.presets import Preset, override
+from companion.training import TrainConfig, TrainingError
+
+#: A setting's value: a number where it is one.
+Value = int | float | str
+
+
+def _value(text: str) -> Value:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The values that one setting may take: all between two ends, or a few choices."""
+
+    setting: str
+    """Name as in `presets.override`: train.FIELD or model.FIELD."""
+    low: float | None = None
+    """Lowest value."""
+    high: float | None = None
+    """Highest value, which can be drawn."""
+    log: bool = False
+    """Draw the logarithm evenly, for values that matter by their ratio."""
+    choices: tuple[Value, ...] = ()
+    """The values to choose from, in place of `low` and `high`."""
+
+    def __post_init__(self) -> None:
+        if self.choices:
+            if (self.low, self.high, self.log) != (None, None, False):
+                raise ValueError(f"{self.setting}: give choices or low and high, not both")
+            if len(set(self.choices)) < max(2, len(self.choices)):
+                raise ValueError(
+                    f"{self.setting}: choices must be two or more different values, got "
+                    f"{','.join(map(str, self.choices))}; a fixed value is a setting, not a range"
+                )
+            return
+        if self.low is None or self.high is None:
+            raise ValueError(f"{self.setting}: give low and high, or choices")
+        if not -math.inf < self.low < self.high < math.inf:
+            raise ValueError(
+                f"{self.setting}: low must be below high and both finite, got "
+                f"{self.low:g}:{self.high:g}"
+            )
+        if self.log and self.low <= 0:
+            raise ValueError(f"{self.setting}: low must be > 0 on a log scale, got {self.low:g}")
+        if self.integer and (self.low % 1 or self.high % 1):
+            raise ValueError(
+                f"{self.setting} is an integer, got the ends {self.low:g} and {self.high:g}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Range:
+        """From `NAME=LOW:HIGH`, `NAME=LOW:HIGH:log` or `NAME=VALUE,VALUE,...`."""
+        setting, _, values = text.partition("=")
+        ends = values.split(":")
+        if "," in values and len(ends) == 1:
+            return cls(setting=setting, choices=tuple(map(_value, values.split(","))))
+        numbers = [_value(end) for end in ends[:2]]
+        low, high = numbers if len(numbers) == 2 else ("", "")
+        if isinstance(low, str) or isinstance(high, str) or ends[2:] not in ([], ["log"]):
+            raise ValueError(
+                f"a range is NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=VALUE,VALUE,..., got {text!r}"
+            )
+        return cls(setting=setting, low=float(low), high=float(high), log=len(ends) == 3)
+
+    def __str__(self) -> str:
+        """The text that `parse` reads."""
+        if self.choices:
+            return f"{self.setting}={','.join(map(str, self.choices))}"
+        return f"{self.setting}={self.low:g}:{self.high:g}" + (":log" if self.log else "")
+
+    @property
+    def integer(self) -> bool:
+        """Whether the setting's field holds whole numbers."""
+        section, _, name = self.setting.partition(".")
+        owner = {"model": LSTMConfig, "train": TrainConfig}.get(section)
+        fields = () if owner is None else dataclasses.fields(owner)
+        return any(f.name == name and str(f.type).startswith("int") for f in fields)
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """The choices, or the lowest and the highest value."""
+        if self.choices or self.low is None or self.high is None:
+            return self.choices
+        return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
+
+    def draw(self, trial: Any) -> Value:
+        """What Optuna's `trial` proposes; fractions are rounded to four digits."""
+        if self.choices:
+            chosen: Value = trial.suggest_categorical(self.setting, self.choices)
+            return chosen
+        low, high = self.ends
+        if self.integer:
+            return int(trial.suggest_int(self.setting, low, high, log=self.log))
+        drawn = trial.suggest_float(self.setting, low, high, log=self.log)
+        return min(max(float(f"{drawn:.4g}"), float(low)), float(high))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """The settings that a search varies, all at once."""
+
+    ranges: tuple[Range, ...]
+    """One for each setting."""
+
+    def __post_init__(self) -> None:
+        names = [each.setting for each in self.ranges]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"a search space needs one range or more, one a setting, got {', '.join(names)}"
+            )
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> SearchSpace:
+        """From texts as `Range.parse` reads them: `["train.learning_rate=1e-3:3e-2:log"]`."""
+        return cls(ranges=tuple(map(Range.parse, texts)))
+
+    def check(self, preset: Preset) -> None:
+        """Raise ValueError, naming the setting, where `preset` cannot take a range's ends."""
+        for each in self.ranges:
+            for value in each.ends:
+                try:
+                    override(preset, {each.setting: str(value)})
+                except ValueError as error:
+                    raise ValueError(f"range {each}: {error}") from None
+
+
+#: What nearly every run depends on.
+DEFAULT_SPACE = SearchSpace.parse(
+    ["train.learning_rate=1e-3:3e-2:log", "model.dropout=0:0.5", "train.num_streams=16,32,64"]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """What a search varies, and for how long."""
+
+    space: SearchSpace = DEFAULT_SPACE
+    """The settings and their ranges."""
+    trials: int = 20
+    """Trials to finish, those stopped early among them."""
+    startup: int = 5
+    """Trials drawn at random before TPE learns from them, and before any is stopped early."""
+    prune: bool = True
+    """Stop a trial whose lowest loss is above the median of the others' at the same validation,
+    from the second one on."""
+    seed: int = 0
+    """Seed of the proposals, and of every trial's weights and dropout."""
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "startup"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training of a search."""
+
+    number: int
+    """From 0, in the order of starting."""
+    state: str
+    """complete; pruned (stopped early); or failed, with a reason."""
+    settings: dict[str, Value]
+    """What was drawn, by name."""
+    nats_per_token: float | None
+    """Lowest validation loss; None where none was measured."""
+    validations: list[float]
+    """Validation losses in nats per token, in order."""
+    seconds: float
+    """Wall-clock time."""
+    reason: str | None = None
+    """Why it failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What came of a search."""
+
+    trials: list[Trial] = field(repr=False)
+    """Those that ended, in the order of their numbers."""
+    space: SearchSpace = field(repr=False)
+    """What they were drawn from."""
+    stopped: str
+    """Why it ended: "finished" or "interrupted"."""
+
+    @property
+    def best(self) -> Trial | None:
+        """The complete trial with the lowest validation loss; None when none is complete."""
+        complete = [trial for trial in self.trials if trial.state == "complete"]
+        return min(complete, key=_loss, default=None)
+
+
+class PrunedError(Exception):
+    """Raised out of an objective's `report`: this trial is not worth going on."""
+
+
+#: Called with the settings as texts, and `report`, which takes each validation loss in turn and
+#: may raise PrunedError; returns the lowest loss.
+Objective = Callable[[dict[str, str], Callable[[float], None]], float]
+
+
+def search(
+    objective: Objective,
+    config: SearchConfig,
+    *,
+    database: Path | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> SearchResult:
+    """Minimise `objective` over `config.space`; a `database` keeps the trials, and shares them.
+
+    Proposals depend on the seed, the trial's number and the trials that ended before it: a search
+    that goes on makes the proposals it would have made without the break.
+    """
+    with _study(config, database) as (optuna, study):
+        states = optuna.trial.TrialState
+        while len(study.get_trials(states=(states.COMPLETE, states.PRUNED))) < config.trials:
+            trial = study.ask()
+            seed = np.random.SeedSequence((config.seed, trial.number)).generate_state(1)
+            study.sampler = optuna.samplers.TPESampler(
+                seed=int(seed[0]),
+                n_startup_trials=config.startup,
+                multivariate=False,  # the joint sampler draws before the number is known
+            )
+            try:
+                settings = {each.setting: each.draw(trial) for each in config.space.ranges}
+                trial.set_user_attr("settings", settings)
+                texts = {name: str(value) for name, value in settings.items()}
+                study.tell(trial, _finite(objective(texts, _reporter(trial))))
+            except PrunedError:
+                study.tell(trial, state=states.PRUNED)
+            except (ValueError, TrainingError) as error:
+                trial.set_user_attr("reason", str(error))
+                study.tell(trial, state=states.PRUNED)  # so that TPE learns to keep away
+            except KeyboardInterrupt:
+                study.tell(trial, state=states.FAIL)
+                return _result(study, config, "interrupted")
+            if on_trial is not None:
+                on_trial(next(t for t in _ended(study) if t.number == trial.number))
+        return _result(study, config, "finished")
+
+
+def in_words(trial: Trial) -> str:
+    """One line about a trial that ended."""
+    drawn = ", ".join(f"{name.partition('.')[2]} {value}" for name, value in trial.settings.items())
+    loss = "" if trial.nats_per_token is None else f" {trial.nats_per_token:.4f} nats/token,"
+    reason = "" if trial.reason is None else f" ({trial.reason})"
+    return f"trial {trial.number}: {trial.state},{loss} {trial.seconds:.1f} s: {drawn}{reason}"
+
+
+def import_optuna() -> Any:
+    """Optuna; ValueError, saying what to install, when it is missing."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise ValueError(
+            "tuning needs optuna, which is not installed; install it with: "
+            "python -m pip install 'trained-to-predict[tune]'"
+        ) from error
+    return optuna
+
+
+def create_study(config: SearchConfig, database: Path) -> None:
+    """Make an empty study in `database`, for `search` to fill."""
+    with _study(config, database):
+        pass
+
+
+@contextlib.contextmanager
+def _study(config: SearchConfig, database: Path | None) -> Iterator[tuple[Any, Any]]:
+    """Optuna, silent, and its study, which is made where there is none."""
+    optuna = import_optuna()
+    from sqlalchemy.exc import DatabaseError  # optuna needs it, so it is there
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    pruner = optuna.pruners.NopPruner()
+    if config.prune:
+        # Not at the first validation, when the learning rate may have just warmed up.
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=config.startup, n_warmup_steps=2)
+    storage = None
+    try:
+        if database is not None:
+            storage = _storage(optuna, database)
+        yield (
+            optuna,
+            optuna.create_study(
+                study_name="search", storage=storage, load_if_exists=True, pruner=pruner
+            ),
+        )
+    except (optuna.exceptions.StorageInternalError, DatabaseError) as error:
+        raise CheckpointError(f"cannot use {database}: {error.__cause__ or error}") from error
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+        if storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _storage(optuna: Any, database: Path) -> Any:
+    """Optuna's storage in an SQLite file."""
+
+    def connect() -> sqlite3.Connection:
+        # Not by an address, in which signs such as ? mean something. The timeout, in seconds, is
+        # how long one process waits while another writes.
+        return sqlite3.connect(database, timeout=60)
+
+    return optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
+
+
+def _reporter(trial: Any) -> Callable[[float], None]:
+    """What an objective calls with each validation loss."""
+    losses: list[float] = []
+
+    def report(nats_per_token: float) -> None:
+        losses.append(_finite(nats_per_token))
+        trial.report(nats_per_token, len(losses))
+        if trial.should_prune():
+            raise PrunedError
+
+    return report
+
+
+def _finite(nats_per_token: float) -> float:
+    if not math.isfinite(nats_per_token):
+        raise ValueError(f"the validation loss is {nats_per_token}; lower the learning rate")
+    return nats_per_token
+
+
+def _loss(trial: Trial) -> float:
+    return math.inf if trial.nats_per_token is None else trial.nats_per_token
+
+
+def _result(study: Any, config: SearchConfig, stopped: str) -> SearchResult:
+    return SearchResult(trials=_ended(study), space=config.space, stopped=stopped)
+
+
+def _ended(study: Any) -> list[Trial]:
+    """The study's trials that ended, but for those that Ctrl-C or a crash cut off."""
+    trials = []
+    for frozen in study.get_trials():
+        if frozen.state.name not in ("COMPLETE", "PRUNED"):
+            continue
+        validations = [loss for _, loss in sorted(frozen.intermediate_values.items())]
+        losses = validations if frozen.value is None else [*validations, frozen.value]
+        trials.append(
+            Trial(
+                number=frozen.number,
+                state="failed" if "reason" in frozen.user_attrs else frozen.state.name.lower(),
+                settings=frozen.user_attrs.get("settings", frozen.params),
+                nats_per_token=min(losses, default=None),
+                validations=validations,
+                seconds=round(frozen.duration.total_seconds(), 3),
+                reason=frozen.user_attrs.get("reason"),
+            )
+        )
+    return trials
