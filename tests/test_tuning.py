@@ -344,6 +344,7 @@ def command(text_file: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_a_table_a_picture_and_a_command(
     text_file: Path, tmp_path: Path
 ) -> None:
