@@ -36,6 +36,8 @@ class Scores:
     """The most probable token at each position."""
     targets: Int[Tensor, " targets"]
     """The token that came."""
+    confidences: Float[Tensor, " targets"] | None = None
+    """The probability that the model gave to its prediction, where known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,27 +97,34 @@ def score(
     *,
     num_streams: int = 32,
     window_length: int = 128,
+    temperature: float = 1.0,
 ) -> Scores:
     """Score every token of `ids` but the first, each given those before it.
 
     The text is read as `num_streams` contiguous pieces side by side, the state carried through
     each, so the answer does not depend on `window_length`. A piece begins with no memory of the
-    one before it: `num_streams=1` reads the text as one, and slowly.
+    one before it: `num_streams=1` reads the text as one, and slowly. Logits are divided by
+    `temperature`, which `calibration.fit_temperature` finds.
 
     The model is put in evaluation mode and back.
     """
-    if window_length < 1:
-        raise ValueError(f"window_length must be >= 1, got {window_length}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
     batch = scoring_streams(ids.cpu(), num_streams)
     nats: list[Tensor] = []
     predictions: list[Tensor] = []
-    for logits, targets in _pieces(model, batch, window_length):
+    confidences: list[Tensor] = []
+    for logits, targets in scored_pieces(model, batch, window_length):
+        logits = logits.float() / temperature
         nats.append(token_nats(logits, targets).cpu())
-        predictions.append(logits.argmax(dim=-1).cpu())
+        top, prediction = logits.max(dim=-1)
+        predictions.append(prediction.cpu())
+        confidences.append((top - logits.logsumexp(dim=-1)).exp().cpu())
     kept = batch.targets != IGNORE
     return Scores(
         nats=torch.cat(nats, dim=1)[kept],
         predictions=torch.cat(predictions, dim=1)[kept],
+        confidences=torch.cat(confidences, dim=1)[kept],
         targets=batch.targets[kept],
     )
 
@@ -126,18 +135,20 @@ def summed_nats_of_rows(
 ) -> Float[Tensor, ""]:
     """Summed surprisal, in float64, of rows that are read side by side from an empty state."""
     total = torch.zeros((), dtype=torch.float64)
-    for logits, targets in _pieces(model, batch, window_length):
+    for logits, targets in scored_pieces(model, batch, window_length):
         total += token_nats(logits, targets).double().sum().cpu()
     return total
 
 
-def _pieces(
+def scored_pieces(
     model: LSTMLanguageModel, batch: Batch, window_length: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Float[Tensor, "batch part vocab"], Int[Tensor, "batch part"]]]:
     """Logits and targets, in pieces small enough for a large vocabulary; on the model's device.
 
     The model is put in evaluation mode and back.
     """
+    if window_length < 1:
+        raise ValueError(f"window_length must be >= 1, got {window_length}")
     device = next(model.parameters()).device
     rows, length = batch.inputs.shape
     at_once = max(1, MOST_LOGITS // max(1, rows * model.config.vocabulary_size))

@@ -89,6 +89,23 @@ def test_each_stream_is_scored_as_a_text_of_its_own():
     np.testing.assert_allclose(scores.nats, np.concatenate(pieces), **FLOAT32)
 
 
+def test_a_confidence_is_the_probability_of_the_prediction_at_the_temperature_asked_for():
+    model, ids = make_model(), random_text(40)
+    with torch.no_grad():
+        logits = model(ids[None, :-1])[0][0].double()
+    for temperature in (0.5, 1.0, 3.0):
+        scores = score(model, ids, num_streams=1, window_length=9, temperature=temperature)
+        log_probs = (logits / temperature).log_softmax(-1)
+        wanted = log_probs.max(-1)
+        torch.testing.assert_close(scores.confidences, wanted.values.exp().float(), **FLOAT32)
+        assert torch.equal(scores.predictions, wanted.indices)
+        nats = -log_probs.gather(1, ids[1:, None])[:, 0]
+        torch.testing.assert_close(scores.nats, nats.float(), **FLOAT32)
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="temperature must be > 0"):
+            score(model, ids, temperature=wrong)
+
+
 def test_evaluation_sums_and_divides_once_so_unequal_windows_weigh_by_their_tokens():
     # 20 targets at random, then an easy one in a window of its own.
     model, ids = make_model(), random_text(22)
