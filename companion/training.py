@@ -17,7 +17,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,11 @@ from companion import batching
 from companion.checkpoints import Checkpoint, RunFolder, optimizer_tensors, restore_optimizer
 from companion.evaluation import summed_nats_of_rows
 from companion.lstm import LSTMLanguageModel, State, detach
-from companion.objectives import LOSSES, NoiseSampler, TrainingLoss
-from companion.runtime import PRECISIONS, make_accelerator, out_of_memory, synchronize
+from companion.objectives import NoiseSampler, TrainingLoss
+from companion.recipe import TrainConfig as TrainConfig
+from companion.recipe import learning_rate_at as learning_rate_at
+from companion.runtime import make_accelerator, out_of_memory, synchronize
+from companion.watch import Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -44,93 +47,6 @@ VALIDATION_STREAMS = 32
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step, why, and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How a language model is trained."""
-
-    epochs: float | None = None
-    """Passes over the training text; give this or `steps`."""
-    steps: int | None = None
-    """Optimizer steps; give this or `epochs`."""
-    num_streams: int = 32
-    """Parallel streams over all processes: the batch size."""
-    window_length: int = 64
-    """Tokens a stream advances per step: gradients flow back this far (BPTT)."""
-    accumulation: int = 1
-    """Windows whose gradients are added up before one optimizer step."""
-    learning_rate: float = 4e-3
-    """Peak learning rate of AdamW."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's decay of the first and second moment."""
-    weight_decay: float = 0.0
-    """AdamW's decoupled weight decay, applied to matrices and not to biases."""
-    warmup: float = 0.1
-    """Share of the steps in which the learning rate rises linearly to its peak."""
-    final_learning_rate: float = 0.01
-    """Learning rate at the last step, as a share of the peak; a cosine leads there."""
-    clip_norm: float = 1.0
-    """Gradients longer than this are scaled down to it."""
-    loss: str = "full"
-    """full, chunked (the same without holding all logits) or sampled (an estimate, for large
-    vocabularies). Validation is by the full softmax whatever trains."""
-    num_samples: int = 1024
-    """Tokens that a sampled loss draws for each window."""
-    unigram_bias: bool = False
-    """Start the output bias at the logarithm of each token's share of the training text."""
-    activation_penalty: float = 0.0
-    """Weight of the mean square of the last layer's outputs (AR, Merity et al. 2018)."""
-    temporal_penalty: float = 0.0
-    """Weight of the mean square of their change from token to token (TAR, the same)."""
-    window_jitter: float = 0.0
-    """Standard deviation, in tokens, of where a window ends; above zero, windows differ in length
-    and from epoch to epoch."""
-    carry_state: bool = True
-    """Start each window from the state the last one ended in; otherwise from zeros."""
-    reset_state: float = 0.0
-    """Probability that a stream starts a window from zeros all the same, so that the model also
-    learns to begin a text."""
-    evaluate_every: int | None = None
-    """Steps between validations; None means once per epoch, and always at the end."""
-    patience: int | None = None
-    """Stop after this many validations without a lower loss; None means never."""
-    checkpoint_every: int | None = None
-    """Steps between checkpoints, besides one at every validation."""
-    log_every: int = 50
-    """Steps between records of the training loss."""
-    precision: str = "fp32"
-    """fp32, bf16 or fp16 (automatic mixed precision; weights stay fp32)."""
-
-    def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError(
-                f"give either epochs or steps, got epochs={self.epochs}, steps={self.steps}"
-            )
-        for name in (
-            "epochs", "steps", "num_streams", "window_length", "accumulation", "learning_rate",
-            "clip_norm", "evaluate_every", "patience", "checkpoint_every", "log_every",
-            "num_samples",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be > 0, got {value}")
-            if value is not None and math.isinf(value):
-                raise ValueError(f"{name} must be finite, got {value}")
-        for name in ("warmup", "final_learning_rate", "reset_state"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
-        for name in ("weight_decay", "activation_penalty", "temporal_penalty", "window_jitter"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
 
 
 @dataclass(kw_only=True)
@@ -167,18 +83,6 @@ class TrainResult:
     """Why it ended: "finished", "patience" or "interrupted"."""
     history: list[dict[str, Any]] = field(repr=False)
     """Records as in metrics.jsonl: step, learning rate, training and validation nats per token."""
-
-
-def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
-    """Learning rate of optimizer step `step` (from 0): linear warm-up, then a cosine."""
-    warmup_steps = round(config.warmup * total_steps)
-    if step < warmup_steps:
-        return config.learning_rate * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
-    low = config.final_learning_rate
-    return config.learning_rate * (
-        low + (1 - low) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
-    )
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -270,7 +174,7 @@ class Trainer:
         self.state: State | None = None
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
-        self.watch = _Watch(self.accelerator)
+        self.watch = Watch(self.accelerator)
         self._cuts: tuple[int, list[int]] = -1, []
         self._seconds_before = self._validation_seconds = 0.0
 
@@ -572,80 +476,6 @@ class Trainer:
             return contextlib.nullcontext()
         context: contextlib.AbstractContextManager[Any] = self.accelerator.no_sync(self.loss)
         return context
-
-
-class _Watch:
-    """Loss and gradient norm of the steps since the last record.
-
-    They stay on the device, unread, so that no step waits for a number.
-    """
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
-        self.nats: list[Tensor] = []
-        self.norms: list[Tensor] = []
-        self.windows: list[int] = []
-        self.targets = 0
-
-    def add(self, nats: Tensor, targets: int) -> None:
-        """Count in one window."""
-        self.nats.append(nats)
-        self.targets += targets
-
-    def step_done(self, norm: Tensor) -> None:
-        """Count in one step: the length of its gradient before clipping."""
-        self.norms.append(norm)
-        self.windows.append(len(self.nats))
-
-    def first_failure(self, *, gradients: bool) -> int | None:
-        """How many steps ago a loss, or a gradient, was first no finite number; None if none was.
-
-        The same for all processes.
-        """
-        if not self.norms:
-            return None
-        finite = torch.isfinite(torch.stack(self.nats).double().cumsum(0))
-        done = finite[torch.tensor(self.windows, device=finite.device) - 1]
-        if gradients:
-            done &= torch.isfinite(torch.stack(self.norms))
-        failed = self.accelerator.gather((~done).unsqueeze(0)).any(dim=0).nonzero()
-        return None if not len(failed) else len(self.norms) - 1 - int(failed[0])
-
-    def take(self) -> tuple[float, float]:
-        """Nats per token over all processes, and the mean gradient norm; starts again from zero."""
-        summed = torch.stack(self.nats).double().sum()
-        sums = torch.stack([summed, torch.full_like(summed, self.targets)])
-        nats, targets = self.accelerator.reduce(sums, reduction="sum").tolist()
-        norms = torch.stack(self.norms)
-        norm = float(norms[torch.isfinite(norms)].mean())
-        self.nats, self.norms, self.windows, self.targets = [], [], [], 0
-        return nats / targets, norm
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps of it: (processes, windows), (steps,) and (steps,)."""
-        if not self.norms:
-            return {}
-        return {
-            "nats": self.accelerator.gather(torch.stack(self.nats).unsqueeze(0)),
-            "norms": torch.stack(self.norms),
-            "windows": torch.tensor(self.windows),
-        }
-
-    def put(self, tensors: Mapping[str, Tensor], targets: int) -> None:
-        """Take up what `tensors` gave, under names that begin with "watch."."""
-        if "watch.norms" not in tensors:
-            return
-        device, rank = self.accelerator.device, self.accelerator.process_index
-        nats = tensors["watch.nats"].to(device)
-        if len(nats) == self.accelerator.num_processes:
-            own = nats[rank]
-        else:  # another number of processes: the first one takes the sums
-            own = nats.sum(dim=0) if rank == 0 else torch.zeros_like(nats[0])
-            targets = targets * len(nats) if rank == 0 else 0
-        self.nats = list(own.unbind())
-        self.norms = list(tensors["watch.norms"].to(device).unbind())
-        self.windows = tensors["watch.windows"].tolist()
-        self.targets = targets
 
 
 @contextlib.contextmanager
