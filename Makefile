@@ -19,10 +19,15 @@ SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_che
            _config.yml _toc.yml companion/__init__.py
 PYTEST  := $(PY) -m pytest
 NBVAL   := -p tools.nbval_tags --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
-           --nbval-cell-timeout 600 --timeout 900 -n 2 --dist loadfile -o filterwarnings=default
+           --nbval-cell-timeout 600 --timeout 900 -n 2 --dist loadfile --no-loadscope-reorder \
+           -o filterwarnings=default
+
+# Tiers that keep one core busy run two at a time; each one's output is printed when it ends.
+TWO := $(MAKE) --no-print-directory --jobs=2 \
+       $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .DELETE_ON_ERROR:
-.PHONY: help book test serve notebooks lint format types unit slow nbval site-test alone minimum lock \
+.PHONY: help book test serve notebooks lint format types package unit slow nbval site-test alone minimum lock \
         results gpu-results repository install clean
 
 help:  ## list these targets
@@ -31,7 +36,11 @@ help:  ## list these targets
 book: $(SITE)  ## environment, package and site in _build/html
 	@echo "The book is ready. Open file://$(CURDIR)/$(SITE) or run 'make serve'."
 
-test: lint types unit slow nbval site-test alone minimum  ## everything that CI runs
+test: $(READY)  ## everything that CI runs
+	+@$(TWO) lint types $(SITE)
+	+@$(MAKE) --no-print-directory package
+	+@$(MAKE) --no-print-directory nbval
+	+@$(TWO) minimum site-test alone
 	@echo "All tiers passed: lint, types, unit, slow, notebooks, site, chapter alone, minimum versions."
 
 # --- environment ---------------------------------------------------------------------------------
@@ -94,6 +103,10 @@ format: $(READY)  ## let ruff mend what it can
 types: $(READY)  ## mypy
 	$(BIN)/mypy
 
+# In one session: each spends a while on importing torch and checking annotations.
+package: $(READY)  ## the two tiers below together
+	$(PYTEST) -n 2 --dist worksteal -m 'not (gpu or browser or network)'
+
 unit: $(READY)  ## quick tests of the package and of the project
 	$(PYTEST) -n 2 -m 'not (slow or gpu or browser or network)'
 
@@ -101,19 +114,20 @@ slow: $(READY)  ## tests that train, time or start processes
 	$(PYTEST) -n 2 -m 'slow and not (gpu or browser or network)'
 
 nbval: $(READY)  ## run every chapter and compare its outputs with the stored ones
-	$(PYTEST) $(NBVAL) $$($(PY) -m tools.chapters)
+	$(PYTEST) $(NBVAL) $$($(PY) -m tools.chapters --longest-first)
 
-site-test: $(SITE)  ## the built site: links, and every page in Chromium
-	$(PYTEST) -m browser tests/test_site.py tests/test_widgets.py
+site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREENSHOTS=1 keeps pictures)
+	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/test_site.py tests/test_widgets.py
 
 alone: $(READY)  ## a chapter by itself, in an environment without the package
-	$(PYTEST) -m network tests/test_chapter_alone.py
+	$(PYTEST) --unchecked -m network tests/test_chapter_alone.py
 
-# The lowest versions are years old and warn about each other, which is not ours to mend.
+# The lowest versions are years old and warn about each other, which is not ours to mend. What is
+# tried is that the package works with them; its annotations are checked in the other tiers.
 LENIENT := $(foreach kind,Deprecation PendingDeprecation Future,-W default::$(kind)Warning)
 
 minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.toml allows
-	.venv-minimum/bin/python -m pytest -n 2 -m 'not (slow or gpu or browser or network)' \
+	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network)' \
 	  --ignore tests/test_project.py --ignore tests/test_notebooks.py --ignore tests/test_site.py \
 	  --ignore tests/test_chapter_alone.py $(LENIENT)
 

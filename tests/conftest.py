@@ -12,6 +12,7 @@ import importlib
 import os
 import pkgutil
 import random
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,13 +31,21 @@ THIRD_PARTY = (
 )  # fmt: skip
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--unchecked",
+        action="store_true",
+        help="leave the package's annotations unchecked: for tests of the site and of installation",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Import the package, checked, wherever tests run.
+    """Import the package, checked, wherever tests of it run.
 
     The process that only hands tests to workers (-n) runs none and is spared the ten seconds.
     """
     hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
-    if not hands_out:
+    if not (hands_out or config.getoption("unchecked")):
         import_companion_checked()
 
 
@@ -62,21 +71,18 @@ def import_companion_checked() -> None:
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     """Each test starts from the same seeds, whatever ran before it."""
-    import numpy as np
-    import torch
-
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - third parties draw from it
-    torch.manual_seed(0)
+    if "torch" in sys.modules:
+        sys.modules["numpy"].random.seed(0)  # third parties draw from it
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
 def _close_figures() -> Iterator[None]:
     """No figure outlives its test."""
-    import matplotlib.pyplot as plt
-
     yield
-    plt.close("all")
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture

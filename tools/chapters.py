@@ -1,12 +1,14 @@
 """What the book consists of: the chapters in _toc.yml, their first cell, the address in pyproject.
 
-`python -m tools.chapters` prints the notebooks of the table of contents, one a line.
+`python -m tools.chapters` prints the notebooks of the table of contents, one a line; with
+--longest-first, those that train most come first, so that none is begun when all others are done.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,15 @@ def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def trained_cells(path: Path) -> int:
+    """How many cells of a notebook have outputs that training makes; what takes long is there."""
+    cells = code_cells(read_notebook(path))
+    return sum("nbval-ignore-output" in cell["metadata"].get("tags", []) for cell in cells)
+
+
 if __name__ == "__main__":
-    for chapter in toc_notebooks():
+    listed = toc_notebooks()
+    if "--longest-first" in sys.argv[1:]:
+        listed.sort(key=trained_cells, reverse=True)
+    for chapter in listed:
         print(chapter.relative_to(ROOT))
