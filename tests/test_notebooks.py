@@ -63,7 +63,7 @@ def nbval(folder: Path, *, same_docs: bool) -> Validation:
     run = subprocess.run(
         [
             sys.executable, "-m", "pytest", "-p", "release", "-p", "tools.nbval_tags",
-            "-p", "no:cacheprovider",
+            "-p", "no:cacheprovider", "--rootdir", str(folder),
             "--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg",
             "-o", "filterwarnings=default", *(str(folder / name) for name in names),
         ],
@@ -75,7 +75,7 @@ def nbval(folder: Path, *, same_docs: bool) -> Validation:
     cells: dict[str, list[str]] = {name: [] for name in names}
     for line in (folder / "outcomes").read_text().splitlines():
         node, outcome = json.loads(line)
-        cells[Path(node.split("::")[0]).name].append(outcome)
+        cells[node.split("::")[0]].append(outcome)
     failures = sum(outcome == "failed" for outcomes in cells.values() for outcome in outcomes)
     assert run.returncode == int(failures > 0), run.stdout
     return Validation(cells=cells, output=run.stdout)
