@@ -1,6 +1,7 @@
-"""Text from a model: greedy, temperature, top-k and nucleus sampling.
+"""Text from a model: greedy, temperature, top-k and nucleus sampling, with or without constraints.
 
-Top-k is Fan et al. 2018, nucleus (top-p) is Holtzman et al. 2020.
+Top-k is Fan et al. 2018, nucleus (top-p) is Holtzman et al. 2020, the repetition penalty is
+Keskar et al. 2019. Beam search is in `companion.beam`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from companion.constraints import TokenAutomaton
 from companion.lstm import LSTMLanguageModel
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,9 @@ class Decoder:
     """Keep the k most probable tokens."""
     top_p: float | None = None
     """Keep the fewest most probable tokens whose mass reaches p (the nucleus)."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that were already generated (the prompt does not count) lose: a positive
+    logit is divided by it and a negative one multiplied, before all else."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -36,6 +41,22 @@ class Decoder:
             raise ValueError(f"top_k must be >= 1, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+        if not self.repetition_penalty >= 1:
+            raise ValueError(f"repetition_penalty must be >= 1, got {self.repetition_penalty}")
+
+    def penalised(
+        self, logits: Float[Tensor, "batch vocab"], seen: Bool[Tensor, "batch vocab"]
+    ) -> Float[Tensor, "batch vocab"]:
+        """Logits after the repetition penalty, `seen` saying which tokens each row has had.
+
+        CTRL divides every such logit by the penalty; as is common since, a negative one is
+        multiplied, or the penalty would reward it. The sign of a logit is an accident (adding a
+        constant to all leaves the softmax alone), so this is a heuristic, not a distribution.
+        """
+        lower = torch.where(
+            logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty
+        )
+        return torch.where(seen, lower, logits)
 
     def probs(self, logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
         """The distribution that the next token is drawn from; zero for what is cut off.
@@ -78,8 +99,12 @@ def stream_tokens(
     decoder: Decoder,
     *,
     generator: torch.Generator | None = None,
+    constraint: TokenAutomaton | None = None,
 ) -> Iterator[Int[Tensor, " batch"]]:
     """Read `prompt`, then give one token for each row, for ever; each is fed back in.
+
+    A `constraint` masks what it forbids, before the decoder's own rules; the generated text alone
+    is under it, not the prompt.
 
     Gradients are off and the model must be in evaluation mode (`model.eval()`), or dropout would
     blur what it has learnt.
@@ -89,10 +114,22 @@ def stream_tokens(
     if model.training:
         raise ValueError("the model is in training mode, so dropout is on; call model.eval() first")
     inputs, state = prompt, None
+    seen = torch.zeros(
+        len(prompt), model.config.vocabulary_size, dtype=torch.bool, device=prompt.device
+    )
+    allowed = constraint.start(len(prompt)) if constraint is not None else None
     while True:
         with torch.no_grad():
             logits, state = model(inputs, state)
-            tokens = decoder.choose(logits[:, -1], generator)
+            logits = logits[:, -1]
+            if decoder.repetition_penalty > 1:
+                logits = decoder.penalised(logits, seen)
+            if constraint is not None and allowed is not None:
+                logits = constraint.mask(logits, allowed)
+            tokens = decoder.choose(logits, generator)
+            if constraint is not None and allowed is not None:
+                allowed = constraint.advance(allowed, tokens)
+            seen.scatter_(1, tokens.unsqueeze(1), True)
         yield tokens
         inputs = tokens.unsqueeze(1)
 
@@ -105,6 +142,7 @@ def generate(
     *,
     generator: torch.Generator | None = None,
     end_id: int | None = None,
+    constraint: TokenAutomaton | None = None,
 ) -> Int[Tensor, "batch generated"]:
     """`num_tokens` tokens after the prompt (not repeated in the result), for each row.
 
@@ -115,7 +153,9 @@ def generate(
         raise ValueError(f"num_tokens must be >= 1, got {num_tokens}")
     ended = torch.zeros(prompt.shape[0], dtype=torch.bool, device=prompt.device)
     columns = []
-    for tokens in stream_tokens(model, prompt, decoder or Decoder(), generator=generator):
+    for tokens in stream_tokens(
+        model, prompt, decoder or Decoder(), generator=generator, constraint=constraint
+    ):
         if end_id is not None:
             tokens = tokens.masked_fill(ended, end_id)
             ended = ended | (tokens == end_id)

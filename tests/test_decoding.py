@@ -292,11 +292,30 @@ def test_an_empty_prompt_and_no_tokens_are_refused():
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
         ({"top_p": 1.1}, r"top_p must be in \(0, 1\], got 1.1"),
         ({"top_p": math.nan}, "top_p"),
+        ({"repetition_penalty": 0.9}, "repetition_penalty must be >= 1, got 0.9"),
+        ({"repetition_penalty": math.nan}, "repetition_penalty"),
     ],
 )
 def test_a_decoder_that_chooses_nothing_is_refused(settings_, message):
     with pytest.raises(ValueError, match=message):
         Decoder(**settings_)
+
+
+def test_the_repetition_penalty_divides_positive_and_multiplies_negative_logits():
+    logits = torch.tensor([[2.0, -2.0, 3.0, 0.0]])
+    seen = torch.tensor([[True, True, False, True]])
+    assert Decoder(repetition_penalty=2).penalised(logits, seen).tolist() == [[1, -4, 3, 0]]
+
+
+def test_a_large_repetition_penalty_uses_every_token_before_one_twice():
+    # Where all logits are positive, a penalty of 1000 puts what was generated last.
+    model = always(4)
+    model.output.bias.data = torch.arange(1.0, VOCABULARY + 1)
+    prompt = torch.tensor([[VOCABULARY - 1]])
+    once = generate(model, prompt, VOCABULARY, Decoder(temperature=0, repetition_penalty=1000))
+    assert once[0].tolist() == list(reversed(range(VOCABULARY)))  # the prompt does not count
+    plain = generate(model, prompt, 3, Decoder(temperature=0))
+    assert plain[0].tolist() == [VOCABULARY - 1] * 3
 
 
 @pytest.mark.slow

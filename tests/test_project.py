@@ -28,9 +28,11 @@ PACKAGE = ROOT / "companion"
 ORDER = [
     "information", "runtime", "documents", "cleaning", "splitting", "embedded", "corpora",
     "automata", "markov", "grammar", "sources", "tokenizers", "batching", "ngram", "lstm",
-    "objectives", "checkpoints", "evaluation", "calibration", "significance", "cache_pointer",
-    "dynamic_evaluation", "recipe", "watch", "training", "decoding", "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning", "preference", "compression", "scaling", "studies",
-    "figures", "widgets", "grading", "benchmark", "cli", "__main__",
+    "objectives", "sequence_losses", "checkpoints", "evaluation", "calibration", "significance",
+    "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints", "decoding",
+    "beam", "source_models", "presets", "pipeline", "assessment", "export", "text_metrics",
+    "search", "tuning", "preference", "compression", "scaling", "studies", "figures", "widgets",
+    "grading", "benchmark", "cli", "__main__",
 ]  # fmt: skip
 
 
