@@ -41,21 +41,27 @@ PRESETS: dict[str, Preset] = {
         tokenizer="bpe",
         tokenizer_options={"vocabulary_size": 1000},
         model={"embedding_size": 96, "hidden_size": 192, "dropout": 0.2},
-        train=TrainConfig(epochs=8, num_streams=16, window_length=64, learning_rate=6e-3),
+        train=TrainConfig(
+            epochs=8, num_streams=16, window_length=64, learning_rate=6e-3, reset_state=0.02
+        ),
         threads=1,
     ),
     "char-small": Preset(
         description="Characters, one layer of 128. Tiny Shakespeare: 1.60 nats a character.",
         tokenizer="character",
         model={"embedding_size": 64, "hidden_size": 128},
-        train=TrainConfig(epochs=4, num_streams=32, window_length=64, learning_rate=1e-2),
+        train=TrainConfig(
+            epochs=4, num_streams=32, window_length=64, learning_rate=1e-2, reset_state=0.02
+        ),
         threads=1,
     ),
     "char-medium": Preset(
         description="Characters, one layer of 256. Tiny Shakespeare: 1.50 nats a character.",
         tokenizer="character",
         model={"embedding_size": 64, "hidden_size": 256, "dropout": 0.1},
-        train=TrainConfig(epochs=6, num_streams=32, window_length=64, learning_rate=6e-3),
+        train=TrainConfig(
+            epochs=6, num_streams=32, window_length=64, learning_rate=6e-3, reset_state=0.02
+        ),
     ),
     "medium": Preset(
         description="For a GPU or patience: 8,000 BPE tokens, two tied layers of 512.",
@@ -66,7 +72,8 @@ PRESETS: dict[str, Preset] = {
             "dropout": 0.4, "tie_weights": True,
         },
         train=TrainConfig(
-            epochs=20, num_streams=64, window_length=96, learning_rate=3e-3, patience=3
+            epochs=20, num_streams=64, window_length=96, learning_rate=3e-3, reset_state=0.02,
+            patience=3,
         ),
     ),
     "wikitext-cpu": Preset(
@@ -127,7 +134,8 @@ def override(preset: Preset, settings: Mapping[str, str]) -> Preset:
         if other and value is not None and f"train.{other}" not in settings:
             train[other] = None  # one replaces the other; TrainConfig refuses both together
     changed = dataclasses.replace(preset, model=model, train=TrainConfig(**train))
-    changed.model_config(vocabulary_size=1)  # so that a bad value is refused before any work
+    # So that a bad value is refused before any work; the vocabulary is not known yet.
+    changed.model_config(vocabulary_size=2**31)
     return changed
 
 
@@ -149,7 +157,7 @@ def _parse(setting: str, text: str, owner: type, name: str) -> Any:
                 first, second = (float(part) for part in text.split(","))
                 return first, second
             case "tuple[int, ...]":
-                return tuple(int(part) for part in text.split(",") if part)
+                return tuple(int(part) for part in text.strip("()").split(",") if part)
             case _:
                 return text
     except (ValueError, KeyError):

@@ -11,7 +11,7 @@ import torch
 from companion import tokenizers
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.presets import PRESETS, get_preset, override
-from companion.training import TrainConfig
+from companion.training import TrainConfig, train
 
 SMALL = PRESETS["small"]
 
@@ -39,6 +39,22 @@ def test_every_preset_names_a_tokenizer_and_options_it_takes(name):
     assert set(preset.tokenizer_options) <= set(options)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_trains_on_a_cpu(name):
+    """Two steps of its own recipe, with fewer streams; bfloat16 is for GPUs."""
+    preset = get_preset(name)
+    torch.manual_seed(0)
+    model = LSTMLanguageModel(preset.model_config(vocabulary_size=50))
+    settings = dataclasses.replace(
+        preset.train, steps=2, epochs=None, num_streams=2, window_length=6, window_jitter=1.0,
+        precision="fp32",
+    )  # fmt: skip
+    ids = torch.randint(50, (200,), generator=torch.Generator().manual_seed(0))
+    result = train(model, ids, settings, valid_ids=ids, device="cpu")
+    assert result.steps == 2
+    assert result.best_nats_per_token < 6
+
+
 def test_an_unknown_preset_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match=r"unknown preset 'smal'.*Did you mean 'small'\?"):
         get_preset("smal")
@@ -57,6 +73,8 @@ def test_an_unknown_preset_is_refused_with_the_nearest_name():
         ("train.learning_rate", "1e-3", 1e-3),
         ("train.betas", "0.8,0.95", (0.8, 0.95)),
         ("train.betas", "0.8, 0.95", (0.8, 0.95)),
+        ("model.adaptive_cutoffs", "2000,10000", (2000, 10000)),
+        ("model.last_size", "none", None),
         ("train.carry_state", "false", False),
         ("train.carry_state", "TRUE", True),
         ("train.patience", "3", 3),
