@@ -213,6 +213,89 @@ def plot_next_tokens(
     return ax
 
 
+def plot_over_text(
+    tokens: Sequence[str],
+    values: ArrayLike,
+    *,
+    truth: ArrayLike | None = None,
+    label: str = "unit",
+    truth_label: str = "truth",
+    ax: Axes | None = None,
+) -> Axes:
+    """What one unit held after each token of a text, shape (tokens,), above the text itself.
+
+    truth: what there was to remember, shape (tokens,), as steps against an axis of its own at the
+    right. That axis is scaled so that both have one mean and one spread: the steps lie on the line
+    as far as the two are correlated. White space is made visible.
+    """
+    heights = np.asarray(values, dtype=float)
+    marks = None if truth is None else np.asarray(truth, dtype=float)
+    for name, array in (("values", heights), ("truth", marks)):
+        if array is not None and (array.shape != (len(tokens),) or not array.size):
+            raise ValueError(
+                f"{name} must hold one number for each of the {len(tokens)} tokens, got shape "
+                f"{array.shape}"
+            )
+    ax = new_axes(ax, ylabel=label)
+    places = np.arange(len(tokens))
+    if marks is not None:
+        # A constant has no spread to scale by.
+        unit = (heights.std() / marks.std() if marks.std() else 1.0) or 1.0
+        shift = heights.mean() - unit * marks.mean()
+        steps = unit * marks + shift
+        style: dict[str, Any] = {"color": NAMED_COLORS["orange"], "step": "mid"}
+        ax.fill_between(places, steps, min(steps.min(), heights.min()), alpha=0.3, **style)
+        ax.step(places, steps, where="mid", color=NAMED_COLORS["orange"], label=truth_label)
+        right = ax.secondary_yaxis("right", functions=(lambda y: y - shift, lambda y: y + shift))
+        right.set_ylabel(truth_label)
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.plot(places, heights, "o-", color=NAMED_COLORS["blue"], markersize=3.5, label=label)
+    ax.set_xticks(places, [visible(token) for token in tokens], family="DejaVu Sans Mono")
+    ax.set_xlim(-0.6, len(tokens) - 0.4)
+    ax.tick_params(axis="x", length=0)
+    ax.grid(visible=False, axis="x")
+    return ax
+
+
+def plot_reliability(
+    confidences: ArrayLike,
+    accuracies: ArrayLike,
+    counts: ArrayLike,
+    *,
+    standard_errors: ArrayLike | None = None,
+    label: str = "model",
+    color: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy against confidence, one dot a bin, larger where it holds more predictions.
+
+    The fields of a `calibration.Reliability`, shape (bins,). On the diagonal, what is called 70 %
+    likely comes 70 % of the time; below it the model is too sure. standard_errors: bars of two to
+    each side of the diagonal, within which chance alone puts a calibrated model's dots.
+    """
+    x, y, n = (np.asarray(each, dtype=float) for each in (confidences, accuracies, counts))
+    if x.ndim != 1 or not x.size or not x.shape == y.shape == n.shape:
+        raise ValueError(
+            "confidences, accuracies and counts must hold one number for each bin, got shapes "
+            f"{x.shape}, {y.shape} and {n.shape}"
+        )
+    first = ax is None or not ax.has_data()
+    ax = new_axes(ax, height=4.6, xlabel="confidence", ylabel="accuracy")
+    if first:
+        style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (5, 3)), "linewidth": 1.6}
+        ax.plot([0, 1], [0, 1], label="calibrated", **style)
+    if standard_errors is not None:
+        errors = 2 * np.asarray(standard_errors, dtype=float)
+        ax.errorbar(x, x, errors, linestyle="", color=REFERENCE, linewidth=1.2, capsize=3)
+    (line,) = ax.plot(x, y, color=color, linewidth=1.4, label=label)
+    sizes = 20 + 160 * n / n.max()
+    ax.scatter(x, y, s=sizes, color=line.get_color(), edgecolor="white", linewidth=0.8, zorder=3)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.legend(loc="upper left")
+    return ax
+
+
 def plot_trials(trials: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
     """Validation loss of each trial of a search, and the lowest so far as a line.
 

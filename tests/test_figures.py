@@ -12,6 +12,7 @@ import matplotlib.colors
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from companion import figures
 
@@ -150,6 +151,55 @@ def test_one_number_a_token(name: str) -> None:
         figures.plot_next_tokens(["a", "b"], given["probs"], truth=given["truth"])
 
 
+def line_of(ax: Axes, label: str) -> np.ndarray:
+    (line,) = [line for line in ax.get_lines() if line.get_label() == label]
+    return np.asarray(line.get_ydata(), dtype=float)
+
+
+def test_a_unit_stands_above_the_text_it_read() -> None:
+    ax = figures.plot_over_text(["(", " ", "\n"], [1.0, 3.0, 2.0], label="cell")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["(", "␣", "⏎"]
+    assert line_of(ax, "cell").tolist() == [1, 3, 2]
+    assert ax.get_ylabel() == "cell"
+
+
+@pytest.mark.parametrize("slope", [-2.0, 0.5])
+def test_the_truth_lies_on_a_unit_that_rises_with_it_and_its_axis_keeps_its_numbers(
+    slope: float,
+) -> None:
+    depth = np.array([0, 1, 2, 1, 0, 3])
+    values = slope * depth + 5
+    ax = figures.plot_over_text(list("a(b)c("), values, truth=depth, truth_label="depth")
+    steps = line_of(ax, "depth")
+    assert (np.allclose(steps, values)) == (slope > 0)  # a falling unit is not turned over
+    assert steps.mean() == pytest.approx(values.mean())
+    assert steps.std() == pytest.approx(values.std())
+    (right,) = [child for child in ax.child_axes if child.get_ylabel() == "depth"]
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    rise = steps[1] - steps[0]  # from depth 0 to depth 1
+    expected = (low - steps[0]) / rise, (high - steps[0]) / rise
+    assert right.get_ylim() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "truth"), [([2, 2], [0, 1]), ([0, 1], [3, 3]), ([2, 2], [3, 3])]
+)
+def test_a_constant_can_be_drawn_over_a_text(values: list[int], truth: list[int]) -> None:
+    ax = figures.plot_over_text(["a", "b"], values, truth=truth)
+    ax.figure.canvas.draw()
+    assert np.isfinite(line_of(ax, "truth")).all()
+
+
+@pytest.mark.parametrize("wrong", ["values", "truth"])
+def test_one_number_for_each_token_of_a_text(wrong: str) -> None:
+    given = {"values": [1, 2], "truth": [1, 2], wrong: [1, 2, 3]}
+    with pytest.raises(ValueError, match=f"{wrong} must hold one number for each of the 2 tokens"):
+        figures.plot_over_text(["a", "b"], given["values"], truth=given["truth"])
+    with pytest.raises(ValueError, match="got shape"):
+        figures.plot_over_text([], [])
+
+
 @pytest.mark.parametrize(("spread", "half"), [("range", 1.0), ("std", 1.0)])
 def test_a_band_is_the_mean_and_the_spread_over_seeds(spread: str, half: float) -> None:
     samples = np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0]])  # range and sample std are both 1
@@ -232,3 +282,20 @@ def test_a_search_is_its_trials_and_a_panel_a_setting() -> None:
         figures.plot_search([])
     with pytest.raises(ValueError, match="one complete trial or more, got 1 others"):
         figures.plot_search(TRIALS[2:3])
+
+
+def test_reliability_is_drawn_against_the_diagonal_and_larger_where_more_was_predicted() -> None:
+    ax = figures.plot_reliability([0.2, 0.8], [0.1, 0.9], [10, 30], standard_errors=[0.05, 0.02])
+    diagonal, curve = ax.get_lines()[0], ax.get_lines()[-1]
+    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert curve.get_xydata().tolist() == [[0.2, 0.1], [0.8, 0.9]]
+    dots = ax.collections[-1]
+    assert dots.get_offsets().tolist() == [[0.2, 0.1], [0.8, 0.9]]
+    assert dots.get_sizes()[1] > dots.get_sizes()[0]
+    bars = ax.collections[0].get_segments()
+    assert bars[0][:, 1] == pytest.approx([0.1, 0.3])  # two errors about the diagonal
+    before = len(ax.get_lines())
+    figures.plot_reliability([0.5], [0.4], [7], label="another", ax=ax)
+    assert len(ax.get_lines()) == before + 1  # no second diagonal
+    with pytest.raises(ValueError, match="one number for each bin"):
+        figures.plot_reliability([0.5], [0.4, 0.3], [7])
