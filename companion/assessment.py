@@ -1,0 +1,198 @@
+"""What can be said of a trained run on a text, and of two runs on the same one.
+
+This is what `companion evaluate` and `companion compare` print. Whatever is fitted here, a
+temperature, a cache's settings, a learning rate, is fitted on the corpus's validation text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from companion.cache_pointer import choose_cache, score_with_cache
+from companion.calibration import fit_temperature, reliability
+from companion.corpora import Corpus
+from companion.dynamic_evaluation import choose_dynamic, score_dynamically
+from companion.evaluation import Evaluation, Scores, classification, score, summarize
+from companion.pipeline import TrainedModel
+from companion.runtime import make_generator
+from companion.significance import Units, bootstrap, paired_bootstrap, text_units
+from companion.tokenizers import encode_documents
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64, Int
+
+#: Validation tokens on which a cache and dynamic evaluation are chosen: reading in one stream, for
+#: each learning rate anew, is slow.
+CHOICE_TOKENS = 20_000
+#: Seed of the resamples; another changes the third digit of an interval's width.
+SEED = 0
+
+
+class ComparisonError(ValueError):
+    """Two runs that cannot be compared; the message says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """A run's scores on one split, with the units that intervals are taken over."""
+
+    trained: TrainedModel
+    """The run."""
+    corpus: Corpus
+    """The text; its validation split is what further settings are chosen on."""
+    split: str
+    """Which part was scored."""
+    ids: Int[torch.Tensor, " total"]
+    """It, encoded."""
+    scores: Scores
+    """What the model says of every token."""
+    evaluation: Evaluation
+    """The sums of that."""
+    units: Units
+    """Documents, or pieces of them."""
+
+    @property
+    def nats(self) -> Float64[torch.Tensor, " units"]:
+        """Nats of each unit."""
+        return self.units.sums(self.scores.nats)
+
+
+def assess(trained: TrainedModel, corpus: Corpus, split: str) -> Assessment:
+    """Score a split of `corpus`."""
+    documents = corpus.documents(split)
+    encoded = encode_documents(trained.tokenizer, documents)
+    scores = score(trained.model, encoded.ids)
+    return Assessment(
+        trained=trained,
+        corpus=corpus,
+        split=split,
+        ids=encoded.ids,
+        scores=scores,
+        evaluation=summarize(
+            scores, num_bytes=encoded.num_bytes, unknown_id=trained.tokenizer.unknown_id
+        ),
+        units=text_units(trained.tokenizer, documents),
+    )
+
+
+def figures_of(assessment: Assessment) -> dict[str, Any]:
+    """The plain figures: means with 95 % intervals, macro averages, calibration.
+
+    Intervals are over `interval_units` documents or pieces, and None where there is only one.
+    """
+    scores, units = assessment.scores, assessment.units
+    classes = classification(scores.predictions, scores.targets)
+    assert scores.confidences is not None
+    bins = reliability(scores.confidences, scores.predictions == scores.targets)
+    figures: dict[str, Any] = dict(assessment.evaluation.to_dict())
+    for name, numerators, denominators in (
+        ("nats_per_token", assessment.nats, units.tokens),
+        ("bits_per_byte", assessment.nats / math.log(2), units.bytes),
+        ("accuracy", units.sums(scores.predictions == scores.targets), units.tokens),
+    ):
+        figures |= {f"{name}_low": None, f"{name}_high": None}
+        if len(units.tokens) > 1:
+            found = bootstrap(numerators, denominators, generator=make_generator(SEED))
+            figures |= {f"{name}_low": found.low, f"{name}_high": found.high}
+    return figures | {
+        "interval_over": units.kind,
+        "interval_units": len(units.tokens),
+        "macro_precision": classes.macro_precision,
+        "macro_recall": classes.macro_recall,
+        "macro_f1": classes.macro_f1,
+        "ece": bins.ece,
+        "ece_by_chance": bins.ece_by_chance,
+    }
+
+
+def with_temperature(assessment: Assessment) -> dict[str, Any]:
+    """Loss and calibration at the temperature that suits the validation text best."""
+    model = assessment.trained.model
+    temperature = fit_temperature(model, _valid(assessment))
+    scores = score(model, assessment.ids, temperature=temperature)
+    assert scores.confidences is not None
+    bins = reliability(scores.confidences, scores.predictions == scores.targets)
+    return {
+        "temperature": temperature,
+        "temperature_nats_per_token": float(scores.nats.double().mean()),
+        "temperature_ece": bins.ece,
+    }
+
+
+def with_cache(assessment: Assessment) -> dict[str, Any]:
+    """The losses of the model with a cache, chosen on validation text; read in one stream."""
+    model = assessment.trained.model
+    config = choose_cache(model, _valid(assessment)[: CHOICE_TOKENS + 1])
+    scores = score_with_cache(model, assessment.ids, config)
+    return _adapted(assessment, scores, "cache", dataclasses.asdict(config))
+
+
+def dynamically(assessment: Assessment) -> dict[str, Any]:
+    """The losses of dynamic evaluation, its learning rate chosen on validation text."""
+    model = assessment.trained.model
+    config = choose_dynamic(model, _valid(assessment)[: CHOICE_TOKENS + 1])
+    scores = score_dynamically(model, assessment.ids, config)
+    settings = {"learning_rate": config.learning_rate, "segment": config.segment}
+    return _adapted(assessment, scores, "dynamic", settings)
+
+
+def in_one_stream(assessment: Assessment) -> dict[str, Any]:
+    """The plain loss read as the cache and dynamic evaluation read: without a start in between."""
+    scores = score(assessment.trained.model, assessment.ids, num_streams=1)
+    return {"one_stream_nats_per_token": float(scores.nats.double().mean())}
+
+
+def compare(first: Assessment, second: Assessment) -> dict[str, Any]:
+    """Paired bootstrap of two runs on the same split: per token, or per byte if tokens differ."""
+    texts = first.corpus.fingerprint, second.corpus.fingerprint
+    if texts[0] != texts[1] or first.split != second.split:
+        raise ComparisonError(
+            f"two runs are compared on one text, got {first.corpus.name} ({first.split}) and "
+            f"{second.corpus.name} ({second.split}); name one corpus and split for both"
+        )
+    if len(first.units.bytes) < 2:
+        raise ComparisonError(
+            f"the {first.split} text of {first.corpus.name} is too short for an interval: it is "
+            "one piece; use a longer one"
+        )
+    same = first.trained.tokenizer.to_dict() == second.trained.tokenizer.to_dict()
+    one, other, divisors = first.nats, second.nats, first.units.tokens
+    if not same:
+        one, other = one / math.log(2), other / math.log(2)
+        divisors = first.units.bytes
+    found = paired_bootstrap(one, other, divisors, generator=make_generator(SEED))
+    total = float(divisors.sum())
+    return {
+        "corpus": first.corpus.name,
+        "split": first.split,
+        "measure": "nats_per_token" if same else "bits_per_byte",
+        "first": float(one.sum()) / total,
+        "second": float(other.sum()) / total,
+        "difference": found.estimate,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "p_value": found.p_value,
+        "first_better": found.first_lower,
+        "interval_over": first.units.kind,
+        "interval_units": len(first.units.bytes),
+    }
+
+
+def _valid(assessment: Assessment) -> torch.Tensor:
+    documents = assessment.corpus.documents("valid")
+    return encode_documents(assessment.trained.tokenizer, documents).ids
+
+
+def _adapted(
+    assessment: Assessment, scores: Scores, name: str, settings: dict[str, Any]
+) -> dict[str, Any]:
+    result = summarize(scores, num_bytes=assessment.evaluation.bytes).to_dict()
+    kept = ("nats_per_token", "perplexity", "bits_per_byte", "accuracy")
+    return {f"{name}_{key}": result[key] for key in kept} | {
+        f"{name}_{key}": value for key, value in settings.items()
+    }
