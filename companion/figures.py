@@ -246,7 +246,14 @@ def plot_over_text(
         style: dict[str, Any] = {"color": NAMED_COLORS["orange"], "step": "mid"}
         ax.fill_between(places, steps, min(steps.min(), heights.min()), alpha=0.3, **style)
         ax.step(places, steps, where="mid", color=NAMED_COLORS["orange"], label=truth_label)
-        right = ax.secondary_yaxis("right", functions=(lambda y: y - shift, lambda y: y + shift))
+
+        def to_truth(value: Any) -> Any:
+            return (value - shift) / unit
+
+        def from_truth(value: Any) -> Any:
+            return unit * value + shift
+
+        right = ax.secondary_yaxis("right", functions=(to_truth, from_truth))
         right.set_ylabel(truth_label)
         right.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.plot(places, heights, "o-", color=NAMED_COLORS["blue"], markersize=3.5, label=label)
