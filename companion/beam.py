@@ -74,7 +74,7 @@ def beam_search(
     tokens = torch.zeros(1, 0, dtype=torch.long, device=device)  # [hypotheses, tokens so far]
     total = torch.zeros(1, dtype=torch.float64, device=device)
     inputs, state = prompt.unsqueeze(0), None
-    for length in range(1, num_tokens + 1):
+    for _ in range(num_tokens):
         with torch.no_grad():
             logits, state = model(inputs, state)
         last = logits[:, -1]

@@ -1,6 +1,6 @@
 """Print requirements that pin the lowest versions pyproject.toml allows, for `make minimum`.
 
-The package's own dependencies, and optuna, are pinned at their lower bounds. torch is the
+The package's own dependencies, optuna and sacrebleu are pinned at their lower bounds. torch is the
 exception: it stays at the locked version, whose build for the machine at hand is already there. The
 test tools are not under test and come from the lock.
 """
@@ -31,13 +31,14 @@ def lower_bound(requirement: Requirement) -> str:
 def pins() -> list[str]:
     """The lines of the requirements file."""
     project = chapters.project()["project"]
+    extras = project["optional-dependencies"]
     lines = []
-    for text in [*project["dependencies"], *project["optional-dependencies"]["tune"]]:
+    for text in [*project["dependencies"], *extras["metrics"], *extras["tune"]]:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
         version = locked()[name] if name == "torch" else lower_bound(requirement)
         lines.append(f"{name}=={version}")
-    for text in project["optional-dependencies"]["test"]:
+    for text in extras["test"]:
         name = canonicalize_name(Requirement(text).name)
         lines.append(f"{name}=={locked()[name]}")
     return lines
