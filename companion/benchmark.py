@@ -1,15 +1,16 @@
 """How fast training is here, beside a plain textbook loop and the machine's matrix multiplication.
 
-Speeds are compared within one process, in alternating turns, so that a slow moment of the machine
-falls on both.
+Speeds are compared within one process, in many short turns, so that a slow moment of the machine
+falls on both loops; the median over turns is little moved by those on which it does not.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from torch import nn
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.runtime import choose_device, synchronize
 from companion.training import TrainConfig, Trainer
+
+#: How long a turn of both loops takes, where a step is shorter than that.
+TURN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,12 @@ class Speed:
     """The same by the plain textbook loop."""
     ratio: float
     """Median over turns of this package's speed divided by the textbook loop's in the same turn."""
+    ratio_low: float
+    """Lower end of a 95 % interval for that median (all turns, where they are fewer than six)."""
+    ratio_high: float
+    """Upper end of it."""
+    turns: int
+    """Turns measured."""
     matmul_share: float
     """Floating-point operations the model needs, over what matrix multiplication does here."""
     peak_bytes: int
@@ -85,9 +95,10 @@ def training_flops_per_token(config: LSTMConfig) -> int:
     Two for the forward product and four for the two backward ones (Kaplan et al. 2020, section
     2.1). The embedding is a look-up and counts nothing.
     """
-    inputs = [config.embedding_size] + [config.hidden_size] * (config.num_layers - 1)
-    lstm = sum(4 * config.hidden_size * (size + config.hidden_size) for size in inputs)
-    return 6 * (lstm + config.hidden_size * config.vocabulary_size)
+    sizes = config.layer_sizes
+    inputs = [config.embedding_size, *sizes[:-1]]
+    lstm = sum(4 * size * (below + size) for below, size in zip(inputs, sizes, strict=True))
+    return 6 * (lstm + sizes[-1] * config.vocabulary_size)
 
 
 def matmul_flops_per_second(device: torch.device, size: int = 1024, seconds: float = 0.5) -> float:
@@ -136,10 +147,8 @@ def textbook_step(
     return step
 
 
-def measure(
-    case: BenchmarkModel, *, device: str = "auto", seconds: float = 1.0, turns: int = 5
-) -> Speed:
-    """Train `case` and its textbook twin in turns of about `seconds` each, on random tokens."""
+def measure(case: BenchmarkModel, *, device: str = "auto", seconds: float = 5.0) -> Speed:
+    """Train `case` and its textbook twin on random tokens, for about `seconds` each."""
     place = choose_device(device)
     generator = torch.Generator().manual_seed(0)
     per_epoch = case.num_streams * case.window_length * 8
@@ -149,32 +158,75 @@ def measure(
     )
     trainer = Trainer(LSTMLanguageModel(case.model), ids, config, device=device)
     trainer.model.train()
-    ours, theirs = trainer.train_step, textbook_step(case, ids, place)
+
+    def ours() -> None:
+        trainer.train_step()
+        if trainer.progress.step % config.log_every == 0:
+            trainer.training_record()  # part of the loop: here it waits and reads its numbers
+
     flops = matmul_flops_per_second(place)
-    _rate(ours, place, 0.2)  # warm-up: kernels chosen, memory taken
-    _rate(theirs, place, 0.2)
-    pairs = [(_rate(ours, place, seconds), _rate(theirs, place, seconds)) for _ in range(turns)]
+    turns = take_turns(ours, textbook_step(case, ids, place), place, seconds=2 * seconds)
     per_step = case.num_streams * case.window_length
-    speed = statistics.median(own for own, _ in pairs) * per_step
+    ratios = [theirs / own for own, theirs in turns]
+    low, high = median_interval(ratios)
+    speed = per_step / statistics.median(own for own, _ in turns)
     return Speed(
         name=case.name,
         tokens_per_second=speed,
-        reference_tokens_per_second=statistics.median(other for _, other in pairs) * per_step,
-        ratio=statistics.median(own / other for own, other in pairs),
+        reference_tokens_per_second=per_step / statistics.median(theirs for _, theirs in turns),
+        ratio=statistics.median(ratios),
+        ratio_low=low,
+        ratio_high=high,
+        turns=len(turns),
         matmul_share=speed * training_flops_per_token(case.model) / flops,
         peak_bytes=_peak_bytes(place),
     )
 
 
-def _rate(step: Callable[[], None], device: torch.device, seconds: float) -> float:
-    """Steps a second over about `seconds`."""
+def take_turns(
+    one: Callable[[], None], other: Callable[[], None], device: torch.device, *, seconds: float
+) -> list[tuple[float, float]]:
+    """Seconds a step of `one` and of `other`, turn by turn, over about `seconds` in all.
+
+    A turn is a few steps of each, about `TURN_SECONDS` of both; who begins alternates.
+    """
+    for step in (one, other):  # warm-up: kernels chosen, memory taken
+        _seconds_per_step(step, 3, device)
+    slower = max(_seconds_per_step(step, 2, device) for step in (one, other))
+    steps = max(1, round(TURN_SECONDS / 2 / max(slower, 1e-9)))
+    turns: list[tuple[float, float]] = []
+    end = time.perf_counter() + seconds
+    while not turns or time.perf_counter() < end:
+        if len(turns) % 2 == 0:
+            own = _seconds_per_step(one, steps, device)
+            theirs = _seconds_per_step(other, steps, device)
+        else:
+            theirs = _seconds_per_step(other, steps, device)
+            own = _seconds_per_step(one, steps, device)
+        turns.append((own, theirs))
+    return turns
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """An interval that holds the median of what `values` are a sample of, whatever its shape.
+
+    Its ends are two of the values: so many lie below the true median as coins show heads. Where
+    there are too few values for that confidence, it goes from the smallest to the largest.
+    """
+    ordered, n = sorted(values), len(values)
+    left_out, tail = 0, 0.5**n  # chance that no value lies below the median
+    while 2 * (following := tail + math.comb(n, left_out + 1) * 0.5**n) <= 1 - confidence:
+        left_out, tail = left_out + 1, following
+    return ordered[left_out], ordered[n - 1 - left_out]
+
+
+def _seconds_per_step(step: Callable[[], None], steps: int, device: torch.device) -> float:
     synchronize(device)
-    started, steps = time.perf_counter(), 0
-    while steps == 0 or time.perf_counter() - started < seconds:
+    started = time.perf_counter()
+    for _ in range(steps):
         step()
-        steps += 1
     synchronize(device)
-    return steps / (time.perf_counter() - started)
+    return (time.perf_counter() - started) / steps
 
 
 def _peak_bytes(device: torch.device) -> int:

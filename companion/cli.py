@@ -450,7 +450,9 @@ def presets_command(as_json: AsJson = False) -> None:
 
 @app.command()
 def bench(
-    seconds: Annotated[float, typer.Option(help="Seconds of each measurement.", min=0.05)] = 1.0,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds that each loop trains each model.", min=0.05)
+    ] = 5.0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -468,14 +470,20 @@ def bench(
         )
         return
     table = Table(
-        "model", "tokens/s", "textbook tokens/s", "ratio", "share of matmul", "peak MB", box=None
+        "model",
+        "tokens/s",
+        "textbook tokens/s",
+        "ratio (95 %)",
+        "share of matmul",
+        "peak MB",
+        box=None,
     )
     for speed in speeds:
         table.add_row(
             speed.name,
             f"{speed.tokens_per_second:,.0f}",
             f"{speed.reference_tokens_per_second:,.0f}",
-            f"{speed.ratio:.2f}",
+            f"{speed.ratio:.2f} ({speed.ratio_low:.2f}–{speed.ratio_high:.2f})",
             f"{speed.matmul_share:.0%}",
             f"{speed.peak_bytes / 1e6:,.0f}",
         )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import random
+import re
+import statistics
 
 import pytest
 import torch
@@ -16,6 +20,8 @@ from companion.benchmark import (
     BenchmarkModel,
     matmul_flops_per_second,
     measure,
+    median_interval,
+    take_turns,
     textbook_step,
     training_flops_per_token,
 )
@@ -58,6 +64,13 @@ def test_operations_equal_those_torch_counts_in_forward_and_backward(num_layers,
     assert counter.get_total_flops() == batch * time * training_flops_per_token(config)
 
 
+def test_operations_of_a_narrow_last_layer_are_counted_by_its_own_size():
+    config = LSTMConfig(
+        vocabulary_size=100, embedding_size=3, hidden_size=5, num_layers=2, last_size=2
+    )
+    assert training_flops_per_token(config) == 6 * (4 * 5 * (3 + 5) + 4 * 2 * (5 + 2) + 2 * 100)
+
+
 def test_tying_changes_memory_and_not_the_number_of_operations():
     sizes = {"vocabulary_size": 50, "embedding_size": 8, "hidden_size": 8}
     untied, tied = (LSTMConfig(**sizes, tie_weights=tie) for tie in (False, True))
@@ -76,15 +89,61 @@ def test_matmul_speed_counts_two_operations_for_each_multiplication(monkeypatch)
 
 
 def test_measuring_a_tiny_model_gives_positive_numbers_that_fit_together():
-    speed = measure(TINY, device="cpu", seconds=0.02, turns=1)
+    speed = measure(TINY, device="cpu", seconds=0.2)
     report = json.loads(json.dumps(speed.to_dict()))
     assert report.pop("name") == "tiny"
     assert all(0 < value < math.inf for value in report.values()), report
-    # One turn: the median ratio is the ratio of the medians.
-    assert speed.ratio == pytest.approx(
-        speed.tokens_per_second / speed.reference_tokens_per_second, rel=1e-12
-    )
+    assert speed.ratio_low <= speed.ratio <= speed.ratio_high
     assert speed.matmul_share < 1  # no training beats the matrix products it is made of
+
+
+def test_a_machine_that_slows_down_and_stumbles_does_not_move_the_ratio(monkeypatch):
+    """A clock of our own: a step of one loop is twice as long as the other's, whenever it runs."""
+    now = 0.0
+    chance = random.Random(0)
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now)
+
+    def step_of(length):
+        def step():
+            nonlocal now
+            slowness = 3 if now > 5 else 1  # from the fifth second on, all is three times slower
+            now += length * slowness + chance.choice([0.0] * 9 + [1.0])  # and one step in ten hangs
+
+        return step
+
+    turns = take_turns(step_of(0.04), step_of(0.08), CPU, seconds=100)
+    assert len(turns) >= 30
+    ratios = [other / one for one, other in turns]
+    assert statistics.median(ratios) == pytest.approx(2, rel=1e-6)
+    low, high = median_interval(ratios)
+    assert low <= 2 + 1e-6
+    assert high >= 2 - 1e-6
+
+
+def test_who_begins_a_turn_alternates():
+    calls = []
+    take_turns(lambda: calls.append("a"), lambda: calls.append("b"), CPU, seconds=0.02)
+    turns = "".join(calls[10:])  # after the warm-up
+    assert re.match(r"(a+)b+a+", turns)
+    # b ends the first turn and begins the second: its run is twice as long as a's first one.
+    first, second = (len(list(run)) for _, run in itertools.islice(itertools.groupby(turns), 2))
+    assert second == 2 * first
+
+
+@pytest.mark.parametrize(("n", "left_out"), [(1, 0), (5, 0), (6, 0), (9, 1), (20, 5), (50, 17)])
+def test_the_interval_of_a_median_has_the_tabled_ranks(n, left_out):
+    # The largest number with 2 * P(Binomial(n, 1/2) <= it) <= .05 (Conover 1999, table A3).
+    assert median_interval(range(n)) == (left_out, n - 1 - left_out)
+
+
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says():
+    chance = random.Random(1)
+    held = 0
+    for _ in range(2000):
+        low, high = median_interval([chance.expovariate(1) for _ in range(21)])
+        held += low <= math.log(2) <= high
+    # The ranks 6 and 16 of 21 hold it with probability .973; four standard deviations are .015.
+    assert held / 2000 == pytest.approx(0.973, abs=0.015)
 
 
 @pytest.mark.parametrize("tie_weights", [False, True])
