@@ -88,6 +88,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Life, dict[str, Any
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # half a minute; on a machine with much else to do, several
 def test_twenty_runs_killed_at_random_moments_all_resume_to_the_identical_curve(
     whole: tuple[Life, dict[str, Any]], tmp_path: Path
 ) -> None:
