@@ -1,4 +1,4 @@
-"""A language model of a source whose truth is known: endless text, and training on it.
+"""A language model of a source whose truth is known: endless text, training on it, judging its own.
 
 Several studies begin with such a model. The recipe is that of the study `known_floor`: every token
 of training is fresh, texts follow each other in streams, and the state is carried.
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from tqdm import tqdm
 
-from companion.automata import END_ID
+from companion.automata import END_ID, AutomatonSource
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.runtime import make_generator, seed_everything
 from companion.training import TrainConfig, Trainer
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Float64, Int
 
 
 @runtime_checkable
@@ -90,3 +90,53 @@ def train_on_source(
     for _ in tqdm(range(steps), disable=not progress, unit="step"):
         trainer.train_step()
     return model.eval()
+
+
+def true_rows(
+    source: AutomatonSource, rows: int, length: int, generator: torch.Generator
+) -> Int[torch.Tensor, "rows tokens"]:
+    """Rows of true text: an end token, then `length` tokens of texts."""
+    return torch.stack([endless_text(source, length + 1, generator=generator) for _ in range(rows)])
+
+
+@torch.no_grad()
+def next_log_probs(
+    model: LSTMLanguageModel, rows: Int[torch.Tensor, "rows tokens"]
+) -> Float64[torch.Tensor, "rows time vocab"]:
+    """The model's log-probabilities of what follows each token of the rows but the last."""
+    logits, _ = model(rows[:, :-1])
+    return torch.log_softmax(logits.double(), dim=-1)
+
+
+def surprisals(
+    source: AutomatonSource, rows: Int[torch.Tensor, "rows tokens"]
+) -> Float64[torch.Tensor, "rows time"]:
+    """Surprisal of rows[:, 1:] under the source, in nats, a new text beginning after each end.
+
+    Infinite at the first forbidden token of a text, and NaN from there to the text's end, where
+    the source says nothing.
+    """
+    out = torch.empty(rows.shape[0], rows.shape[1] - 1, dtype=torch.float64)
+    state = torch.zeros(rows.shape[0], dtype=torch.long)
+    for t in range(1, rows.shape[1]):
+        token = rows[:, t]
+        p = source.transition_probs[state.clamp(min=0), token]
+        out[:, t - 1] = torch.where(state >= 0, -p.log(), torch.nan)
+        after = source.transition_states[state.clamp(min=0), token]
+        state = torch.where(token == END_ID, 0, torch.where(state >= 0, after, -1))
+    return out
+
+
+def split_texts(
+    row: Int[torch.Tensor, " tokens"], nats: Float64[torch.Tensor, " time"], skip: int, most: int
+) -> list[tuple[Int[torch.Tensor, " text"], Float64[torch.Tensor, " text"]]]:
+    """The first `most` texts of a row that begin after its token `skip`, with their surprisals.
+
+    The last may be unfinished. Where no text begins there, the one that goes on instead.
+    """
+    ends = [int(place) for place in (row[:-1] == END_ID).nonzero().flatten() if place >= skip]
+    begins = [place + 1 for place in ends] or [1]
+    pieces = []
+    for begin, stop in zip(begins, [*begins[1:], len(row)], strict=True):
+        pieces.append((row[begin:stop], nats[begin - 1 : stop - 1]))
+    return pieces[:most]
