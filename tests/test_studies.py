@@ -148,3 +148,41 @@ def test_the_command_line_lists_studies_and_refuses_bad_seeds() -> None:
     done = companion("study", "run", "known_floor", "--seeds", "0,x")
     assert (done.returncode, done.stdout) == (1, "")
     assert "--seeds takes numbers" in done.stderr
+
+
+# --- stored measurements -------------------------------------------------------------------------
+
+STORED = sorted(
+    path.stem for path in (Path(__file__).parent.parent / "book/results").glob("*.json")
+)
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_stored_measurement_says_how_and_at_which_commit_it_was_made(name: str) -> None:
+    report = studies.stored_report(name)
+    assert re.fullmatch(r"(companion|make) .*", report["command"])
+    assert re.fullmatch(r"[0-9a-f]{40}", report["commit"])  # and not "with changes"
+    assert report["environment"]["torch"]
+    assert "seed" in report or report["seeds"]
+
+
+def test_a_measurement_that_was_not_stored_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no stored measurement is called 'luck'"):
+        studies.stored_report("luck")
+
+
+def test_the_published_race_is_as_far_apart_as_the_book_says() -> None:
+    """At equal CPU time; and what the usual recipe reaches in 600 s, ours does in 60."""
+    (result,) = studies.stored_report("speed_to_quality")["results"]
+    ours, usual = result["perplexity"], result["usual_perplexity"]
+    assert result["valid_tokens"] == 217_646  # the whole validation text
+    assert ours["120"] < usual["120"] / 5
+    assert ours["600"] < 150
+    assert ours["60"] < usual["600"]
+    assert all(used <= 1.05 * float(budget) for budget, used in result["cpu_seconds_used"].items())
+
+
+def test_the_published_chunked_loss_is_as_quick_and_small_as_the_book_says() -> None:
+    for result in studies.stored_report("large_vocabulary")["results"]:
+        assert result["speed_ratio"]["chunked"] > 1.15
+        assert result["memory_ratio"]["chunked"] < 1 / 3

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from companion.checkpoints import CheckpointError, write_json
+from companion.checkpoints import CheckpointError, read_json, write_json
 from companion.runtime import cpu_seconds, environment
 
 
@@ -112,6 +112,20 @@ def run_study(
         if out is not None:
             write_json(Path(out), report)
     return report
+
+
+def stored_report(name: str) -> dict[str, Any]:
+    """A measurement that took longer than a chapter may: book/results/NAME.json, with its command,
+    commit, configuration, environment and figures.
+
+    ValueError when there is none of that name.
+    """
+    here = Path(__file__).resolve().parents[1]
+    for folder in (here / "_results", here.parent / "book" / "results"):  # installed, or a clone
+        path = folder / f"{name}.json"
+        if path.exists():
+            return read_json(path, "a stored measurement")
+    raise ValueError(f"no stored measurement is called {name!r}; make one with: make results")
 
 
 @contextlib.contextmanager
