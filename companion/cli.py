@@ -472,9 +472,9 @@ def bench(
     table = Table(
         "model",
         "tokens/s",
-        "textbook tokens/s",
+        "textbook",
         "ratio (95 %)",
-        "share of matmul",
+        "of matmul",
         "peak MB",
         box=None,
     )
