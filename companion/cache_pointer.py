@@ -86,7 +86,7 @@ def choose_cache(
     ids: Int[Tensor, " total"],
     *,
     size: int = 2000,
-    weights: Sequence[float] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3),
+    weights: Sequence[float] = (0.0, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5),
     sharpnesses: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0),
     window_length: int = 128,
 ) -> CacheConfig:

@@ -133,7 +133,7 @@ def choose_dynamic(
     model: LSTMLanguageModel,
     ids: Int[Tensor, " total"],
     *,
-    learning_rates: Sequence[float] = (0.0, 0.03, 0.1, 0.3, 1.0),
+    learning_rates: Sequence[float] = (0.0, 0.1, 0.3, 1.0, 3.0),
     decays: Sequence[float] = (0.0,),
     segment: int = 20,
     sizes: Mapping[str, Tensor] | None = None,
