@@ -25,6 +25,9 @@ MEASUREMENTS = {
     "speed_to_quality": (
         "study run speed_to_quality --seeds 0 --set budgets=60,120,600 --set usual_budgets=120,600"
     ),
+    "speed_to_quality_seeds": (
+        "study run speed_to_quality --seeds 1,2 --set budgets=120 --set usual_budgets=120"
+    ),
 }
 
 
