@@ -400,6 +400,43 @@ def _dots(
     )
 
 
+def plot_decoders(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """What decoders gain and what they give up, from results of the study `degeneration`.
+
+    Each dot is a decoder: the share of its reviews that are ungrammatical, against the true
+    probability that it moves to other next words. Mean, and range, of the results.
+    """
+    if not results:
+        raise ValueError("plot_decoders needs one result or more, got none")
+    ax = new_axes(
+        ax, xlabel="true probability moved elsewhere, %", ylabel="ungrammatical reviews, %"
+    )
+    for color, (prefix, words) in zip(
+        COLORS,
+        {"T=": "temperature T", "top-k ": "top-k", "top-p ": "nucleus, top-p"}.items(),
+        strict=False,
+    ):
+        names = [name for name in results[0]["moved_mass"] if name.startswith(prefix)]
+        if not names:
+            continue
+        moved, wrong = (
+            100 * np.array([[result[key][name] for name in names] for result in results])
+            for key in ("moved_mass", "ungrammatical")
+        )
+        x, y = moved.mean(axis=0), wrong.mean(axis=0)
+        spread = np.abs(np.stack([wrong.min(axis=0), wrong.max(axis=0)]) - y)
+        ax.errorbar(x, y, yerr=spread, color=color, fmt="o-", lw=1.2, label=words, capsize=3)
+        for name, at, up in zip(names, x, y, strict=True):
+            ax.annotate(
+                name.removeprefix(prefix), (at, up), xytext=(5, 5), textcoords="offset points",
+                color=color, fontsize=10,
+            )  # fmt: skip
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="upper right")
+    return ax
+
+
 def visible(token: str) -> str:
     """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning."""
     return token.translate(VISIBLE) if token else "∅"

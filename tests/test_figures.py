@@ -299,3 +299,25 @@ def test_reliability_is_drawn_against_the_diagonal_and_larger_where_more_was_pre
     assert len(ax.get_lines()) == before + 1  # no second diagonal
     with pytest.raises(ValueError, match="one number for each bin"):
         figures.plot_reliability([0.5], [0.4, 0.3], [7])
+
+
+def decoder_result(wrong: float) -> dict[str, dict[str, float]]:
+    return {
+        "moved_mass": {"T=0.5": 0.3, "T=1": 0.0, "top-k 3": 0.4, "greedy": 0.7},
+        "ungrammatical": {
+            "T=0.5": wrong / 2, "T=1": wrong, "top-k 3": 0.0, "greedy": 0.0, "source": 0.0,
+        },
+    }  # fmt: skip
+
+
+def test_decoders_are_drawn_by_family_in_percent_with_their_range() -> None:
+    ax = figures.plot_decoders([decoder_result(0.1), decoder_result(0.3)])
+    (temperature, top_k) = ax.containers
+    assert temperature.get_label() == "temperature T"
+    assert top_k.get_label() == "top-k"
+    line, _, (bars,) = temperature.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xydata(), [[30, 10], [0, 20]])
+    np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[5, 15], [10, 30]])
+    assert [text.get_text() for text in ax.texts] == ["0.5", "1", "3"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_decoders([])
