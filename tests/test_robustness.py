@@ -70,7 +70,9 @@ def outcome(folder: Path) -> dict[str, Any]:
         "weights": (folder / "checkpoints" / LAST / checkpoints.MODEL_FILE).read_bytes(),
         "training": (folder / "checkpoints" / LAST / checkpoints.TRAINING_FILE).read_bytes(),
         "best": RunFolder(folder).best().step,
-        "checkpoints": sorted(path.name for path in (folder / "checkpoints").iterdir()),
+        # A death right after the last one was written leaves older ones too, which do no harm.
+        "checkpoints": sorted(path.name for path in (folder / "checkpoints").iterdir())[-2:],
+        "half_written": list(folder.glob("**/*.partial*")) + list(folder.glob("**/.partial*")),
     }
 
 
