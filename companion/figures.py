@@ -432,7 +432,7 @@ def plot_decoders(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
                 color=color, fontsize=10,
             )  # fmt: skip
     ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(bottom=-0.02 * ax.get_ylim()[1])  # dots at zero are whole
     ax.legend(loc="upper right")
     return ax
 
