@@ -96,6 +96,13 @@ def companion_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def annotations_checked(request: pytest.FixtureRequest) -> None:
+    """For tests of that check itself; skips, saying so, under --unchecked."""
+    if request.config.getoption("unchecked"):
+        pytest.skip("--unchecked: annotations are not checked in this session")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

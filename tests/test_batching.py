@@ -136,6 +136,7 @@ def test_a_batch_of_no_sentences_is_refused():
         padded([], start_id=0, end_id=1)
 
 
+@pytest.mark.usefixtures("annotations_checked")
 def test_inputs_and_targets_of_different_shapes_are_no_batch():
     # The run-time check of the annotations: one shape for both fields.
     with pytest.raises(TypeError):

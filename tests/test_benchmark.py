@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import random
-import re
 import statistics
 
 import pytest
@@ -120,14 +118,21 @@ def test_a_machine_that_slows_down_and_stumbles_does_not_move_the_ratio(monkeypa
     assert high >= 2 - 1e-6
 
 
-def test_who_begins_a_turn_alternates():
-    calls = []
-    take_turns(lambda: calls.append("a"), lambda: calls.append("b"), CPU, seconds=0.02)
-    turns = "".join(calls[10:])  # after the warm-up
-    assert re.match(r"(a+)b+a+", turns)
-    # b ends the first turn and begins the second: its run is twice as long as a's first one.
-    first, second = (len(list(run)) for _, run in itertools.islice(itertools.groupby(turns), 2))
-    assert second == 2 * first
+def test_who_begins_a_turn_alternates(monkeypatch):
+    now, calls = 0.0, []
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now)
+
+    def step_called(name):
+        def step():
+            nonlocal now
+            now += 0.05
+            calls.append(name)
+
+        return step
+
+    assert benchmark.TURN_SECONDS == 0.2  # so a turn is two steps of each
+    assert len(take_turns(step_called("a"), step_called("b"), CPU, seconds=0.75)) == 4
+    assert "".join(calls[10:]) == "aabbbbaaaabbbbaa"  # after the warm-up
 
 
 @pytest.mark.parametrize(("n", "left_out"), [(1, 0), (5, 0), (6, 0), (9, 1), (20, 5), (50, 17)])

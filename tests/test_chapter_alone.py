@@ -49,7 +49,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = git("ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
     for name in names:
         if (ROOT / name).is_file() and name.startswith(
-            ("companion/", "pyproject.toml", "README.md", "LICENSE")
+            ("companion/", "book/results/", "pyproject.toml", "README.md", "LICENSE")
         ):
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, clone / name)
