@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Config:
     """The two sources, their models, and how much text is compared."""
 
-    grammar_steps: int = 1200
+    grammar_steps: int = 900
     """Optimizer steps on reviews."""
     copy_steps: int = 1200
     """Optimizer steps on copied texts."""
@@ -176,13 +176,13 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         own = generate(model, prompts, config.num_tokens, generator=generator)
         sides = []
         for rows in (true, torch.cat([prompts, own], dim=1)):
-            kl = divergence(grammar_or_copy_truth(source, rows), next_log_probs(model, rows))
+            kl = divergence(true_probs(source, rows), next_log_probs(model, rows))
             sides.append(kl[:, config.prompt_tokens :])
         _compare(result, name, sides[0], sides[1], config.blocks)
     return result
 
 
-def grammar_or_copy_truth(
+def true_probs(
     source: GrammarSource | CopySource, rows: Int[torch.Tensor, "rows tokens"]
 ) -> Float64[torch.Tensor, "rows time vocab"]:
     """p(next) after each token of rows but the last; NaN where the source says nothing."""
