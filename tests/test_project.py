@@ -30,9 +30,10 @@ ORDER = [
     "automata", "markov", "grammar", "sources", "tokenizers", "batching", "ngram", "lstm",
     "objectives", "sequence_losses", "checkpoints", "evaluation", "calibration", "significance",
     "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints", "decoding",
-    "beam", "source_models", "presets", "pipeline", "assessment", "export", "text_metrics",
-    "search", "tuning", "preference", "compression", "scaling", "studies", "figures", "widgets",
-    "grading", "benchmark", "cli", "__main__",
+    "beam", "source_models", "phrases", "questions", "world", "stage_cache", "stages", "replies",
+    "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning", "preference",
+    "compression", "scaling", "studies", "figures", "widgets", "grading", "benchmark", "cli",
+    "__main__",
 ]  # fmt: skip
 
 
@@ -186,6 +187,7 @@ assert not torch.are_deterministic_algorithms_enabled()
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.usefixtures("annotations_checked")
 def test_annotations_are_checked_at_run_time() -> None:
     """The import hook in conftest.py works: a wrong shape raises."""
     from companion.objectives import token_nats
