@@ -89,7 +89,7 @@ def self_bleu(texts: Sequence[Sequence[int]], n: int = 4) -> float:
 def _bleu() -> Any:
     """sacrebleu's BLEU; ValueError, saying what to install, when it is missing."""
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise ValueError(
             "self-BLEU needs sacrebleu, which is not installed; install it with: "
