@@ -93,7 +93,7 @@ def train_on_source(
 
 
 def true_rows(
-    source: AutomatonSource, rows: int, length: int, generator: torch.Generator
+    source: TextSource, rows: int, length: int, generator: torch.Generator
 ) -> Int[torch.Tensor, "rows tokens"]:
     """Rows of true text: an end token, then `length` tokens of texts."""
     return torch.stack([endless_text(source, length + 1, generator=generator) for _ in range(rows)])

@@ -19,7 +19,7 @@ import torch
 from companion.automata import END_ID
 from companion.decoding import generate
 from companion.runtime import make_generator
-from companion.source_models import endless_text, next_log_probs, train_on_source
+from companion.source_models import next_log_probs, train_on_source, true_rows
 from companion.sources import GrammarSource
 
 if TYPE_CHECKING:
@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 class Config:
     """The two sources, their models, and how much text is compared."""
 
-    grammar_steps: int = 900
+    grammar_steps: int = 1200
     """Optimizer steps on reviews."""
-    copy_steps: int = 1200
+    copy_steps: int = 1000
     """Optimizer steps on copied texts."""
+    training_streams: int = 20
+    """Streams that training reads side by side."""
     hidden_size: int = 128
     """Of both LSTMs."""
-    copy_length: int = 9
+    copy_length: int = 7
     """Random tokens of a copied text, each of which is copied once."""
     copy_symbols: int = 8
     """Different tokens, all equally probable."""
@@ -44,9 +46,9 @@ class Config:
     """Probability that a token is copied wrongly, to each other token alike."""
     num_streams: int = 300
     """Streams that go on after true text, and as many of true text."""
-    prompt_tokens: int = 38
+    prompt_tokens: int = 30
     """True tokens before a stream; two whole texts of the default copying task."""
-    num_tokens: int = 190
+    num_tokens: int = 150
     """Tokens of a stream."""
     blocks: int = 5
     """Parts into which a stream's positions are divided, to see whether the damage grows."""
@@ -159,20 +161,18 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     }
     for name, (source, steps) in tasks.items():
         model = train_on_source(
-            source, seed=seed, steps=steps, hidden_size=config.hidden_size, num_streams=32,
+            source,
+            seed=seed,
+            steps=steps,
+            hidden_size=config.hidden_size,
+            num_streams=config.training_streams,
             progress=progress,
-        )  # fmt: skip
-        generator = make_generator(seed + 2**31)
-        length = config.prompt_tokens + config.num_tokens + 1
-        true = torch.stack(
-            [
-                endless_text(source, length, generator=generator)
-                for _ in range(2 * config.num_streams)
-            ]
         )
+        generator = make_generator(seed + 2**31)
+        length = config.prompt_tokens + config.num_tokens
+        true = true_rows(source, config.num_streams, length, generator)
         # The prompts are of streams of their own, so that the two sides are independent.
-        prompts = true[config.num_streams :, : config.prompt_tokens + 1]
-        true = true[: config.num_streams]
+        prompts = true_rows(source, config.num_streams, config.prompt_tokens, generator)
         own = generate(model, prompts, config.num_tokens, generator=generator)
         sides = []
         for rows in (true, torch.cat([prompts, own], dim=1)):
