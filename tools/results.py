@@ -1,6 +1,6 @@
 """Measure what the book quotes but no chapter can run, and store it below book/results/.
 
-    python -m tools.results            the CPU's part, about 40 minutes
+    python -m tools.results            the CPU's part, about 50 minutes
     python -m tools.results NAME ...   some of it
 
 Each file holds the command, the commit, and what the command reported: configuration, environment,
@@ -28,6 +28,8 @@ MEASUREMENTS = {
     "speed_to_quality_seeds": (
         "study run speed_to_quality --seeds 1,2 --set budgets=120 --set usual_budgets=120"
     ),
+    "degeneration": "study run degeneration --seeds 10,11,12",
+    "exposure_bias": "study run exposure_bias --seeds 10,11,12",
 }
 
 
