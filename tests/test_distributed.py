@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = {
     "train.steps": 40, "train.num_streams": 8, "train.log_every": 5, "train.evaluate_every": 20,
-    "model.hidden_size": 16, "model.dropout": 0,
+    "model.hidden_size": 16, "model.dropout": 0, "train.reset_state": 0,
 }  # fmt: skip
 
 
