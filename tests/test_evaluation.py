@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import math
@@ -242,7 +243,7 @@ def test_labels_that_do_not_pair_up_are_refused():
         classification(empty, empty)
     with pytest.raises(ValueError, match=r"one shape, got \(3,\) and \(2,\)"):
         # Without the run-time check of annotations, which would raise first.
-        classification.__wrapped__(torch.tensor([1, 2, 3]), torch.tensor([1, 2]))
+        inspect.unwrap(classification)(torch.tensor([1, 2, 3]), torch.tensor([1, 2]))
 
 
 def test_standard_error_of_independent_tokens_is_sigma_over_root_n():

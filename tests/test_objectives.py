@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -77,9 +78,9 @@ def test_the_shape_mistake_that_torch_passes_when_batch_equals_vocabulary_raises
         ValueError, match=r"logits \(3, 5, 5\) must be the shape of targets \(5, 3\)"
     ):
         # Without the run-time check of annotations, which would raise first: the user's case.
-        loss.__wrapped__(logits.transpose(0, 1), targets)
+        inspect.unwrap(loss)(logits.transpose(0, 1), targets)
     with pytest.raises(ValueError, match="vocabulary added as last axis"):
-        loss.__wrapped__(logits, logits.argmax(dim=1))
+        inspect.unwrap(loss)(logits, logits.argmax(dim=1))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -181,7 +182,7 @@ def test_the_chunked_loss_never_makes_all_logits(monkeypatch):
 def test_the_chunked_loss_refuses_shapes_that_do_not_belong_together():
     (features, weight, bias), targets = output_layer()
     with pytest.raises(ValueError, match=r"must be the shape of targets \(39,\)"):
-        chunked_nats.__wrapped__(features, weight, bias, targets[:-1])
+        inspect.unwrap(chunked_nats)(features, weight, bias, targets[:-1])
     with pytest.raises(ValueError, match="chunk must be >= 1, got 0"):
         chunked_nats(features, weight, bias, targets, chunk=0)
 
