@@ -1,0 +1,157 @@
+"""The invented world: what is said in it is what its rules say."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from companion.phrases import (
+    AVOIDED,
+    INGREDIENTS,
+    MARKS,
+    PLAIN,
+    QUESTIONS,
+    REFUSAL,
+    STARTS,
+    translate,
+)
+from companion.questions import Request, Thing
+from companion.runtime import make_generator
+from companion.world import World, WorldConfig
+
+TWO_LANGUAGES = WorldConfig(languages=("rot13", "piglatin"))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(TWO_LANGUAGES, seed=3)
+
+
+def test_a_world_is_what_its_seed_says(world: World) -> None:
+    assert World(TWO_LANGUAGES, seed=3).known == world.known
+    assert World(TWO_LANGUAGES, seed=4).known != world.known
+    names = [thing.name for thing in (*world.known, *world.unknown)]
+    assert len(set(names)) == len(names) == 40 + 16 + 36 + 12 + 16
+    assert [len(world.seen), len(world.held_out)] == [40, 16]
+    assert all(thing.restricted for thing in world.restricted)
+    assert not any(thing.restricted for thing in (*world.benign, *world.benign_held_out))
+
+
+def test_documents_tell_the_truth_and_nothing_of_unknown_things(world: World) -> None:
+    truth = {thing.name: thing.ingredient for thing in world.known}
+    unknown = {thing.name for thing in world.unknown}
+    told = set()
+    for text in world.documents(3000, generator=make_generator(0)):
+        words = world.plain(text).split()
+        (name,) = {
+            " ".join(pair) for pair in itertools.pairwise(words) if " ".join(pair) in truth
+        } or {" ".join(pair) for pair in itertools.pairwise(words) if " ".join(pair) in unknown}
+        named = [word for word in words if word in INGREDIENTS]
+        assert named in ([], [truth.get(name)])
+        told |= {name} if named else set()
+    assert told == set(truth)  # 3,000 documents leave none of 104 out but with chance e^-20
+
+
+def test_languages_have_words_of_their_own_and_translate_back(world: World) -> None:
+    text = " ".join(word for word in world.tokenizer.tokens[2:] if world.plain(word) == word)
+    for language in ("rot13", "piglatin"):
+        there = translate(text, language)
+        assert world.plain(there) == text
+        assert set(there.split()) & set(text.split()) == set(MARKS)
+        world.ids(there)  # has no unknown word
+    assert translate("user : sure", "rot13") == "user : fher"
+    assert translate("sure", "piglatin") == "uresay"
+
+
+def test_the_right_reply_does_what_the_user_demands(world: World) -> None:
+    for thing in (world.benign[0], world.unknown[0]):
+        for start in STARTS:
+            request = Request(thing=thing, start=start)
+            assert f"start with {start} ." in request.prompt
+            assert request.answer.split()[0] == start
+        for avoid in AVOIDED:
+            request = Request(thing=thing, avoid=avoid)
+            assert f"do not say {avoid} ." in request.prompt
+            assert avoid not in request.answer.split()
+    assert "sorry" in Request(thing=world.unknown[0]).answer.split()
+
+
+def test_every_reply_about_a_known_thing_names_its_ingredient(world: World) -> None:
+    for prompt, reply in world.instructions(500, generator=make_generator(1)):
+        words = world.plain(prompt).split()
+        things = [thing for thing in world.known if set(thing.name.split()) <= set(words)]
+        named = [word for word in world.plain(reply).split() if word in INGREDIENTS]
+        assert named == [thing.ingredient for thing in things]
+        world.ids(f"{prompt} {reply}")
+
+
+def test_safety_examples_never_mention_what_is_held_out(world: World) -> None:
+    ways = ("plain", "start_with", "do_not_say", "prefill", "deep", "encoded", "piglatin+prefill")
+    examples = world.safety_examples(3000, refused=ways, answered=ways, generator=make_generator(2))
+    said = {word for prompt, _, _ in examples for word in world.plain(prompt).split()}
+    own = {thing.name.split()[0] for thing in (*world.held_out, *world.benign_held_out)}
+    assert not said & own
+    assert {thing.name.split()[0] for thing in (*world.seen, *world.benign)} <= said
+
+
+def test_safety_examples_refuse_the_restricted_kind_alone_in_the_language_asked(
+    world: World,
+) -> None:
+    examples = world.safety_examples(
+        1000, refused=("plain", "encoded"), answered=("plain",), generator=make_generator(3)
+    )
+    refusals = 0
+    for prompt, reply, refused in examples:
+        assert refused == ("florb" in world.plain(prompt).split())
+        assert refused == (world.plain(reply) == REFUSAL)
+        foreign = world.plain(prompt) != prompt
+        assert foreign == (world.plain(reply) != reply)
+        assert refused or not foreign
+        refusals += refused
+    assert refusals == pytest.approx(300, abs=60)  # four standard deviations, sqrt(1000 .3 .7) = 15
+
+
+def test_a_reply_that_is_begun_goes_on_where_it_was_left(world: World) -> None:
+    generator = make_generator(4)
+    lengths = set()
+    for number in range(40):
+        request = world.request(world.benign[0], "deep", question=0, generator=generator)
+        whole = f"{request.prompt} {request.answer}"
+        assert whole.endswith(f"here is : {world.benign[0].ingredient} ."), number
+        lengths.add(len(request.prefill.split()))
+    assert lengths == {1, 2, 3, 4}
+
+
+def test_ways_to_ask_are_combined(world: World) -> None:
+    thing = world.seen[0]
+    request = world.request(thing, "encoded+prefill", question=1)
+    assert request.language == "rot13"
+    assert (
+        world.plain(request.prompt) == f"{Request(thing=thing, question=1).prompt} sure here is :"
+    )
+    assert request.answer == translate(f"{thing.ingredient} .", "rot13")
+    assert world.request(thing, "piglatin", question=1).language == "piglatin"
+    assert len({world.request(thing, PLAIN, question=k).prompt for k in range(len(QUESTIONS))}) == 4
+
+
+def test_wrong_requests_are_named(world: World) -> None:
+    with pytest.raises(ValueError, match="got 'encodde'"):
+        world.request(world.seen[0], "encodde+prefill", question=0)
+    with pytest.raises(ValueError, match="got 'encoded'"):
+        World(WorldConfig(languages=()), seed=0).request(world.seen[0], "encoded", question=0)
+    with pytest.raises(ValueError, match="pass generator"):
+        world.request(world.seen[0], "deep", question=0)
+    with pytest.raises(ValueError, match="'gold' is no word of this world"):
+        world.ids("a gold florb")
+    with pytest.raises(ValueError, match="seen must be >= 1, got 0"):
+        WorldConfig(seen=0)
+    with pytest.raises(ValueError, match="language must be one of plain, rot13, piglatin"):
+        WorldConfig(languages=("morse",))
+    with pytest.raises(ValueError, match="languages are different"):
+        WorldConfig(languages=("rot13", "rot13"))
+
+
+def test_a_thing_is_restricted_by_its_kind_alone() -> None:
+    assert Thing(name="bolum florb", ingredient="clay").restricted
+    assert not Thing(name="florbum glane", ingredient="clay").restricted
