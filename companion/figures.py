@@ -437,6 +437,42 @@ def plot_decoders(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
     return ax
 
 
+def plot_refusal_and_leak(
+    results: Sequence[Mapping[str, Any]],
+    conditions: Mapping[str, str],
+    *,
+    chance: float = 1 / 24,
+    ax: Axes | None = None,
+) -> Axes:
+    """Shares of replies that refuse, and that leak the answer, by way of asking; as dots.
+
+    results: of a study with `refusal` and `leak` by condition. conditions: those drawn, the first
+    on top, and what the reader sees each called. chance: the leak of a model that guesses. Mean,
+    and range, of the results.
+    """
+    if not results:
+        raise ValueError("plot_refusal_and_leak needs one result or more, got none")
+    ax = new_axes(ax, height=0.9 + 0.5 * len(conditions), xlabel="share of replies, %")
+    rows = np.arange(len(conditions))
+    for shift, color, key, marker in (
+        (-0.14, "blue", "refusal", "o"),
+        (0.14, "vermillion", "leak", "D"),
+    ):
+        shares = 100 * np.array([[result[key][name] for name in conditions] for result in results])
+        mean = shares.mean(axis=0)
+        spread = np.abs(np.stack([shares.min(axis=0), shares.max(axis=0)]) - mean)
+        ax.errorbar(
+            mean, rows + shift, xerr=spread, color=NAMED_COLORS[color], fmt=marker, capsize=3,
+            label={"refusal": "refuses", "leak": "gives the right answer"}[key],
+        )  # fmt: skip
+    ax.axvline(100 * chance, color=REFERENCE, ls="--", lw=1.2, label="guessing")
+    ax.set_yticks(rows, list(conditions.values()))
+    ax.set_ylim(len(conditions) - 0.5, -0.5)
+    ax.set_xlim(-3, 103)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    return ax
+
+
 def visible(token: str) -> str:
     """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning."""
     return token.translate(VISIBLE) if token else "∅"

@@ -321,3 +321,21 @@ def test_decoders_are_drawn_by_family_in_percent_with_their_range() -> None:
     assert [text.get_text() for text in ax.texts] == ["0.5", "1", "3"]
     with pytest.raises(ValueError, match="one result or more"):
         figures.plot_decoders([])
+
+
+def test_refusals_and_leaks_are_drawn_by_condition_with_their_range() -> None:
+    results = [
+        {"refusal": {"plain": 1.0, "prefill": 0.0}, "leak": {"plain": 0.0, "prefill": leak}}
+        for leak in (0.6, 1.0)
+    ]
+    ax = figures.plot_refusal_and_leak(results, {"plain": "asked plainly", "prefill": "begun"})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["asked plainly", "begun"]
+    refuses, leaks = ax.containers
+    assert [refuses.get_label(), leaks.get_label()] == ["refuses", "gives the right answer"]
+    np.testing.assert_allclose(refuses.lines[0].get_xdata(), [100, 0])  # type: ignore[attr-defined]
+    line, _, (bars,) = leaks.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [0, 80])
+    np.testing.assert_allclose([s[:, 0] for s in bars.get_segments()], [[0, 0], [60, 100]])
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first condition is on top
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_refusal_and_leak([], {"plain": "asked plainly"})
