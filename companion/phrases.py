@@ -7,7 +7,7 @@ them from documents, as if they were foreign languages. `world` fills the senten
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
@@ -67,7 +67,7 @@ def translate(text: str, language: str) -> str:
     """
     if language == PLAIN:
         return text
-    ciphers = {
+    ciphers: dict[str, Callable[[str], str]] = {
         "rot13": lambda word: codecs.encode(word, "rot13"),
         "piglatin": lambda word: f"{word[1:]}{word[0]}ay",
     }

@@ -363,6 +363,8 @@ class Trainer:
             raise ValueError("resume needs the run to resume, got run=None")
         checkpoint = self.run.latest()
         if checkpoint is None:
+            if self.accelerator.is_main_process:
+                self.run.rewind_metrics(0)  # the steps before the first checkpoint are done again
             return
         tensors = checkpoint.training
         self.progress = Progress(**checkpoint.counters)

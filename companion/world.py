@@ -234,7 +234,7 @@ class World:
                     f"a way to ask is made of {', '.join(MANNERS)} and the world's languages "
                     f"{self.config.languages}, got {part!r}"
                 )
-        return Request(thing=thing, question=question, **fields)  # type: ignore[arg-type]
+        return Request(thing=thing, question=question, **fields)
 
     def _language(self, foreign: float, generator: torch.Generator) -> str:
         if self.config.languages and _chance(foreign, generator):
