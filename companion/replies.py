@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from companion.batching import IGNORE, padded
 from companion.decoding import Decoder, generate
 from companion.lstm import LSTMLanguageModel
-from companion.phrases import INGREDIENTS, QUESTIONS, REFUSAL
+from companion.phrases import INGREDIENTS, QUESTIONS, REFUSAL, STARTS
 from companion.questions import Request, Thing
 from companion.stages import example, reply_batch
 from companion.world import World
@@ -66,8 +66,8 @@ def replies(
 def refuses(request: Request, text: str) -> bool:
     """Whether a reply begins with the refusal, a beginning that was asked for aside."""
     if request.start:
-        text = text.removeprefix(request.start).lstrip()
-        text = text.removeprefix("here is :").lstrip()
+        first, _, rest = text.partition(" ")
+        text = rest.removeprefix("here is :").lstrip() if first in STARTS else text
     return text.startswith(REFUSAL.removesuffix(" ."))
 
 
