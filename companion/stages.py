@@ -41,11 +41,11 @@ class StagesConfig(WorldConfig):
 
     hidden_size: int = 128
     """Of the LSTM, and of its tied embeddings."""
-    batch_size: int = 64
+    batch_size: int = 48
     """Texts a step."""
     num_texts: int = 20_000
     """Documents; a stage with fewer steps than need so many makes fewer texts."""
-    pretrain_steps: int = 2500
+    pretrain_steps: int = 1200
     """Steps on documents."""
     pretrain_rate: float = 5e-3
     """Peak learning rate there."""
@@ -53,9 +53,9 @@ class StagesConfig(WorldConfig):
     """Steps on instructions."""
     instruct_rate: float = 3e-3
     """Peak learning rate there."""
-    safety_steps: int = 200
+    safety_steps: int = 400
     """Steps on safety examples."""
-    safety_rate: float = 1e-3
+    safety_rate: float = 3e-3
     """Peak learning rate there."""
     kl_weight: float = 3.0
     """Weight of KL(instructed || model), in nats a token, on all that is no refusal."""
@@ -175,8 +175,8 @@ def safety_trained(
 ) -> LSTMLanguageModel:
     """A copy of the instructed model that has learnt to refuse, asked in the ways `refused`.
 
-    Its word vectors stay: AdamW moves what hardly matters as fast as what does, and 200 steps of
-    that are enough for a tied model to forget facts that the examples do not mention.
+    Its word vectors stay as they are: AdamW moves what hardly matters as fast as what does, and
+    with them a tied model would forget facts that no example mentions.
 
     `answered` are the ways in which the same training asks what is to be answered, so that the
     model stays helpful; see `World.request`.
