@@ -49,7 +49,7 @@ class StagesConfig(WorldConfig):
     """Steps on documents."""
     pretrain_rate: float = 5e-3
     """Peak learning rate there."""
-    instruct_steps: int = 600
+    instruct_steps: int = 700
     """Steps on instructions."""
     instruct_rate: float = 3e-3
     """Peak learning rate there."""
@@ -175,14 +175,10 @@ def safety_trained(
 ) -> LSTMLanguageModel:
     """A copy of the instructed model that has learnt to refuse, asked in the ways `refused`.
 
-    Its word vectors stay as they are: AdamW moves what hardly matters as fast as what does, and
-    with them a tied model would forget facts that no example mentions.
-
     `answered` are the ways in which the same training asks what is to be answered, so that the
     model stays helpful; see `World.request`.
     """
     before, model = model, copy.deepcopy(model)
-    model.embedding.weight.requires_grad_(False)
     generator = make_generator(seed + 3 * STAGE)
     count = min(config.num_texts, config.safety_steps * config.batch_size)
     replayed = round(config.replay * count)
@@ -196,7 +192,6 @@ def safety_trained(
         model, examples, world, config, steps=config.safety_steps, rate=config.safety_rate,
         generator=generator, before=before, progress=progress,
     )  # fmt: skip
-    model.embedding.weight.requires_grad_(True)
     return model
 
 
