@@ -115,6 +115,30 @@ def trained_stages(config: StagesConfig, *, seed: int) -> Stages:
     return Stages(world=world, pretrained=base, instructed=chat, safe=safe)
 
 
+def safe_variant(
+    stages: Stages,
+    config: StagesConfig,
+    *,
+    seed: int,
+    refused: Sequence[str],
+    answered: Sequence[str] = HELPFUL,
+) -> LSTMLanguageModel:
+    """The instructed model of `trained_stages(config, seed=seed)` after other safety training.
+
+    From the cache where it has been trained before. `refused` and `answered` are as in
+    `safety_trained`.
+    """
+    settings = {
+        **dataclasses.asdict(config), "seed": seed, "refused": refused, "answered": answered
+    }  # fmt: skip
+    return cached_model(
+        "safe_variant", settings, model_config(config, stages.world),
+        lambda: safety_trained(
+            stages.instructed, config, stages.world, seed=seed, refused=refused, answered=answered
+        ),
+    )  # fmt: skip
+
+
 def model_config(config: StagesConfig, world: World) -> LSTMConfig:
     """Of the model of every stage."""
     return LSTMConfig(

@@ -262,6 +262,21 @@ def test_stages_from_the_cache_are_the_stages_that_were_trained(folder: Path) ->
     assert not same_weights(other.safe, again.safe)
 
 
+def test_other_safety_training_is_found_by_what_it_refuses_and_answers(folder: Path) -> None:
+    trained = stages.trained_stages(tiny(), seed=5)
+    ways = {"refused": ("plain", "encoded"), "answered": ("plain",)}
+    first, again = (stages.safe_variant(trained, tiny(), seed=5, **ways) for _ in range(2))
+    made = safety_trained(trained.instructed, tiny(), trained.world, seed=5, **ways)
+    assert same_weights(first, made)
+    assert same_weights(first, again)
+    assert len(list(folder.iterdir())) == 3 + 1
+    ways["answered"] = ("encoded",)
+    other = stages.safe_variant(trained, tiny(), seed=5, **ways)
+    assert not same_weights(other, first)
+    assert len(list(folder.iterdir())) == 3 + 2
+    assert not same_weights(first, trained.safe)
+
+
 # --- the study -----------------------------------------------------------------------------------
 
 
