@@ -31,9 +31,9 @@ ORDER = [
     "objectives", "sequence_losses", "checkpoints", "evaluation", "calibration", "significance",
     "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints", "decoding",
     "beam", "source_models", "phrases", "questions", "world", "stage_cache", "stages", "replies",
-    "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning", "preference",
-    "compression", "scaling", "studies", "figures", "widgets", "grading", "benchmark", "cli",
-    "__main__",
+    "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning", "quality",
+    "preference", "best_of_n", "policy_gradient", "compression", "scaling", "studies", "figures",
+    "widgets", "grading", "benchmark", "cli", "__main__",
 ]  # fmt: skip
 
 

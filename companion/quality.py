@@ -1,0 +1,134 @@
+"""What readers want of a review: the gold reward, computed from the text itself.
+
+In the world of the review grammar we may say what people want, exactly, and so measure what a
+learned stand-in for it (a *proxy*, `companion.preference`) does to it. The formula is below, its
+constants were fixed before any experiment, and no model that is trained ever sees it.
+
+Texts are rows of token ids, each filled up with the end token: what `decoding.generate` gives with
+`end_id`, or `text_rows` makes of single texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from companion.automata import END_ID
+from companion.grammar import OPINIONS
+from companion.sources import GrammarSource
+from companion.text_metrics import sequence_repetition
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float64, Int
+
+#: The most that opinion can add, and how many more good words than bad go most of the way there.
+OPINION_WEIGHT, OPINION_SCALE = 3.0, 3.0
+#: A reader's patience in words, and what each further word costs.
+PATIENCE, WORD_COST = 20, 0.05
+#: What a review costs of which every sentence is ungrammatical, and one that only repeats itself.
+GRAMMAR_WEIGHT, REPETITION_WEIGHT = 2.0, 3.0
+
+
+class QualityParts(NamedTuple):
+    """What `review_quality` counts in each text."""
+
+    opinion: Float64[Tensor, " texts"]
+    """Words with a good opinion less those with a bad one."""
+    words: Int[Tensor, " texts"]
+    """Words and punctuation, the end token not counted."""
+    ungrammatical: Float64[Tensor, " texts"]
+    """The share of sentences that the grammar cannot write, 0 to 1."""
+    repetition: Float64[Tensor, " texts"]
+    """seq-rep-4: the share of the 4-grams that came before in the text, 0 to 1."""
+
+
+def review_quality(
+    texts: Int[Tensor, "texts time"], source: GrammarSource
+) -> Float64[Tensor, " texts"]:
+    """The gold reward of each text, from its words alone.
+
+    With o the good words less the bad ones, w the number of words, u the share of ungrammatical
+    sentences and r the share of repeated 4-grams (see `quality_parts`),
+
+        gold = 3 tanh(o / 3) - 0.05 max(0, w - 20) - 2 u - 3 r.
+
+    Readers like praise, but the tenth kind word adds nothing; they want it short, in sentences, and
+    said once. It is at most 3, and a text's value does not depend on any model.
+    """
+    parts = quality_parts(texts, source)
+    return (
+        OPINION_WEIGHT * torch.tanh(parts.opinion / OPINION_SCALE)
+        - WORD_COST * (parts.words - PATIENCE).clamp(min=0)
+        - GRAMMAR_WEIGHT * parts.ungrammatical
+        - REPETITION_WEIGHT * parts.repetition
+    )
+
+
+def quality_parts(texts: Int[Tensor, "texts time"], source: GrammarSource) -> QualityParts:
+    """What the gold reward is made of, for each text.
+
+    A sentence ends with a full stop and is judged alone: whether a review could begin with it. What
+    stands after the last full stop, and a text without a word, count as an ungrammatical sentence.
+    """
+    texts = texts.detach().cpu()
+    words = word_counts(texts)
+    inside = torch.arange(texts.shape[1]) < words[:, None]
+    opinions = torch.tensor(
+        [{"+": 1.0, "-": -1.0}.get(OPINIONS.get(word, ""), 0.0) for word in source.vocabulary],
+        dtype=torch.float64,
+    )
+    rows = [row[:count] for row, count in zip(texts.tolist(), words.tolist(), strict=True)]
+    return QualityParts(
+        opinion=(opinions[texts] * inside).sum(1),
+        words=words,
+        ungrammatical=_ungrammatical(texts, inside, source),
+        repetition=torch.tensor([sequence_repetition(row, 4) for row in rows], dtype=torch.float64),
+    )
+
+
+def word_counts(texts: Int[Tensor, "texts time"]) -> Int[Tensor, " texts"]:
+    """Tokens before the first end token of each text; all of them where there is none."""
+    ended = (texts == END_ID).cumsum(dim=1) > 0
+    return (~ended).sum(dim=1)
+
+
+def text_rows(
+    texts: Sequence[Int[Tensor, " _"]], num_tokens: int | None = None
+) -> Int[Tensor, "texts time"]:
+    """Single texts as rows filled up with the end token; cut off after `num_tokens` tokens."""
+    if not texts:
+        raise ValueError("text_rows needs one text or more, got none")
+    rows = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True, padding_value=END_ID)
+    return rows if num_tokens is None else rows[:, :num_tokens]
+
+
+def single_texts(texts: Int[Tensor, "texts time"]) -> list[Int[Tensor, " _"]]:
+    """Rows as single texts, each ending with one end token, also where the row has none."""
+    end = texts.new_full((1,), END_ID)
+    counts = word_counts(texts).tolist()
+    return [torch.cat([row[:count], end]) for row, count in zip(texts, counts, strict=True)]
+
+
+def _ungrammatical(
+    texts: Int[Tensor, "texts time"], inside: Bool[Tensor, "texts time"], source: GrammarSource
+) -> Float64[Tensor, " texts"]:
+    """Share of sentences that the automaton cannot walk through from its start."""
+    stop = source.vocabulary.index(".")
+    state = torch.zeros(len(texts), dtype=torch.long)
+    sentences = torch.zeros(len(texts), dtype=torch.float64)
+    wrong = torch.zeros(len(texts), dtype=torch.float64)
+    open_words = torch.zeros(len(texts), dtype=torch.long)
+    for t in range(int(inside.sum(1).max()) if len(texts) else 0):
+        token, counts = texts[:, t], inside[:, t]
+        after = source.transition_states[state.clamp(min=0), token]
+        state = torch.where(state >= 0, after, -1)
+        ends = counts & (token == stop)
+        sentences += ends
+        wrong += ends & (state < 0)
+        open_words = torch.where(ends, 0, open_words + counts)
+        state = torch.where(ends, 0, state)
+    unfinished = (open_words > 0) | (sentences == 0)
+    return (wrong + unfinished) / (sentences + unfinished)
