@@ -160,7 +160,7 @@ class Absent(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Absent())
 import pkgutil, companion
 for module in pkgutil.walk_packages(companion.__path__, "companion."):
-    if module.name not in ("companion.cli", "companion.__main__"):
+    if not module.name.startswith(("companion.cli", "companion.__main__")):
         importlib.import_module(module.name)
 """
     run = subprocess.run(

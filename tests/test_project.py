@@ -33,7 +33,8 @@ ORDER = [
     "beam", "source_models", "phrases", "questions", "world", "stage_cache", "stages", "replies",
     "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning", "quality",
     "preference", "best_of_n", "policy_gradient", "compression", "scaling", "studies", "figures",
-    "widgets", "grading", "benchmark", "cli", "__main__",
+    "widgets", "grading", "benchmark",
+    "cli.console", "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -80,14 +81,14 @@ def imported_modules(source: str, module: str) -> set[str]:
                 continue
             # `from companion import __version__` names no module; of `companion.lstm.LSTMConfig`
             # the module is the part that is a file.
-            inside = parts[1:3] if parts[1] == "studies" else parts[1:2]
+            inside = parts[1:3] if parts[1] in ("studies", "cli") else parts[1:2]
             if (PACKAGE / parts[1]).is_dir() or (PACKAGE / f"{parts[1]}.py").exists():
                 found.add(".".join(inside))
     return found
 
 
 def rank(module: str) -> int:
-    return ORDER.index(module.split(".")[0])
+    return ORDER.index(module if module in ORDER else module.split(".")[0])
 
 
 def forbidden_imports(source: str, module: str) -> list[str]:

@@ -1,0 +1,132 @@
+"""Commands that list what there is and measure it: corpora, presets, studies, bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from companion.cli.console import AsJson, Device, answer, err, listing, out, pairs
+
+
+def corpora_command(
+    name: Annotated[
+        str | None, typer.Argument(help="A corpus, file or folder to look at.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the corpora, or load one and report its size and what cleaning removed."""
+    from companion import corpora
+
+    if name is None:
+        if as_json:
+            answer({"corpora": corpora.corpus_descriptions()}, as_json)
+            return
+        out.print(listing("corpus", corpora.corpus_descriptions()))
+        err.print("Any text file or folder of text files is a corpus too: give its path.")
+        return
+    corpus = corpora.load_corpus(name)
+    if as_json:
+        answer(corpus.as_dict(), as_json)
+    else:
+        print(corpus.summary())
+
+
+def presets_command(as_json: AsJson = False) -> None:
+    """List the presets that train can follow."""
+    from companion.presets import PRESETS
+
+    descriptions = {name: preset.description for name, preset in PRESETS.items()}
+    if as_json:
+        answer({"presets": descriptions}, as_json)
+    else:
+        out.print(listing("preset", descriptions))
+
+
+def bench(
+    seconds: Annotated[
+        float, typer.Option(help="Seconds that each loop trains each model.", min=0.05)
+    ] = 5.0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure training speed here, beside a plain textbook loop in the same run."""
+    from companion import benchmark, runtime
+
+    speeds = []
+    for case in benchmark.MODELS:
+        err.print(f"measuring {case.name} ...", highlight=False)
+        speeds.append(benchmark.measure(case, device=device, seconds=seconds))
+    if as_json:
+        answer(
+            {"environment": runtime.environment(), "models": [speed.to_dict() for speed in speeds]},
+            as_json,
+        )
+        return
+    table = Table(
+        "model",
+        "tokens/s",
+        "textbook",
+        "ratio (95 %)",
+        "of matmul",
+        "peak MB",
+        box=None,
+    )
+    for speed in speeds:
+        table.add_row(
+            speed.name,
+            f"{speed.tokens_per_second:,.0f}",
+            f"{speed.reference_tokens_per_second:,.0f}",
+            f"{speed.ratio:.2f} ({speed.ratio_low:.2f}–{speed.ratio_high:.2f})",
+            f"{speed.matmul_share:.0%}",
+            f"{speed.peak_bytes / 1e6:,.0f}",
+        )
+    out.print(table)
+
+
+def study_list(as_json: AsJson = False) -> None:
+    """List the studies and the question each answers."""
+    from companion import studies
+
+    questions = {
+        name: (studies.load_study(name).__doc__ or "").partition("\n")[0]
+        for name in studies.study_names()
+    }
+    if as_json:
+        answer({"studies": questions}, as_json)
+    else:
+        out.print(listing("study", questions))
+
+
+def study_run(
+    name: Annotated[str, typer.Argument(help="Name of a study (see: companion study list).")],
+    seeds: Annotated[str, typer.Option(help="Seeds with commas between, e.g. 0,1,2.")] = "0",
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="JSON file to write; refused if it exists.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Change a field of the study's Config; repeatable."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study once a seed; print its figures with their spread, or all of it as JSON."""
+    from companion import studies
+
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds takes numbers with commas between, got {seeds!r}") from None
+    config = studies.configured(name, pairs(settings or []))
+    report = studies.run_study(name, numbers, config=config, out=out_file, progress=not as_json)
+    if as_json:
+        answer(report, as_json)
+        return
+    table = Table("figure", "mean", "lowest", "highest", box=None)
+    for figure, values in studies.spread(report["results"]).items():
+        table.add_row(figure, *(f"{values[key]:.4g}" for key in ("mean", "min", "max")))
+    out.print(table)

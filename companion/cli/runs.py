@@ -1,0 +1,328 @@
+"""Commands about runs: train, evaluate, compare, generate, export."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from companion.cli.console import (
+    SIGINT_EXIT,
+    AsJson,
+    Device,
+    RunPath,
+    Seed,
+    answer,
+    err,
+    pairs,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from companion.corpora import Corpus
+    from companion.evaluation import Evaluation
+    from companion.pipeline import TrainedModel
+
+
+def train(
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder to write the run to.", show_default=False)
+    ],
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a corpus (see: companion corpora), or a text file, or a folder of them.",
+            show_default="python-docs",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Recipe: tokenizer, model and training (see: companion presets).",
+            show_default="small",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1, show_default="0"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a field of the preset: train.epochs=2, model.hidden_size=256; repeatable.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the metrics for TensorBoard as well.")
+    ] = False,
+) -> None:
+    """Train a language model.
+
+    Writes checkpoints while it goes. Ctrl-C saves and stops; a run that was killed goes on with
+    --resume, to the same losses as if it had never stopped. On several GPUs or machines, start the
+    same command by `accelerate launch --multi_gpu -m companion train ...`; on CPUs by
+    `torchrun --nproc_per_node 2 -m companion train ...`.
+    """
+    from companion import corpora, pipeline, presets
+
+    if resume and overwrite:
+        raise ValueError("--resume and --overwrite exclude each other; give one of them")
+    if resume:
+        _refuse_changes(out_folder, corpus=corpus, preset=preset, seed=seed, settings=settings)
+        result = pipeline.resume_run(
+            out_folder, device=device, progress=True, tensorboard=tensorboard
+        )
+    else:
+        preset_name = preset or "small"
+        recipe = presets.override(presets.get_preset(preset_name), pairs(settings or []))
+        result = pipeline.train_run(
+            corpora.load_corpus(corpus or "python-docs"),
+            recipe,
+            out_folder,
+            preset_name=preset_name,
+            seed=seed or 0,
+            device=device,
+            overwrite=overwrite,
+            progress=True,
+            tensorboard=tensorboard,
+        )
+    if os.environ.get("RANK", "0") != "0":
+        return  # under accelerate launch, the first process speaks for all
+    if result.stopped == "interrupted":
+        err.print(
+            f"Stopped after step {result.steps} of {result.total_steps}; saved. Go on with:\n"
+            f"  companion train --out {out_folder} --resume",
+            highlight=False,
+        )
+        raise typer.Exit(SIGINT_EXIT)
+    best = result.best_nats_per_token
+    err.print(
+        f"{result.steps} of {result.total_steps} steps in {result.seconds:.1f} s "
+        f"({result.tokens_per_second:,.0f} tokens/s), best validation "
+        f"{'not measured' if best is None else f'{best:.4f} nats/token'}. Next:\n"
+        f"  companion evaluate {out_folder}\n"
+        f'  companion generate {out_folder} --prompt "The "',
+        highlight=False,
+    )
+
+
+def evaluate(
+    run: RunPath,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, valid or test.", show_default="test, or valid where there is no test"
+        ),
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Another corpus than the run's own.", show_default=False)
+    ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Also at the temperature that suits validation text."),
+    ] = False,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache", help="Also with a cache of what was read (Grave et al. 2017)."),
+    ] = False,
+    dynamic: Annotated[
+        bool,
+        typer.Option("--dynamic", help="Also learning while it reads (Krause et al. 2018)."),
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained model on a split of its corpus, or of another.
+
+    Nats per token, perplexity, bits per byte, accuracy, and macro precision, recall and F1 (their
+    micro averages all equal accuracy, so they are not printed). `_low` and `_high` are 95 %
+    intervals by the bootstrap over documents, or over pieces of 4 kB where there are fewer than
+    five documents. `ece` is the calibration error. Temperature, cache and learning rate are chosen
+    on validation text.
+    """
+    from companion import assessment
+
+    trained, text = _run_and_text(run, corpus, device)
+    chosen = split or ("test" if text.test else "valid")
+    scored = assessment.assess(trained, text, chosen)
+    report: dict[str, Any] = {
+        "run": str(run),
+        "corpus": text.name,
+        "split": chosen,
+        "step": trained.step,
+        **assessment.figures_of(scored),
+    }
+    if calibrate:
+        report |= assessment.with_temperature(scored)
+    if cache or dynamic:
+        report |= assessment.in_one_stream(scored)
+    if cache:
+        report |= assessment.with_cache(scored)
+    if dynamic:
+        report |= assessment.dynamically(scored)
+    if chosen == "valid" and (calibrate or cache or dynamic):
+        warn(
+            "what --calibrate, --cache and --dynamic chose, they chose on this very text: it "
+            "flatters their figures"
+        )
+    if report["interval_units"] < 2:
+        warn("the text is too short for an interval: it is one piece of less than 8 kB")
+    _warn_of_unknown(scored.evaluation)
+    answer(report, as_json)
+
+
+def compare(
+    first: RunPath,
+    second: RunPath,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, valid or test.", show_default="test, or valid where there is no test"
+        ),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="A corpus to compare them on.", show_default="the one both trained on"),
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Compare two trained models on the same documents, by a paired bootstrap.
+
+    The difference is the first's nats per token less the second's, or bits per byte where their
+    tokenizers differ: below zero, the first is better. Between runs that differ in their seed
+    alone there is a difference too: compare several seeds before you believe in one.
+    """
+    from companion import assessment
+
+    runs = [_run_and_text(run, corpus, device) for run in (first, second)]
+    text = runs[0][1]
+    if text.fingerprint != runs[1][1].fingerprint:
+        raise ValueError(
+            f"the runs were trained on different corpora, {text.name} and {runs[1][1].name}; "
+            "name one to compare them on with --corpus"
+        )
+    chosen = split or ("test" if text.test else "valid")
+    scored = [assessment.assess(trained, text, chosen) for trained, _ in runs]
+    result = assessment.compare(*scored)
+    if result["measure"] == "bits_per_byte":
+        for each in scored:
+            _warn_of_unknown(each.evaluation)
+    answer({"first_run": str(first), "second_run": str(second), **result}, as_json)
+
+
+def generate(
+    run: RunPath,
+    prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "",
+    tokens: Annotated[int, typer.Option(help="Tokens to generate.", min=1)] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 is safer, above 1 wilder; 0 is greedy.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Sample from the k most probable tokens.")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample from the nucleus of mass p.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Continue a prompt with a trained model. The same seed gives the same text."""
+    import torch
+
+    from companion import decoding, pipeline, runtime
+
+    decoder = decoding.Decoder(temperature=temperature, top_k=top_k, top_p=top_p)
+    trained = pipeline.load_run(run, device=device)
+    place = next(trained.model.parameters()).device
+    encoded = trained.tokenizer.encode(prompt)
+    unknown = sum(token == trained.tokenizer.unknown_id for token in encoded)
+    if unknown:
+        warn(f"{unknown} tokens of the prompt never occur in the training text")
+    # A text begins after an end, which a corpus of one document shows the model too seldom.
+    ids = torch.tensor([encoded or [trained.tokenizer.end_id]], device=place)
+    generated = decoding.generate(
+        trained.model, ids, tokens, decoder, generator=runtime.make_generator(seed, place)
+    )
+    text = trained.tokenizer.decode([*encoded, *generated[0].tolist()])
+    if as_json:
+        answer({"run": str(run), "prompt": prompt, "seed": seed, "text": text}, as_json)
+    else:
+        print(text)
+
+
+def export(
+    run: RunPath,
+    out_file: Annotated[
+        Path, typer.Option("--out", help="The .pt2 file to write.", show_default=False)
+    ],
+    length: Annotated[int, typer.Option(help="Tokens that one call reads.", min=1)] = 1,
+) -> None:
+    """Write a trained model to one file that torch alone can load, by torch.export.
+
+    The batch size is free; the number of tokens a call reads is fixed, for torch.export unrolls an
+    LSTM over time. One token, with the state handed on, reads a text of any length.
+    """
+    from companion import pipeline
+    from companion.export import export_model
+
+    path = export_model(pipeline.load_run(run, device="cpu"), out_file, length=length)
+    err.print(
+        f"Wrote {path}: its logits and states equal the run's. Load it with:\n"
+        f'  torch.export.load("{path}").module()',
+        highlight=False,
+        markup=False,
+    )
+
+
+def _refuse_changes(
+    out_folder: Path, *, settings: list[str] | None, **given: str | int | None
+) -> None:
+    """A resumed run keeps its configuration; say which option differs from it."""
+    from companion.checkpoints import RunFolder
+
+    record = RunFolder.open(out_folder).record()
+    for name, value in given.items():
+        if value is not None and value != record.get(name):
+            raise ValueError(
+                f"--{name} {value} differs from the run being resumed, which has "
+                f"{record.get(name)}; leave --{name} out, or train another run"
+            )
+    for setting, text in pairs(settings or []).items():
+        section, _, field = setting.partition(".")
+        recorded = record.get(section, {})
+        if not isinstance(recorded, dict) or str(recorded.get(field)) != text:
+            raise ValueError(
+                f"--set {setting}={text} differs from the run being resumed; leave it out, "
+                "or train another run"
+            )
+
+
+def _run_and_text(run: Path, corpus: str | None, device: str) -> tuple[TrainedModel, Corpus]:
+    """A run and the corpus named, or else its own; says so when that has changed."""
+    from companion import corpora, pipeline
+
+    trained = pipeline.load_run(run, device=device)
+    text = corpora.load_corpus(corpus or trained.record["corpus"])
+    if corpus is None and text.fingerprint != trained.record["corpus_fingerprint"]:
+        warn(f"the text of corpus {text.name} is not the one this run was trained on")
+    return trained, text
+
+
+def _warn_of_unknown(evaluation: Evaluation) -> None:
+    if evaluation.unknown:
+        warn(
+            f"{evaluation.unknown:,} of {evaluation.tokens:,} tokens are unknown to the tokenizer: "
+            "bits_per_byte leaves out what spelling them costs, so it flatters this model"
+        )

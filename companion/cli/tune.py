@@ -1,0 +1,161 @@
+"""The command tune, and the picture and table that it ends with."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from companion.cli.console import SIGINT_EXIT, AsJson, Device, answer, err, out, pairs, plain
+
+if TYPE_CHECKING:
+    from companion.search import SearchResult, Trial
+
+
+def tune(
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder to write the search to.", show_default=False)
+    ],
+    corpus: Annotated[
+        str | None, typer.Option(help="As for train.", show_default="python-docs")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Recipe to start from.", show_default="small")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials to finish.", min=1, show_default="20")
+    ] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space",
+            metavar="NAME=RANGE",
+            help="What to vary: train.learning_rate=1e-3:3e-2:log, model.dropout=0:0.5, "
+            "model.hidden_size=128,192,256; repeatable.",
+            show_default="learning rate, dropout and streams",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Fix a field of the preset; repeatable."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1, show_default="0"),
+    ] = None,
+    prune: Annotated[
+        bool | None,
+        typer.Option(help="Stop trials that are worse than the median.", show_default="prune"),
+    ] = None,
+    device: Device = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the search in --out, or join in with it."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for settings with a low validation loss.
+
+    Each trial is a training; Optuna proposes its settings. Ctrl-C keeps the finished trials. A
+    search goes on with --resume, which several processes may do at once.
+    """
+    from companion import corpora, presets, search, tuning
+
+    search.import_optuna()
+    known = tuning.recorded(out_folder) if resume else {}
+    given = {"corpus": corpus, "preset": preset, "trials": trials, "seed": seed, "prune": prune}
+    chosen: dict[str, Any] = {
+        "corpus": "python-docs",
+        "preset": "small",
+        "trials": 20,
+        "seed": 0,
+        "prune": True,
+        **known,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+    fixed = pairs(settings) if settings else known.get("settings", {})
+    ranges = space or known.get("space")
+    config = search.SearchConfig(
+        space=search.SearchSpace.parse(ranges) if ranges else search.DEFAULT_SPACE,
+        trials=chosen["trials"],
+        seed=chosen["seed"],
+        prune=chosen["prune"],
+    )
+    result = tuning.tune(
+        corpora.load_corpus(chosen["corpus"]),
+        presets.override(presets.get_preset(chosen["preset"]), fixed),
+        config,
+        out=out_folder,
+        record={"preset": chosen["preset"], "settings": fixed},
+        resume=resume,
+        device=device,
+        on_trial=lambda trial: err.print(
+            plain(search.in_words(trial)), highlight=False, soft_wrap=True
+        ),
+    )
+    _finish(result, out_folder, as_json)
+    if result.stopped == "interrupted":
+        err.print(
+            f"Stopped after {len(result.trials)} of {config.trials} trials; they are kept. Go on "
+            f"with:\n  companion tune --out {out_folder} --resume",
+            highlight=False,
+        )
+        raise typer.Exit(SIGINT_EXIT)
+    if result.best is None:
+        raise ValueError(f"no trial is complete; the last one failed: {result.trials[-1].reason}")
+
+
+def _finish(result: SearchResult, folder: Path, as_json: bool) -> None:
+    """The trials as a table or JSON, their picture, and the command that trains the best."""
+    from companion import tuning
+
+    best, command = result.best, None
+    if best is not None:
+        command = tuning.train_command(folder, best)
+        _save_search_figure(result, folder / "search.png")
+    if as_json:
+        trials = [dataclasses.asdict(trial) for trial in result.trials]
+        number = None if best is None else best.number
+        report = {"out": str(folder), "best": number, "command": command, "trials": trials}
+        answer({**report, "stopped": result.stopped}, as_json)
+        return
+    if result.trials:
+        out.print(_trials_table(result.trials))
+    if command is not None:
+        err.print(f"Drawn in {plain(str(folder / 'search.png'))}. Train the best with:")
+        err.print(f"  {plain(command)}", highlight=False, soft_wrap=True)
+
+
+def _trials_table(trials: Sequence[Trial]) -> Table:
+    """The complete ones first, the best on top."""
+    settings = list(trials[0].settings)
+    fields = [name.partition(".")[2] for name in settings]
+    table = Table("trial", "state", "nats/token", "seconds", *fields, box=None)
+    for trial in sorted(trials, key=lambda trial: (trial.state, trial.nats_per_token or 0)):
+        loss = "-" if trial.nats_per_token is None else f"{trial.nats_per_token:.4f}"
+        values = [str(trial.settings[name]) for name in settings]
+        table.add_row(str(trial.number), trial.state, loss, f"{trial.seconds:.1f}", *values)
+    return table
+
+
+def _save_search_figure(result: SearchResult, path: Path) -> None:
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    from companion import figures
+
+    own = path.with_name(f".{os.getpid()}-{path.name}")  # another process may draw it as well
+    with mpl.rc_context():
+        figures.use_style()
+        figures.plot_search(
+            [dataclasses.asdict(trial) for trial in result.trials],
+            log=[each.setting for each in result.space.ranges if each.log],
+        )
+        plt.savefig(own)
+        plt.close()
+    own.replace(path)
