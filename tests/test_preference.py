@@ -46,9 +46,7 @@ def rows(source: GrammarSource, *texts: str) -> torch.Tensor:
 
 def test_quality_is_its_formula_on_a_review_counted_by_hand(source: GrammarSource) -> None:
     short = "it is great . <end>"  # one good word, four words, nothing wrong
-    mixed = (
-        "it is great . it is dull . i loves it . <end>"  # "i loves": a third is wrong
-    )
+    mixed = "it is great . it is dull . i loves it . <end>"  # "i loves": a third is wrong
     found = review_quality(rows(source, short, mixed), source)
     expected = [3 * math.tanh(1 / 3), 3 * math.tanh(1 / 3) - 2 / 3]
     assert found.tolist() == pytest.approx(expected, abs=1e-12)
