@@ -32,7 +32,7 @@ ORDER = [
     "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints", "decoding",
     "beam", "source_models", "phrases", "questions", "world", "stage_cache", "stages", "replies",
     "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning", "quality",
-    "preference", "best_of_n", "policy_gradient", "compression", "scaling", "studies", "figures",
+    "preference", "best_of_n", "policy_gradient", "studies", "figures",
     "widgets", "grading", "benchmark",
     "cli.console", "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
 ]  # fmt: skip
