@@ -30,9 +30,9 @@ ORDER = [
     "automata", "markov", "grammar", "sources", "tokenizers", "batching", "ngram", "lstm",
     "objectives", "sequence_losses", "checkpoints", "evaluation", "calibration", "significance",
     "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints", "decoding",
-    "beam", "source_models", "phrases", "questions", "world", "stage_cache", "stages", "replies",
+    "beam", "source_models", "canaries", "phrases", "questions", "world", "stage_cache", "stages", "replies",
     "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning", "quality",
-    "preference", "best_of_n", "policy_gradient", "studies", "figures",
+    "preference", "best_of_n", "policy_gradient", "dpo", "studies", "figures",
     "widgets", "grading", "benchmark",
     "cli.console", "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
 ]  # fmt: skip
