@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,6 +84,46 @@ def best_of_n_distribution(
     np.divide(probabilities, mass, out=share, where=mass > 0)
     share *= at_most**n - below**n
     return share
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldFit:
+    """A curve of two numbers through gold gains, and how much of their variance it explains."""
+
+    alpha: float
+    """How the gain begins."""
+    beta: float
+    """How it bends down."""
+    r_squared: float
+    """1 - squared residuals / squared deviations from the mean gain."""
+
+
+def fit_gold_curves(distance: ArrayLike, gain: ArrayLike) -> dict[str, GoldFit]:
+    """Least-squares fits of the two forms of Gao, Schulman & Hilton (2022), zero at no distance.
+
+    distance: d = sqrt(KL), above zero; gain: of the gold reward; both of shape (points,), three or
+    more. "square" is d (alpha - beta d), their form for best-of-n, and "log" is
+    d (alpha - beta log d), theirs for reinforcement learning. Points on one smooth curve are not
+    independent, so a high R squared is weak evidence for a form.
+    """
+    d, gains = _paired(distance, gain)
+    if d.size < 3 or not (d > 0).all() or not np.ptp(gains) > 0:
+        raise ValueError(
+            "a fit of two numbers needs three points or more, distances above 0 and gains that "
+            f"differ, got distances {d} and gains {gains}"
+        )
+    fits = {}
+    for name, bend in (("square", d * d), ("log", d * np.log(d))):
+        columns = np.stack([d, -bend], axis=1)
+        (alpha, beta), *_ = np.linalg.lstsq(columns, gains, rcond=None)
+        residuals = gains - columns @ np.array([alpha, beta])
+        fits[name] = GoldFit(
+            alpha=float(alpha),
+            beta=float(beta),
+            r_squared=1
+            - float(residuals @ residuals) / float(np.square(gains - gains.mean()).sum()),
+        )
+    return fits
 
 
 def _paired(proxy: ArrayLike, values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

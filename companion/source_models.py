@@ -12,7 +12,10 @@ import torch
 from tqdm import tqdm
 
 from companion.automata import END_ID, AutomatonSource
+from companion.batching import padded
 from companion.lstm import LSTMConfig, LSTMLanguageModel
+from companion.objectives import summed_nats
+from companion.recipe import learning_rate_at
 from companion.runtime import make_generator, seed_everything
 from companion.training import TrainConfig, Trainer
 
@@ -90,6 +93,59 @@ def train_on_source(
     for _ in tqdm(range(steps), disable=not progress, unit="step"):
         trainer.train_step()
     return model.eval()
+
+
+def train_on_texts(
+    source: TextSource,
+    *,
+    seed: int,
+    steps: int,
+    hidden_size: int = 128,
+    embedding_size: int = 64,
+    batch_size: int = 32,
+    learning_rate: float = 8e-3,
+    progress: bool = False,
+) -> LSTMLanguageModel:
+    """A one-layer LSTM, in evaluation mode, that has read whole texts, each from an empty state.
+
+    One that was trained on streams has met an empty state only at their beginnings, and starts its
+    texts badly from there. All texts are fresh. Batches hold texts alike in length, so little is
+    padding; the summed loss is divided by a constant, or short texts would count more.
+
+    Seeds all generators with `seed`, so it is an entry point.
+    """
+    texts = source.sample(steps * batch_size, generator=make_generator(seed))
+    seed_everything(seed)
+    config = LSTMConfig(
+        vocabulary_size=source.vocabulary_size,
+        embedding_size=embedding_size,
+        hidden_size=hidden_size,
+    )
+    model = LSTMLanguageModel(config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    schedule = TrainConfig(steps=steps, learning_rate=learning_rate)
+    batches = _alike_in_length(texts, batch_size)
+    for step, rows in enumerate(tqdm(batches, disable=not progress, unit="step")):
+        batch = padded([text[:-1] for text in rows], start_id=END_ID, end_id=END_ID)
+        logits, _ = model(batch.inputs)
+        loss = summed_nats(logits, batch.targets) / (batch_size * source.mean_length())
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, steps, schedule)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model.eval()
+
+
+def _alike_in_length(texts: list[torch.Tensor], batch_size: int) -> list[list[torch.Tensor]]:
+    """Batches of `batch_size` texts: in each 16 batches the texts are sorted, the batches mixed."""
+    batches = []
+    for start in range(0, len(texts), 16 * batch_size):
+        pool = sorted(texts[start : start + 16 * batch_size], key=len)
+        some = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+        batches += [some[i] for i in torch.randperm(len(some)).tolist()]
+    return batches
 
 
 def true_rows(
