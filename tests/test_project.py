@@ -31,8 +31,8 @@ ORDER = [
     "objectives", "sequence_losses", "checkpoints", "evaluation", "calibration", "significance",
     "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints", "decoding",
     "beam", "source_models", "canaries", "phrases", "questions", "world", "stage_cache", "stages",
-    "replies", "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning", "quality",
-    "preference", "best_of_n", "policy_gradient", "dpo", "studies", "figures",
+    "replies", "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning",
+    "quality", "preference", "best_of_n", "policy_gradient", "dpo", "studies", "figures",
     "widgets", "grading", "benchmark",
     "cli.console", "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
 ]  # fmt: skip
