@@ -129,6 +129,23 @@ def _edges_of_equal_mass(values: Tensor, num_bins: int) -> Tensor:
     return torch.cat([different[:1], inner, different[-1:]])
 
 
+def exact_calibration_error(
+    q: Float64[Tensor, "positions vocab"],
+    p: Float64[Tensor, "positions vocab"],
+    num_bins: int = 15,
+) -> float:
+    """|confidence - truth| averaged over positions, those of like confidence taken together.
+
+    As `Reliability.ece` in bins of equal width, but where the truth is known: instead of the
+    accuracy, the true probability `p` of the token that the model `q` thinks likeliest.
+    """
+    confidence, top = q.max(dim=-1)
+    truth = p.gather(-1, top.unsqueeze(-1)).squeeze(-1)
+    bins = (confidence * num_bins).long().clamp(max=num_bins - 1)
+    gaps = torch.zeros(num_bins, dtype=torch.float64).index_add_(0, bins, truth - confidence)
+    return float(gaps.abs().sum() / len(confidence))
+
+
 def fit_temperature(
     model: LSTMLanguageModel,
     ids: Int[Tensor, " total"],

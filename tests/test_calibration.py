@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion import calibration
-from companion.calibration import fit_temperature, reliability, temperature_of
+from companion.calibration import (
+    exact_calibration_error,
+    fit_temperature,
+    reliability,
+    temperature_of,
+)
 from companion.evaluation import score
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.sources import GrammarSource
@@ -191,3 +196,17 @@ def test_wrong_arguments_are_named() -> None:
         reliability(torch.tensor([0.5, 1.5]), right)
     with pytest.raises(ValueError, match="num_bins must be >= 1, got 0"):
         reliability(torch.tensor([0.5, 0.5]), right, num_bins=0)
+
+
+def test_the_exact_error_is_that_of_endless_labels() -> None:
+    """Three positions in two bins, by hand; and by labels in the exact proportions of the truth."""
+    q = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.72, 0.18], [0.3, 0.3, 0.4]], dtype=torch.float64)
+    p = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.8, 0.0], [0.1, 0.5, 0.4]], dtype=torch.float64)
+    by_hand = (abs((0.7 - 0.5) + (0.72 - 0.8)) + abs(0.4 - 0.4)) / 3
+    assert exact_calibration_error(q, p) == pytest.approx(by_hand, abs=1e-12)
+    confidence, top = q.max(dim=-1)
+    right = (p.gather(-1, top[:, None]).squeeze(-1) * 10).round().long()
+    correct = torch.cat([torch.arange(10) < n for n in right.tolist()])
+    found = reliability(confidence.repeat_interleave(10), correct)
+    assert found.ece == pytest.approx(by_hand, abs=1e-12)
+    assert exact_calibration_error(p, p) == 0

@@ -32,8 +32,8 @@ ORDER = [
     "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints", "decoding",
     "beam", "source_models", "canaries", "phrases", "questions", "world", "stage_cache", "stages",
     "replies", "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning",
-    "quality", "preference", "best_of_n", "policy_gradient", "dpo", "studies", "figures",
-    "widgets", "grading", "benchmark",
+    "quality", "preference", "best_of_n", "policy_gradient", "dpo", "unlikelihood", "studies",
+    "figures", "widgets", "grading", "benchmark",
     "cli.console", "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
 ]  # fmt: skip
 
