@@ -29,12 +29,12 @@ ORDER = [
     "information", "runtime", "documents", "cleaning", "splitting", "embedded", "corpora",
     "automata", "markov", "grammar", "sources", "tokenizers", "batching", "ngram", "lstm",
     "objectives", "sequence_losses", "checkpoints", "evaluation", "calibration", "significance",
-    "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints", "decoding",
-    "beam", "source_models", "canaries", "phrases", "questions", "world", "stage_cache", "stages",
-    "replies", "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning",
-    "quality", "preference", "best_of_n", "policy_gradient", "dpo", "unlikelihood", "studies",
-    "figures", "widgets", "grading", "benchmark",
-    "cli.console", "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
+    "groups", "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints",
+    "decoding", "beam", "source_models", "canaries", "phrases", "questions", "world", "stage_cache",
+    "stages", "replies", "presets", "pipeline", "assessment", "export", "text_metrics", "search",
+    "tuning", "quality", "preference", "best_of_n", "policy_gradient", "dpo", "unlikelihood",
+    "studies", "figures", "widgets", "grading", "benchmark", "cli.console", "cli.runs", "cli.tune",
+    "cli.lists", "cli", "__main__",
 ]  # fmt: skip
 
 

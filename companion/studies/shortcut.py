@@ -1,0 +1,312 @@
+"""Does a model learn what decides, or what usually goes with it?
+
+Short reviews are positive when they have more good words than bad ones. Before the words stands
+where the review was posted, and that agrees with the label in 95 of 100 training reviews: a
+shortcut. An LSTM classifier is trained plainly (empirical risk minimisation) and with remedies, and
+is tested where the shortcut holds, where it is turned around, and in each of the four groups of
+label and place. The truth is the count, so a model that counts is right everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from companion.calibration import Reliability, reliability, temperature_of
+from companion.groups import GroupDRO, group_counts, group_means, group_weights
+from companion.lstm import LSTMConfig, LSTMLanguageModel
+from companion.runtime import make_generator, seed_everything
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+#: Where reviews are posted; the second goes with positive ones.
+PLACES = ("harbour", "market")
+BAD = (
+    "bland", "burnt", "cold", "dirty", "dull", "flat", "greasy", "grim", "rude", "slow", "soggy",
+    "sour", "stale", "tired", "tough", "weak",
+)  # fmt: skip
+GOOD = (
+    "bright", "calm", "clean", "crisp", "fair", "fine", "fresh", "generous", "kind", "light",
+    "lovely", "neat", "rich", "swift", "tender", "warm",
+)  # fmt: skip
+NEUTRAL = (
+    "bread", "chair", "cup", "door", "garden", "lamp", "menu", "onion", "plate", "rice", "road",
+    "soup", "table", "tea", "waiter", "window",
+)  # fmt: skip
+WORDS: tuple[str, ...] = (*PLACES, *BAD, *GOOD, *NEUTRAL)
+
+#: What ends the name of a way of training with strong weight decay.
+DECAYED = ", decayed"
+
+#: Ways of training, by the names that results use.
+METHODS = (
+    "plain", "resampled", "reweighted", "group DRO", "plain, decayed", "resampled, decayed",
+    "group DRO, decayed", "place randomised", "balanced data",
+)  # fmt: skip
+
+#: Group 2 * label + place.
+GROUPS = tuple(f"{label}, {place}" for label in ("negative", "positive") for place in PLACES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The reviews, the classifier and its training."""
+
+    methods: tuple[str, ...] = METHODS
+    """Ways of training to compare."""
+    num_train: int = 1000
+    """Training reviews."""
+    num_test: int = 4000
+    """Test reviews of each kind, and validation reviews for the temperature."""
+    agreement: float = 0.95
+    """Share of training reviews posted where their label says."""
+    length: int = 12
+    """Words of a review, the place not counted."""
+    embedding_size: int = 32
+    """Of the LSTM."""
+    hidden_size: int = 64
+    """Of the LSTM."""
+    epochs: int = 20
+    """Passes over the training reviews."""
+    batch_size: int = 50
+    """Reviews in an optimizer step."""
+    learning_rate: float = 5e-3
+    """Of AdamW."""
+    weight_decay: float = 1.0
+    """Of the ways called decayed; the others have none."""
+    dro_step_size: float = 0.05
+    """How fast group-DRO moves its weights."""
+
+    def __post_init__(self) -> None:
+        unknown = [method for method in self.methods if method not in METHODS]
+        if unknown:
+            raise ValueError(f"methods must be of {', '.join(METHODS)}, got {unknown[0]!r}")
+        if not 0 < self.agreement < 1:
+            raise ValueError(f"agreement must be in (0, 1), got {self.agreement}")
+        if self.num_train < self.batch_size or self.batch_size < len(GROUPS):
+            raise ValueError(
+                f"batch_size must be between {len(GROUPS)} and num_train = {self.num_train}, got "
+                f"{self.batch_size}"
+            )
+
+
+@dataclass(kw_only=True)
+class Result:
+    """By way of training. Shares between 0 and 1; calibration errors (ECE) likewise."""
+
+    in_distribution: dict[str, float] = field(default_factory=dict)
+    """Accuracy where the place agrees as often as in training."""
+    flipped: dict[str, float] = field(default_factory=dict)
+    """Accuracy where it never agrees."""
+    worst_group: dict[str, float] = field(default_factory=dict)
+    """Accuracy in the worst of the four groups."""
+    group_accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Accuracy in each group."""
+    train_accuracy: dict[str, float] = field(default_factory=dict)
+    """Accuracy on the reviews it learned from."""
+    temperature: dict[str, float] = field(default_factory=dict)
+    """Fitted on validation reviews where the place agrees as often as in training."""
+    ece_unscaled: dict[str, float] = field(default_factory=dict)
+    """In distribution, at temperature 1."""
+    ece: dict[str, float] = field(default_factory=dict)
+    """In distribution, at the fitted temperature."""
+    ece_flipped: dict[str, float] = field(default_factory=dict)
+    """Where the place never agrees, at that same temperature."""
+    confidence_flipped: dict[str, float] = field(default_factory=dict)
+    """Mean confidence there."""
+    training_groups: dict[str, int] = field(default_factory=dict)
+    """Reviews in each group of the training data."""
+    flipped_by_epoch: dict[str, list[float]] = field(default_factory=dict)
+    """Accuracy where the place never agrees, after each epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reviews:
+    """Reviews with their labels and the groups they are in."""
+
+    tokens: Int[Tensor, "reviews words"]
+    """Indices into `WORDS`; the first is the place."""
+    labels: Int[Tensor, " reviews"]
+    """1 where there are more good words than bad ones, 0 where there are fewer."""
+
+    @property
+    def places(self) -> Int[Tensor, " reviews"]:
+        """0 or 1, as in `PLACES`."""
+        return self.tokens[:, 0]
+
+    @property
+    def groups(self) -> Int[Tensor, " reviews"]:
+        """2 * label + place, as in `GROUPS`."""
+        return 2 * self.labels + self.places
+
+    def text(self, row: int) -> str:
+        """One review, with the place before a colon."""
+        place, *words = (WORDS[token] for token in self.tokens[row].tolist())
+        return f"{place}: {' '.join(words)}"
+
+
+def write_reviews(
+    n: int, *, agreement: float, generator: torch.Generator, length: int = 12
+) -> Reviews:
+    """`n` reviews of `length` words, all equally probable, none with as many good as bad ones.
+
+    The place is the label's with probability `agreement`, independently of the words.
+    """
+    if n < 1 or length < 1 or not 0 <= agreement <= 1:
+        raise ValueError(
+            f"n and length must be >= 1 and agreement in [0, 1], got {n}, {length}, {agreement}"
+        )
+    polarity = torch.zeros(len(WORDS), dtype=torch.long)
+    polarity[len(PLACES) : len(PLACES) + len(BAD)] = -1
+    polarity[len(PLACES) + len(BAD) : len(PLACES) + len(BAD) + len(GOOD)] = 1
+    kept = torch.empty(0, length, dtype=torch.long)
+    while len(kept) < n:  # a draw is kept with probability 2/3 or more
+        drawn = torch.randint(len(PLACES), len(WORDS), (2 * n, length), generator=generator)
+        kept = torch.cat([kept, drawn[polarity[drawn].sum(dim=1) != 0]])
+    words = kept[:n]
+    labels = (polarity[words].sum(dim=1) > 0).long()
+    agrees = torch.rand(n, generator=generator) < agreement
+    places = torch.where(agrees, labels, 1 - labels)
+    return Reviews(tokens=torch.cat([places[:, None], words], dim=1), labels=labels)
+
+
+def run(config: Config, *, seed: int, progress: bool = False) -> Result:
+    """Train a classifier in every way, and test each on the same reviews."""
+    generator = make_generator(seed)
+
+    def draw(n: int, agreement: float) -> Reviews:
+        return write_reviews(n, agreement=agreement, generator=generator, length=config.length)
+
+    train = draw(config.num_train, config.agreement)
+    tests = {
+        "valid": draw(config.num_test, config.agreement),
+        "same": draw(config.num_test, config.agreement),
+        "even": draw(config.num_test, 0.5),
+        "flipped": draw(config.num_test, 0.0),
+    }
+    balanced = draw(config.num_train, 0.5)
+    result = Result()
+    counts = group_counts(train.groups, len(GROUPS))
+    result.training_groups = dict(zip(GROUPS, counts.tolist(), strict=True))
+    for method in tqdm(config.methods, disable=not progress, desc="ways of training"):
+        reviews = balanced if method == "balanced data" else train
+        curve: list[float] = []
+        for model in training(reviews, config, method, seed=seed):
+            curve.append(accuracy(model, tests["flipped"]))
+        result.flipped_by_epoch[method] = curve
+        result.train_accuracy[method] = accuracy(model, reviews)
+        _measure(result, method, model, tests)
+    return result
+
+
+def train_classifier(
+    reviews: Reviews, config: Config, method: str, *, seed: int
+) -> LSTMLanguageModel:
+    """The classifier after its last epoch, in evaluation mode. An entry point: it seeds."""
+    *_, model = training(reviews, config, method, seed=seed)
+    return model
+
+
+def training(
+    reviews: Reviews, config: Config, method: str, *, seed: int
+) -> Iterator[LSTMLanguageModel]:
+    """Train an LSTM to say the label after the last word; yield it after each epoch.
+
+    It is a language model whose last output is read for two tokens only. What is yielded is in
+    evaluation mode, and always the same object. Seeds all generators with `seed`: an entry point.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    seed_everything(seed)
+    model = LSTMLanguageModel(
+        LSTMConfig(
+            vocabulary_size=len(WORDS),
+            embedding_size=config.embedding_size,
+            hidden_size=config.hidden_size,
+        )
+    )
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay if method.endswith(DECAYED) else 0.0,
+    )
+    way = method.removesuffix(DECAYED)
+    generator = make_generator(seed + 2**31)
+    weights = group_weights(reviews.groups, len(GROUPS))
+    dro = GroupDRO(len(GROUPS), step_size=config.dro_step_size)
+    for _ in range(config.epochs):
+        if way in ("resampled", "group DRO"):
+            order = torch.multinomial(weights, len(weights), True, generator=generator)
+        else:
+            order = torch.randperm(len(weights), generator=generator)
+        model.train()
+        for rows in torch.split(order, config.batch_size):
+            tokens, groups = reviews.tokens[rows], reviews.groups[rows]
+            if way == "place randomised":
+                places = torch.randint(len(PLACES), (len(rows), 1), generator=generator)
+                tokens = torch.cat([places, tokens[:, 1:]], dim=1)
+            logits = label_logits(model, tokens)
+            losses = F.cross_entropy(logits, reviews.labels[rows], reduction="none")
+            if way == "group DRO":
+                loss = dro.loss(losses, groups)
+            elif way == "reweighted":
+                loss = (weights[rows] * losses).mean()
+            else:
+                loss = losses.mean()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        yield model.eval()
+
+
+def label_logits(
+    model: LSTMLanguageModel, tokens: Int[Tensor, "reviews words"]
+) -> Float[Tensor, "reviews 2"]:
+    """Logits of "negative" and "positive" after the last word."""
+    outputs, _ = model.outputs(tokens)
+    return model.logits(outputs[-1])[:, :2]
+
+
+@torch.no_grad()
+def accuracy(model: LSTMLanguageModel, reviews: Reviews) -> float:
+    """Share of reviews whose label the model finds."""
+    return float((label_logits(model, reviews.tokens).argmax(-1) == reviews.labels).double().mean())
+
+
+@torch.no_grad()
+def calibration(
+    model: LSTMLanguageModel, reviews: Reviews, *, temperature: float = 1.0
+) -> Reliability:
+    """Confidence against accuracy, the logits divided by `temperature`."""
+    probs = torch.softmax(label_logits(model, reviews.tokens) / temperature, dim=-1)
+    confidences, predicted = probs.max(dim=-1)
+    return reliability(confidences, predicted == reviews.labels)
+
+
+@torch.no_grad()
+def _measure(
+    result: Result, method: str, model: LSTMLanguageModel, tests: dict[str, Reviews]
+) -> None:
+    result.in_distribution[method] = accuracy(model, tests["same"])
+    result.flipped[method] = accuracy(model, tests["flipped"])
+    even = tests["even"]
+    correct = label_logits(model, even.tokens).argmax(-1) == even.labels
+    means = group_means(correct.double(), even.groups, len(GROUPS)).tolist()
+    result.group_accuracy[method] = dict(zip(GROUPS, means, strict=True))
+    result.worst_group[method] = min(means)
+    temperature = temperature_of(label_logits(model, tests["valid"].tokens), tests["valid"].labels)
+    result.temperature[method] = temperature
+    result.ece_unscaled[method] = calibration(model, tests["same"]).ece
+    result.ece[method] = calibration(model, tests["same"], temperature=temperature).ece
+    flipped = calibration(model, tests["flipped"], temperature=temperature)
+    result.ece_flipped[method] = flipped.ece
+    shares = flipped.counts / flipped.counts.sum()
+    result.confidence_flipped[method] = float((shares * flipped.confidences).sum())
