@@ -42,28 +42,32 @@ class DPOConfig:
     """Of AdamW; it is constant but for the first tenth of the first epoch."""
     clip_norm: float = 1.0
     """Gradients longer than this are scaled down to it."""
+    recorded_pairs: int = 256
+    """The first so many pairs are looked at for the records."""
 
     def __post_init__(self) -> None:
-        for name in ("beta", "epochs", "batch_size", "learning_rate", "clip_norm"):
+        for name in (
+            "beta", "epochs", "batch_size", "learning_rate", "clip_norm", "recorded_pairs",
+        ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DPORecord:
-    """Where the policy stands after an epoch; epoch 0 is before the first."""
+    """Where the policy stands on its pairs after an epoch; epoch 0 is before the first."""
 
     epoch: int
     """Passes over the pairs so far."""
     loss: float
-    """Mean `dpo_loss` over all pairs; ln 2 at the start."""
+    """Mean `dpo_loss`; ln 2 where the policy is the reference."""
     accuracy: float
     """Share of the pairs in which the chosen text has the higher implied reward."""
     margin: float
     """Mean implied reward of the chosen text less that of the rejected one."""
-    chosen_log_prob: float
-    """Mean log-probability of a chosen text under the policy, nats."""
-    rejected_log_prob: float
+    chosen_change: float
+    """Mean log-ratio of policy and reference of a chosen text, nats: what it has gained."""
+    rejected_change: float
     """The same of a rejected one."""
 
 
@@ -86,10 +90,24 @@ def text_batch(texts: Int[torch.Tensor, "batch time"]) -> Batch:
     )
 
 
-def text_log_probs(model: LSTMLanguageModel, batch: Batch) -> Float[torch.Tensor, " batch"]:
-    """log q of each row of a `text_batch`, in nats, with gradients: summed over its targets."""
-    logits, _ = model(batch.inputs)
-    return -token_nats(logits, batch.targets).sum(dim=1)
+def rows_by_length(
+    texts: Int[torch.Tensor, "texts time"], size: int = 32
+) -> tuple[Int[torch.Tensor, " _"], ...]:
+    """Which rows to read together, `size` at a time, the shortest texts first: little padding."""
+    return torch.split(written(texts).sum(dim=1).argsort(stable=True), size)
+
+
+def text_log_probs(
+    model: LSTMLanguageModel, texts: Int[torch.Tensor, "texts time"]
+) -> Float[torch.Tensor, " texts"]:
+    """log q of each text, in nats, with gradients: summed over the tokens of a `text_batch`."""
+    pieces = rows_by_length(texts)
+    found = []
+    for rows in pieces:
+        batch = text_batch(texts[rows])
+        logits, _ = model(batch.inputs)
+        found.append(-token_nats(logits, batch.targets).sum(dim=1))
+    return torch.cat(found)[torch.cat(pieces).argsort()]
 
 
 def dpo_loss(
@@ -130,10 +148,11 @@ def train_dpo(
     if not len(pairs):
         raise ValueError("DPO learns from one pair or more, got none")
     chosen, rejected = pairs.chosen, pairs.rejected
-    before = all_log_probs(reference, chosen), all_log_probs(reference, rejected)
+    with torch.no_grad():
+        before = text_log_probs(reference, chosen), text_log_probs(reference, rejected)
     optimizer = make_optimizer(policy, TrainConfig(steps=1, learning_rate=config.learning_rate))
     warmup = max(1, len(chosen) // config.batch_size // 10)
-    records = [_record(policy, pairs, before, config.beta, epoch=0)]
+    records = [_record(policy, pairs, before, config, epoch=0)]
     if watch is not None:
         watch(records[-1])
     step = 0
@@ -144,46 +163,41 @@ def train_dpo(
             step += 1
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * min(1, step / warmup)
+            now = text_log_probs(policy, torch.cat([chosen[rows], rejected[rows]]))
             loss = dpo_loss(
-                text_log_probs(policy, text_batch(chosen[rows])),
-                text_log_probs(policy, text_batch(rejected[rows])),
-                before[0][rows], before[1][rows], config.beta,
-            )  # fmt: skip
+                now[: len(rows)], now[len(rows) :], before[0][rows], before[1][rows], config.beta
+            )
             optimizer.zero_grad()
             # A constant divisor: a pair in a last, short batch weighs what any other does.
             (loss.sum() / config.batch_size).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(policy.parameters(), config.clip_norm)
             optimizer.step()
         policy.eval()
-        records.append(_record(policy, pairs, before, config.beta, epoch=epoch))
+        records.append(_record(policy, pairs, before, config, epoch=epoch))
         if watch is not None:
             watch(records[-1])
     return records
 
 
+@torch.no_grad()
 def _record(
     policy: LSTMLanguageModel,
     pairs: Pairs,
     before: tuple[torch.Tensor, torch.Tensor],
-    beta: float,
+    config: DPOConfig,
     *,
     epoch: int,
 ) -> DPORecord:
-    now = all_log_probs(policy, pairs.chosen), all_log_probs(policy, pairs.rejected)
-    margins = beta * ((now[0] - before[0]) - (now[1] - before[1]))
+    """Of the first `recorded_pairs`; `before` is the reference's log-probabilities of all."""
+    few = slice(config.recorded_pairs)
+    now = text_log_probs(policy, pairs.chosen[few]), text_log_probs(policy, pairs.rejected[few])
+    old = before[0][few], before[1][few]
+    margins = config.beta * ((now[0] - old[0]) - (now[1] - old[1]))
     return DPORecord(
         epoch=epoch,
-        loss=float(dpo_loss(*now, *before, beta).mean()),
+        loss=float(dpo_loss(*now, *old, config.beta).mean()),
         accuracy=float((margins > 0).float().mean()),
         margin=float(margins.mean()),
-        chosen_log_prob=float(now[0].mean()),
-        rejected_log_prob=float(now[1].mean()),
+        chosen_change=float((now[0] - old[0]).mean()),
+        rejected_change=float((now[1] - old[1]).mean()),
     )
-
-
-@torch.no_grad()
-def all_log_probs(
-    model: LSTMLanguageModel, texts: Int[torch.Tensor, "texts time"]
-) -> Float[torch.Tensor, " texts"]:
-    """`text_log_probs` of many texts, without gradients, some at a time."""
-    return torch.cat([text_log_probs(model, text_batch(part)) for part in torch.split(texts, 256)])

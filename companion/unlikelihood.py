@@ -17,7 +17,7 @@ from tqdm import tqdm
 from companion.automata import END_ID
 from companion.constraints import TokenAutomaton, allow_only
 from companion.decoding import Decoder, generate
-from companion.dpo import text_batch
+from companion.dpo import rows_by_length, text_batch
 from companion.lstm import LSTMLanguageModel
 from companion.objectives import summed_nats
 from companion.quality import text_rows
@@ -83,12 +83,16 @@ def tune_against_repetition(
     targets = config.batch_size * source.mean_length()
     model.eval()
     for _ in tqdm(range(config.steps), disable=not progress, unit="step"):
-        batch = text_batch(text_rows(source.sample(config.batch_size, generator=generator)))
-        logits, _ = model(batch.inputs)
-        loss = summed_nats(logits, batch.targets) / targets
-        if kind == "token":
-            loss = loss + config.weight * token_unlikelihood(logits, batch.targets).sum() / targets
-        elif kind == "sequence":
+        texts = text_rows(source.sample(config.batch_size, generator=generator))
+        loss = torch.zeros(())
+        for rows in rows_by_length(texts, 8):
+            batch = text_batch(texts[rows])
+            logits, _ = model(batch.inputs)
+            loss = loss + summed_nats(logits, batch.targets) / targets
+            if kind == "token":
+                pushed = token_unlikelihood(logits, batch.targets).sum()
+                loss = loss + config.weight * pushed / targets
+        if kind == "sequence":
             prompts = beginnings(
                 source, config.greedy_rows, config.prompt_tokens, generator=generator
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -84,9 +85,10 @@ def test_a_texts_log_probability_is_the_sum_over_its_tokens_whatever_stands_besi
     model = tiny()
     texts = [torch.tensor(text) for text in ([3, 0], [1, 2, 4, 1, 0], [1, 2, 4, 1, 3, 3])]
     rows = torch.tensor([[3, 0, 4, 4, 1, 2], [1, 2, 4, 1, 0, 0], [1, 2, 4, 1, 3, 3]])
-    together = text_log_probs(model, text_batch(rows))
+    together = text_log_probs(model, rows.repeat(20, 1))  # more than are read at once
+    assert torch.equal(together[:3], together[-3:])
     assert text_batch(rows[:2]).inputs.shape == (2, 5)
-    for text, found in zip(texts, together, strict=True):
+    for text, found in zip(texts, together[:3], strict=True):
         inputs = torch.cat([torch.tensor([0]), text[:-1]])[None]
         log_q = torch.log_softmax(model(inputs)[0], dim=-1)[0]
         expected = log_q.gather(-1, text[:, None]).sum()
@@ -113,9 +115,9 @@ def test_training_starts_at_ln_2_and_ends_at_the_closed_form() -> None:
     assert records[0].loss == pytest.approx(math.log(2), abs=1e-6)
     assert (records[0].margin, records[0].accuracy) == (0, 0)
     assert records[-1].epoch == 150
-    batch = text_batch(torch.tensor([[token, 0] for token in weights]))
+    texts = torch.tensor([[token, 0] for token in weights])
     with torch.no_grad():
-        change = text_log_probs(policy, batch) - text_log_probs(reference, batch)
+        change = text_log_probs(policy, texts) - text_log_probs(reference, texts)
     # beta times the differences of log-ratios are the differences of reward, ln 2 each.
     gaps = beta * (change[1:] - change[:-1])
     torch.testing.assert_close(gaps, torch.full((2,), math.log(2)), atol=0.03, rtol=0)
@@ -133,32 +135,35 @@ def test_a_record_says_what_the_loss_is_made_of_and_the_reference_stays() -> Non
         seen.append(record)
 
     config = DPOConfig(beta=0.5, epochs=3, batch_size=2, learning_rate=1e-2)
-    records = train_dpo(
-        policy, reference, Pairs(chosen=chosen, rejected=rejected), config,
-        generator=make_generator(0), watch=watch,
-    )  # fmt: skip
+    pairs = Pairs(chosen=chosen, rejected=rejected)
+    records = train_dpo(policy, reference, pairs, config, generator=make_generator(0), watch=watch)
     assert seen == records
     assert [record.epoch for record in records] == [0, 1, 2, 3]
     last = records[-1]
     with torch.no_grad():
         logs = [
-            [text_log_probs(model, text_batch(side)) for side in (chosen, rejected)]
+            [text_log_probs(model, side) for side in (chosen, rejected)]
             for model in (policy, reference)
         ]
     margins = 0.5 * ((logs[0][0] - logs[1][0]) - (logs[0][1] - logs[1][1]))
     assert last.margin == pytest.approx(float(margins.mean()), abs=1e-5)
     assert last.accuracy == pytest.approx(float((margins > 0).float().mean()))
-    assert last.chosen_log_prob == pytest.approx(float(logs[0][0].mean()), abs=1e-5)
-    assert last.rejected_log_prob == pytest.approx(float(logs[0][1].mean()), abs=1e-5)
+    for side, change in enumerate((last.chosen_change, last.rejected_change)):
+        assert change == pytest.approx(float((logs[0][side] - logs[1][side]).mean()), abs=1e-5)
     assert last.loss < records[0].loss
     for name, value in reference.state_dict().items():
         assert torch.equal(value, before[name]), name
+    first = dataclasses.replace(config, recorded_pairs=1, epochs=1)
+    record = train_dpo(policy, reference, pairs, first, generator=make_generator(0))[0]
+    assert record.margin == pytest.approx(float(margins[0]), abs=1e-5)
     nothing = Pairs(chosen=chosen[:0], rejected=rejected[:0])
     with pytest.raises(ValueError, match="one pair or more, got none"):
         train_dpo(policy, reference, nothing, config, generator=make_generator(0))
 
 
-@pytest.mark.parametrize("name", ["beta", "epochs", "batch_size", "learning_rate", "clip_norm"])
+@pytest.mark.parametrize(
+    "name", ["beta", "epochs", "batch_size", "learning_rate", "clip_norm", "recorded_pairs"]
+)
 def test_a_setting_that_cannot_be_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be > 0, got 0"):
         DPOConfig(**{name: 0})
