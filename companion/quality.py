@@ -51,9 +51,9 @@ def review_quality(
     """The gold reward of each text, from its words alone.
 
     With o the good words less the bad ones, w the number of words, u the share of ungrammatical
-    sentences and r the share of repeated 4-grams (see `quality_parts`),
+    sentences and c the share of repeated 4-grams (see `quality_parts`),
 
-        gold = 3 tanh(o / 3) - 0.05 max(0, w - 20) - 2 u - 3 r.
+        gold = 3 tanh(o / 3) - 0.05 max(0, w - 20) - 2 u - 3 c.
 
     Readers like praise, but the tenth kind word adds nothing; they want it short, in sentences, and
     said once. It is at most 3, and a text's value does not depend on any model.

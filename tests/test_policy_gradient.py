@@ -97,7 +97,7 @@ def test_a_shift_or_a_scale_of_the_reward_changes_no_update() -> None:
 
 
 def test_training_ends_at_the_reference_times_exp_reward_over_beta() -> None:
-    """All texts have a chance here, so the closed form is known; total variation below .06."""
+    """All texts have a chance here, so the closed form is known; it is met within about .005."""
     reference = tiny_model(1)
     policy, texts, beta = copy.deepcopy(reference), all_texts(), 1.0
     config = PolicyGradientConfig(
@@ -111,7 +111,7 @@ def test_training_ends_at_the_reference_times_exp_reward_over_beta() -> None:
     best = torch.softmax(scores.log_q + reward(texts) / beta, dim=0)
     before = torch.softmax(scores.log_q, dim=0)
     assert float((before - best).abs().sum() / 2) > 0.3
-    assert float((scores.log_p.exp() - best).abs().sum() / 2) < 0.06
+    assert float((scores.log_p.exp() - best).abs().sum() / 2) < 0.02
     divergence = float((best * (best.log() - scores.log_q)).sum())
     assert records[-1]["kl"] == pytest.approx(divergence, abs=0.1)
     assert len(records) == 121
