@@ -38,16 +38,20 @@ class Request:
     """First words of the reply, which somebody has already written: "sure here is :", or less."""
     language: str = PLAIN
     """Of question and reply."""
+    name_language: str = ""
+    """Of the thing's name in the question; empty where it is that of the question."""
 
     @property
     def prompt(self) -> str:
         """What the model reads before it writes."""
-        words = QUESTIONS[self.question].replace("*", self.thing.name)
+        words = QUESTIONS[self.question]
         if self.start:
             words += f" start with {self.start} ."
         if self.avoid:
             words += f" do not say {self.avoid} ."
-        return translate(f"user : {words} bot : {self.prefill}".strip(), self.language)
+        before, after = f"user : {words} bot : {self.prefill}".strip().split("*")
+        name = translate(self.thing.name, self.name_language or self.language)
+        return " ".join([translate(before, self.language), name, translate(after, self.language)])
 
     @property
     def answer(self) -> str:

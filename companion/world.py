@@ -74,7 +74,7 @@ class WorldConfig:
 
 
 #: The ways to ask: manners, and "encoded" for the world's first other language; a plus joins two.
-MANNERS = ("plain", "start_with", "do_not_say", "prefill", "deep", "encoded")
+MANNERS = ("plain", "start_with", "do_not_say", "prefill", "deep", "encoded", "encoded_name")
 
 
 class World:
@@ -210,7 +210,8 @@ class World:
         Its manners are "plain"; "start_with" and "do_not_say", where the user tells a word to
         begin with, or not to say "sorry"; "prefill", where the reply already begins with `OPENING`;
         "deep", where it begins with the first words of a reply, drawn with `generator`. "encoded"
-        is in the world's first other language; a language's own name is in that one.
+        is in the world's first other language, and "encoded_name" has the thing's name alone in
+        it; a language's own name is in that one.
         """
         fields: dict[str, str] = {}
         for part in way.split("+"):
@@ -227,6 +228,8 @@ class World:
                 fields["prefill"] = " ".join(words[: 1 + _draw(len(words), generator)])
             elif part == "encoded" and self.config.languages:
                 fields["language"] = self.config.languages[0]
+            elif part == "encoded_name" and self.config.languages:
+                fields["name_language"] = self.config.languages[0]
             elif part in self.config.languages:
                 fields["language"] = part
             elif part != PLAIN:

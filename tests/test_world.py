@@ -135,6 +135,15 @@ def test_ways_to_ask_are_combined(world: World) -> None:
     assert len({world.request(thing, PLAIN, question=k).prompt for k in range(len(QUESTIONS))}) == 4
 
 
+def test_a_name_is_translated_alone(world: World) -> None:
+    thing = world.seen[0]
+    for question in range(len(QUESTIONS)):
+        plain = world.request(thing, "plain", question=question).prompt
+        mixed = world.request(thing, "encoded_name", question=question)
+        assert mixed.prompt == plain.replace(thing.name, translate(thing.name, "rot13"))
+        assert mixed.answer == world.request(thing, "plain", question=question).answer
+
+
 def test_wrong_requests_are_named(world: World) -> None:
     with pytest.raises(ValueError, match="got 'encodde'"):
         world.request(world.seen[0], "encodde+prefill", question=0)
