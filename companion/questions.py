@@ -49,9 +49,9 @@ class Request:
             words += f" start with {self.start} ."
         if self.avoid:
             words += f" do not say {self.avoid} ."
-        before, after = f"user : {words} bot : {self.prefill}".strip().split("*")
+        text = f"user : {words} bot : {self.prefill}".strip()
         name = translate(self.thing.name, self.name_language or self.language)
-        return " ".join([translate(before, self.language), name, translate(after, self.language)])
+        return translate(text, self.language).replace(translate("*", self.language), name)
 
     @property
     def answer(self) -> str:
