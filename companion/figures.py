@@ -6,6 +6,7 @@ book's size where it gets none, and returns the Axes it drew on.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -470,6 +471,94 @@ def plot_refusal_and_leak(
     ax.set_ylim(len(conditions) - 0.5, -0.5)
     ax.set_xlim(-3, 103)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    return ax
+
+
+def plot_fit(
+    results: Sequence[Mapping[str, Any]], run: str, text: str, *, ax: Axes | None = None
+) -> Axes:
+    """Training and validation loss by epoch against the floor, of the study `memorization`.
+
+    run: "plain", or another that the results have. text: the training text whose surprisal under
+    the source is the floor, "train" or "few texts". Mean, and range, of the results.
+    """
+    if not results:
+        raise ValueError("plot_fit needs one result or more, got none")
+    ax = new_axes(ax, xlabel="epoch", ylabel="nats per token")
+    for key, words, color in (
+        ("valid_nats_per_token", "fresh reviews", "vermillion"),
+        ("train_nats_per_token", "training reviews", "blue"),
+    ):
+        losses = [result[key][run] for result in results]
+        band(ax, range(1, 1 + len(losses[0])), losses, label=words, color=NAMED_COLORS[color])
+    floors = [result["source_nats_per_token"][text] for result in results]
+    floor_line(ax, float(np.mean(floors)), "the source itself")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend()
+    return ax
+
+
+def plot_exposure(
+    results: Sequence[Mapping[str, Any]],
+    *,
+    most: float = math.log2(10**5),
+    chance: float = 1 / math.log(2),
+    ax: Axes | None = None,
+) -> Axes:
+    """Exposure of canaries by epoch, a line for each number of repetitions; study `memorization`.
+
+    most: bits of a code that is the first guess. chance: mean bits of one that was never seen.
+    Mean, and range, of the results; a diamond marks the epoch of the lowest validation loss.
+    """
+    if not results:
+        raise ValueError("plot_exposure needs one result or more, got none")
+    ax = new_axes(ax, xlabel="epoch", ylabel="exposure, bits", height=4.2)
+    lines = results[0]["exposure_by_epoch"]["plain"]
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(lines)))
+    for repeated, shade in zip(reversed(lines), shades, strict=True):
+        bits = [result["exposure_by_epoch"]["plain"][repeated] for result in results]
+        epochs = range(1, 1 + len(bits[0]))
+        band(ax, epochs, bits, label=f"{repeated} times", color=mpl.colors.to_hex(shade))
+    best = float(np.mean([result["best_epoch"]["plain"] for result in results]))
+    ax.axvline(best, color=REFERENCE, lw=1.2, ls=":")
+    ax.annotate(
+        "lowest validation loss", (best, most), xytext=(-4, 5), textcoords="offset points",
+        fontsize=10, ha="right",
+    )  # fmt: skip
+    floor_line(ax, most, "first guess")
+    floor_line(ax, chance, "chance")
+    ax.set_ylim(0, most + 1.4)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(title="in the text", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def plot_remedies(
+    results: Sequence[Mapping[str, Any]], repeated: str, *, ax: Axes | None = None
+) -> Axes:
+    """Exposure against validation loss, one path a run and result; of the study `memorization`.
+
+    Epochs go from right to left, until the loss rises again: at one loss, the lower path has
+    learnt less by heart. A dot ends each path.
+    """
+    if not results:
+        raise ValueError("plot_remedies needs one result or more, got none")
+    ax = new_axes(
+        ax,
+        xlabel="validation loss, nats per token",
+        ylabel=f"exposure of codes seen {repeated} times, bits",
+    )
+    names = [name for name, bits in results[0]["exposure_by_epoch"].items() if repeated in bits]
+    for name, color in zip(names, COLORS, strict=False):
+        for place, result in enumerate(results):
+            loss = result["valid_nats_per_token"][name]
+            bits = result["exposure_by_epoch"][name][repeated]
+            ax.plot(loss, bits, color=color, lw=1.4, label=None if place else name)
+            ax.plot(loss[-1:], bits[-1:], "o", color=color)
+    floors = [result["source_nats_per_token"]["valid"] for result in results]
+    floor_line(ax, float(np.mean(floors)), "the source itself", axis="x")
+    ax.set_ylim(bottom=0)
+    ax.legend()
     return ax
 
 
