@@ -108,6 +108,11 @@ class Canaries:
         """Size of the space that a code was drawn from, |R|."""
         return int(10**self.num_digits)
 
+    @property
+    def max_exposure(self) -> float:
+        """Bits of a code that is the model's first guess; 16.6 for five digits."""
+        return math.log2(self.num_codes)
+
     def prompt(self, name: str) -> Int[Tensor, " prompt"]:
         """Ids of an end, so that a text begins, and "NAME CODE IS"."""
         return torch.tensor([END_ID, *self._encode([name, "CODE", "IS"])])
@@ -202,8 +207,8 @@ def code_log_probs(
     log_probs = torch.zeros(1, dtype=torch.float64)
     logits, state = model(prompt[None])
     for depth in range(num_digits):
-        after = torch.log_softmax(logits[:, -1].double(), dim=-1)[:, digit_ids]
-        longer = log_probs[:, None] + after  # (beginnings, digits)
+        after = logits[:, -1, digit_ids] - logits[:, -1].logsumexp(dim=-1, keepdim=True)
+        longer = log_probs[:, None] + after.double()  # (beginnings, digits)
         rows, digits = (longer >= at_least - _SLACK).nonzero(as_tuple=True)
         numbers, log_probs = numbers[rows] * base + digits, longer[rows, digits]
         if depth < num_digits - 1 and len(rows):

@@ -6,6 +6,7 @@ import base64
 import itertools
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.colors
@@ -339,3 +340,56 @@ def test_refusals_and_leaks_are_drawn_by_condition_with_their_range() -> None:
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first condition is on top
     with pytest.raises(ValueError, match="one result or more"):
         figures.plot_refusal_and_leak([], {"plain": "asked plainly"})
+
+
+def memorized(shift: float) -> dict[str, Any]:
+    return {
+        "source_nats_per_token": {"train": 2.0, "few texts": 2.1, "valid": 2.2},
+        "train_nats_per_token": {"plain": [3.0 + shift, 2.0]},
+        "valid_nats_per_token": {"plain": [3.5 + shift, 2.5], "dropout": [3.2, 2.4]},
+        "best_epoch": {"plain": 2},
+        "exposure_by_epoch": {
+            "plain": {"0": [1.0 + shift, 1.5], "4": [3.0 + shift, 16.0]},
+            "dropout": {"4": [2.0, 9.0]},
+        },
+    }
+
+
+def test_losses_are_drawn_with_their_range_above_the_floor_of_their_text() -> None:
+    ax = figures.plot_fit([memorized(0.0), memorized(0.5)], "plain", "few texts")
+    fresh, own, floor = ax.lines
+    np.testing.assert_allclose(fresh.get_xydata(), [[1, 3.75], [2, 2.5]])
+    np.testing.assert_allclose(own.get_xydata(), [[1, 3.25], [2, 2.0]])
+    np.testing.assert_allclose(floor.get_ydata(), 2.1)
+    assert legend_of(ax) == ["fresh reviews", "training reviews", "the source itself"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_fit([], "plain", "train")
+
+
+def test_exposure_is_drawn_by_repetitions_between_chance_and_the_most() -> None:
+    ax = figures.plot_exposure([memorized(0.0), memorized(1.0)])
+    often, never, best, most, chance = ax.lines
+    np.testing.assert_allclose(often.get_xydata(), [[1, 3.5], [2, 16]])
+    np.testing.assert_allclose(never.get_xydata(), [[1, 1.5], [2, 1.5]])
+    assert set(best.get_xdata()) == {2}
+    np.testing.assert_allclose(most.get_ydata(), np.log2(1e5))
+    np.testing.assert_allclose(chance.get_ydata(), 1 / np.log(2))
+    assert legend_of(ax)[:2] == ["4 times", "0 times"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_exposure([])
+
+
+def test_remedies_are_paths_through_loss_and_exposure_one_for_each_result() -> None:
+    ax = figures.plot_remedies([memorized(0.0), memorized(1.0)], "4")
+    paths = [line.get_xydata() for line in ax.lines if len(line.get_xdata()) == 2][:-1]
+    np.testing.assert_allclose(
+        paths, [[[3.5, 3], [2.5, 16]], [[4.5, 4], [2.5, 16]], *[[[3.2, 2], [2.4, 9]]] * 2]
+    )
+    assert legend_of(ax) == ["plain", "dropout", "the source itself"]
+    assert legend_of(figures.plot_remedies([memorized(0.0)], "0")) == ["plain", "the source itself"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_remedies([], "4")
+
+
+def legend_of(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
