@@ -30,11 +30,11 @@ ORDER = [
     "automata", "markov", "grammar", "sources", "tokenizers", "batching", "ngram", "lstm",
     "objectives", "sequence_losses", "checkpoints", "evaluation", "calibration", "significance",
     "groups", "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints",
-    "decoding", "beam", "source_models", "canaries", "phrases", "questions", "world", "stage_cache",
-    "stages", "replies", "presets", "pipeline", "assessment", "export", "text_metrics", "search",
-    "tuning", "quality", "preference", "best_of_n", "policy_gradient", "dpo", "unlikelihood",
-    "studies", "figures", "widgets", "grading", "benchmark", "cli.console", "cli.runs", "cli.tune",
-    "cli.lists", "cli", "__main__",
+    "decoding", "beam", "source_models", "shift", "adaptation", "out_of_distribution", "canaries",
+    "phrases", "questions", "world", "stage_cache", "stages", "replies", "presets", "pipeline",
+    "assessment", "export", "text_metrics", "search", "tuning", "quality", "preference",
+    "best_of_n", "policy_gradient", "dpo", "unlikelihood", "studies", "figures", "widgets",
+    "grading", "benchmark", "cli.console", "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
 ]  # fmt: skip
 
 
