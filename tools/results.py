@@ -31,6 +31,7 @@ MEASUREMENTS = {
     "degeneration": "study run degeneration --seeds 10,11,12",
     "exposure_bias": "study run exposure_bias --seeds 10,11,12",
     "memorization": "study run memorization --seeds 10,11,12",
+    "shortcut": "study run shortcut --seeds 10,11,12",
     "competing_objectives": "study run competing_objectives --seeds 10,11,12,13,14",
 }
 
