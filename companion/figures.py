@@ -562,6 +562,51 @@ def plot_remedies(
     return ax
 
 
+def plot_preference_tuning(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Gold gain against distance for DPO, from results of the study `preference_tuning`.
+
+    Dots: one pass at each beta; mean, and range of the gain. Line: the run that goes on for too
+    long, epoch by epoch, the mean of the results. Dashed: the best possible policy.
+    """
+    if not results:
+        raise ValueError("plot_preference_tuning needs one result or more, got none")
+    ax = new_axes(ax, height=4.4, xlabel="√KL, KL in nats a review", ylabel="gain in gold reward")
+    starts = [result["dpo"]["start"]["gold"] for result in results]
+    betas = [name for name in results[0]["dpo"] if name != "start"]
+    kl, gains = (
+        np.array([[result["dpo"][beta][key] for beta in betas] for result in results])
+        for key in ("kl", "gold")
+    )
+    gains = gains - np.array(starts)[:, None]
+    x, y = np.sqrt(kl).mean(axis=0), gains.mean(axis=0)
+    spread = np.abs(np.stack([gains.min(axis=0), gains.max(axis=0)]) - y)
+    blue, red = NAMED_COLORS["blue"], NAMED_COLORS["vermillion"]
+    ax.errorbar(x, y, yerr=spread, color=blue, fmt="o", capsize=3, label="DPO, one pass")
+    for beta, at, up in zip(betas, x, y, strict=True):
+        ax.annotate(
+            f"β = {beta}", (at, up), xytext=(6, -12), textcoords="offset points",
+            color=blue, fontsize=10,
+        )  # fmt: skip
+    long_kl, long_gain = (
+        np.mean([np.array(result["overtraining"][key]) for result in results], axis=0)
+        for key in ("kl", "gold")
+    )
+    ax.plot(
+        np.sqrt(long_kl.clip(min=0)), long_gain - np.mean(starts), "o-", color=red, ms=3, lw=1.2,
+        label="DPO for too long, by epoch",
+    )  # fmt: skip
+    shared = min(len(result["ideal"]["kl"]) for result in results)
+    ideal_kl, ideal_gold = (
+        np.array([result["ideal"][key][:shared] for result in results]) for key in ("kl", "gold")
+    )
+    ideal_gain = (ideal_gold - np.array(starts)[:, None]).mean(axis=0)
+    style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (5, 3)), "linewidth": 1.6}
+    ax.plot(np.sqrt(ideal_kl).mean(axis=0), ideal_gain, label="best possible", **style)
+    floor_line(ax, 0, "the model at the start")
+    ax.legend(loc="best", fontsize=10)
+    return ax
+
+
 def visible(token: str) -> str:
     """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning."""
     return token.translate(VISIBLE) if token else "∅"

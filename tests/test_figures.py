@@ -391,5 +391,30 @@ def test_remedies_are_paths_through_loss_and_exposure_one_for_each_result() -> N
         figures.plot_remedies([], "4")
 
 
+def tuned(shift: float) -> dict[str, Any]:
+    return {
+        "dpo": {
+            "start": {"gold": 1.0 + shift, "kl": 0.0},
+            "1": {"gold": 2.0 + 2 * shift, "kl": 1.0},
+            "0.1": {"gold": 3.0 + shift, "kl": 4.0},
+        },
+        "overtraining": {"kl": [0.0, 9.0], "gold": [1.0, 0.0]},
+        "ideal": {"kl": [0.25, 1.0], "gold": [2.0 + shift, 4.0 + shift]},
+    }
+
+
+def test_preference_tuning_is_drawn_as_gains_over_the_start() -> None:
+    ax = figures.plot_preference_tuning([tuned(0.0), tuned(1.0)])
+    (dots,) = (bar for bar in ax.containers if bar.get_label() == "DPO, one pass")
+    line, _, (bars,) = dots.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xydata(), [[1, 1.5], [2, 2]])
+    np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[1, 2], [2, 2]])
+    lines = {str(line.get_label()): line.get_xydata() for line in ax.lines}
+    np.testing.assert_allclose(lines["DPO for too long, by epoch"], [[0, -0.5], [3, -1.5]])
+    np.testing.assert_allclose(lines["best possible"], [[0.5, 1], [1, 3]])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_preference_tuning([])
+
+
 def legend_of(ax: Axes) -> list[str]:
     return [text.get_text() for text in ax.get_legend().get_texts()]
