@@ -418,3 +418,64 @@ def test_preference_tuning_is_drawn_as_gains_over_the_start() -> None:
 
 def legend_of(ax: Axes) -> list[str]:
     return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def shift_result(own: float) -> dict[str, Any]:
+    return {
+        "unavoidable": {"old": 0.0, "words": 0.06},
+        "own_error": {"old": own, "words": own + 0.02},
+        "context_share": {"old": [0.5, 0.5], "words": [0.25, 0.75]},
+        "context_contribution": {"old": [own, own / 2], "words": [own, own]},
+        "adaptation_old": {"0% old": [0.02, own], "50% old": [0.02, 0.05]},
+        "adaptation_new": {"0% old": [0.3, 0.05], "50% old": [0.3, 0.1]},
+        "perfect_elsewhere": {"old": 0.2, "new": 0.3},
+        "mixture_bound": {"old": 0.03, "new": 0.02},
+    }
+
+
+def test_the_parts_of_a_shifted_loss_are_drawn_end_to_end() -> None:
+    results = [shift_result(0.1), shift_result(0.3)]
+    ax = figures.plot_shift_parts(results, {"old": "itself", "words": "other words"})
+    unavoidable, own = (c for c in ax.containers if hasattr(c, "patches"))
+    assert [bar.get_width() for bar in unavoidable] == pytest.approx([0, 0.06])
+    assert [bar.get_x() for bar in own] == pytest.approx([0, 0.06])
+    assert [bar.get_width() for bar in own] == pytest.approx([0.2, 0.22])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["itself", "other words"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_shift_parts([], {"old": "itself"})
+
+
+def test_errors_by_context_are_means_in_the_bins_and_bins_have_names() -> None:
+    results = [shift_result(0.1), shift_result(0.3)]
+    ax = figures.plot_error_by_context(results, {"old": "old", "words": "new"}, [0, 1000])
+    old, words = ax.lines
+    np.testing.assert_allclose(old.get_ydata(), [0.4, 0.2])
+    np.testing.assert_allclose(words.get_ydata(), [0.8, 0.2 / 0.75])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["below 1,000", "1,000 up"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_error_by_context([], {"old": "old"}, [0, 10])
+
+
+def test_adaptation_is_drawn_on_both_sources_with_their_floors() -> None:
+    ax = figures.plot_adaptation([shift_result(0.1), shift_result(0.3)])
+    paths = [line for line in ax.lines if str(line.get_label()).endswith("old text")]
+    np.testing.assert_allclose(paths[0].get_xydata(), [[0.02, 0.3], [0.2, 0.05]])
+    np.testing.assert_allclose(paths[1].get_xydata(), [[0.02, 0.3], [0.05, 0.1]])
+    perfect, mixture = (c for c in ax.collections if str(c.get_label())[0] != "_")
+    np.testing.assert_allclose(perfect.get_offsets(), [[0, 0.3], [0.2, 0]])
+    np.testing.assert_allclose(mixture.get_offsets(), [[0.03, 0.02]])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_adaptation([])
+
+
+def test_detection_is_drawn_by_kind_and_score_with_its_range() -> None:
+    results = [{"auroc": {"code": {"a": 0.8, "b": 1.0}, "spaces": {"a": x, "b": 1.0}}}
+               for x in (0.0, 0.2)]  # fmt: skip
+    ax = figures.plot_detection(results, {"code": "code", "spaces": "blanks"}, ["a", "b"])
+    a, _ = ax.containers
+    line, _, (bars,) = a.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [0.8, 0.1])
+    np.testing.assert_allclose([s[:, 0] for s in bars.get_segments()], [[0.8, 0.8], [0, 0.2]])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["code", "blanks"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_detection([], {"code": "code"}, ["a"])
