@@ -6,6 +6,7 @@ book's size where it gets none, and returns the Axes it drew on.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
