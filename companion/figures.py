@@ -509,7 +509,7 @@ def plot_exposure(
     """Exposure of canaries by epoch, a line for each number of repetitions; study `memorization`.
 
     most: bits of a code that is the first guess. chance: mean bits of one that was never seen.
-    Mean, and range, of the results; a diamond marks the epoch of the lowest validation loss.
+    Mean, and range, of the results; a dotted line at the mean epoch of the lowest validation loss.
     """
     if not results:
         raise ValueError("plot_exposure needs one result or more, got none")
@@ -547,7 +547,7 @@ def plot_remedies(
     ax = new_axes(
         ax,
         xlabel="validation loss, nats per token",
-        ylabel=f"exposure of codes seen {repeated} times, bits",
+        ylabel=f"exposure after {repeated} copies, bits",
     )
     names = [name for name, bits in results[0]["exposure_by_epoch"].items() if repeated in bits]
     for name, color in zip(names, COLORS, strict=False):
