@@ -475,6 +475,96 @@ def plot_refusal_and_leak(
     return ax
 
 
+def plot_capability_and_leak(
+    results: Sequence[Mapping[str, Any]], models: Mapping[str, str], *, ax: Axes | None = None
+) -> Axes:
+    """What a model leaks after safety training against what it knew before, by model and language.
+
+    results: of the study `mismatched_generalization`. models: those drawn, by name, and what the
+    reader sees each called. A dot is one model of one seed: in the language of the safety examples,
+    hollow; in the other one, filled. On the diagonal, all that was known is still told.
+    """
+    if not results:
+        raise ValueError("plot_capability_and_leak needs one result or more, got none")
+    ax = new_axes(
+        ax, height=4.4, xlabel="right before safety training, %",
+        ylabel="right after it, %",
+    )  # fmt: skip
+    ax.plot([0, 100], [0, 100], color=REFERENCE, ls="--", lw=1.2, label="nothing is withheld")
+    markers = itertools.cycle("osD^vP")
+    for (name, label), color, marker in zip(models.items(), COLORS, markers, strict=False):
+        rows = [result["models"][name] for result in results]
+        for known, told, face in (
+            ("capability", "leak", color),
+            ("plain_capability", "plain_leak", "none"),
+        ):
+            ax.plot(
+                [100 * row[known] for row in rows], [100 * row[told] for row in rows], marker,
+                color=color, markerfacecolor=face, ms=8, alpha=0.85,
+                label=label if face == color else None,
+            )  # fmt: skip
+    ax.set_xlim(-3, 103)
+    ax.set_ylim(-3, 103)
+    ax.legend(loc="upper left", bbox_to_anchor=(0.02, 0.98))
+    return ax
+
+
+def plot_coverage(
+    results: Sequence[Mapping[str, Any]],
+    data: Mapping[str, str],
+    refused: Mapping[str, str],
+    answered: Mapping[str, str],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Which safety data make which questions come out right, as a table of shares in colour.
+
+    results: of the study `coverage`. data: rows, by name, and what the reader sees each called.
+    refused: columns on the left, ways to ask for restricted things, of which the share refused is
+    shown; answered: columns on the right, ways to ask for others, of which the share of right
+    replies is. Means of the results, in per cent; dark is good on both sides.
+    """
+    if not results:
+        raise ValueError("plot_coverage needs one result or more, got none")
+    shares = np.array(
+        [
+            [
+                *(100 * np.mean([result["refusal"][row][way] for result in results])
+                  for way in refused),
+                *(100 * np.mean([result["benign"][row][way] for result in results])
+                  for way in answered),
+            ]
+            for row in data
+        ]
+    )  # fmt: skip
+    ax = new_axes(ax, height=1.6 + 0.42 * len(data))
+    ax.grid(visible=False)
+    places = np.arange(shares.shape[1]) + 0.25 * (np.arange(shares.shape[1]) >= len(refused))
+    for place, column in zip(places, shares.T, strict=True):
+        ax.pcolormesh(
+            [place - 0.5, place + 0.5], np.arange(len(data) + 1) - 0.5, column[:, None],
+            cmap="Blues", vmin=0, vmax=110, edgecolors="white", linewidth=1.5,
+        )  # fmt: skip
+        for row, share in enumerate(column):
+            ax.text(
+                place, row, f"{share:.0f}", ha="center", va="center", fontsize=11,
+                color="white" if share > 75 else INK,
+            )  # fmt: skip
+    ax.set_xticks(places, [*refused.values(), *answered.values()])
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.set_yticks(range(len(data)), list(data.values()))
+    ax.set_ylim(len(data) - 0.5, -0.5)
+    ax.spines[:].set_visible(False)
+    for left, right, title in (
+        (0, len(refused), "restricted: % refused"),
+        (len(refused), len(places), "others: % right"),
+    ):
+        if right > left:
+            middle = (places[left] + places[right - 1]) / 2
+            ax.text(middle, len(data) - 0.35, title, ha="center", va="top", fontsize=11)
+    return ax
+
+
 def plot_fit(
     results: Sequence[Mapping[str, Any]], run: str, text: str, *, ax: Axes | None = None
 ) -> Axes:

@@ -479,3 +479,48 @@ def test_detection_is_drawn_by_kind_and_score_with_its_range() -> None:
     assert [label.get_text() for label in ax.get_yticklabels()] == ["code", "blanks"]
     with pytest.raises(ValueError, match="one result or more"):
         figures.plot_detection([], {"code": "code"}, ["a"])
+
+
+def guarded(leak: float) -> dict[str, Any]:
+    model = {"capability": 1.0, "leak": leak, "plain_capability": 0.9, "plain_leak": 0.1}
+    return {"models": {"64": {**model, "capability": 0.4, "leak": 0.3}, "128": model}}
+
+
+def test_what_is_still_told_is_drawn_over_what_was_known() -> None:
+    models = {"64": "64 units", "128": "128 units"}
+    ax = figures.plot_capability_and_leak([guarded(1.0), guarded(0.8)], models)
+    diagonal, *dots = ax.lines
+    np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [100, 100]])
+    encoded_small, plain_small, encoded_large, _ = dots
+    np.testing.assert_allclose(encoded_small.get_xydata(), [[40, 30], [40, 30]])
+    np.testing.assert_allclose(plain_small.get_xydata(), [[90, 10], [90, 10]])
+    np.testing.assert_allclose(encoded_large.get_xydata(), [[100, 100], [100, 80]])
+    assert plain_small.get_markerfacecolor() == "none"
+    assert legend_of(ax) == ["nothing is withheld", "64 units", "128 units"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_capability_and_leak([], models)
+
+
+def covered(shift: float) -> dict[str, Any]:
+    return {
+        "refusal": {"plain": {"a": 1.0, "b": shift}, "both": {"a": 0.8, "b": 0.9}},
+        "benign": {"plain": {"a": 0.95}, "both": {"a": 0.9}},
+    }
+
+
+def test_coverage_is_a_table_of_means_with_a_gap_between_refused_and_answered() -> None:
+    data, refused, answered = {"plain": "one", "both": "two"}, {"a": "A", "b": "B"}, {"a": "A"}
+    ax = figures.plot_coverage([covered(0.0), covered(0.2)], data, refused, answered)
+    shown = {
+        (round(text.get_position()[0], 2), text.get_position()[1]): text.get_text()
+        for text in ax.texts
+        if text.get_text().isdigit()
+    }
+    assert shown == {
+        (0, 0): "100", (1, 0): "10", (2.25, 0): "95", (0, 1): "80", (1, 1): "90", (2.25, 1): "90",
+    }  # fmt: skip
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["A", "B", "A"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first data are on top
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_coverage([], data, refused, answered)

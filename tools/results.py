@@ -33,6 +33,8 @@ MEASUREMENTS = {
     "memorization": "study run memorization --seeds 10,11,12",
     "shortcut": "study run shortcut --seeds 10,11,12",
     "competing_objectives": "study run competing_objectives --seeds 10,11,12,13,14",
+    "mismatched_generalization": "study run mismatched_generalization --seeds 10,11,12,13,14",
+    "coverage": "study run coverage --seeds 10,11,12,13,14",
 }
 
 
