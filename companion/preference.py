@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from companion.automata import END_ID
-from companion.decoding import Decoder, generate
+from companion.decoding import Decoder
 from companion.lstm import LSTMLanguageModel
 from companion.quality import word_counts
 from companion.runtime import seed_everything
@@ -59,8 +59,23 @@ def write_texts(
 
     Each is filled up with the end token; `time` may be less than `num_tokens`.
     """
-    prompt = torch.full((num_texts, 1), END_ID)
-    return generate(model, prompt, num_tokens, Decoder(), generator=generator, end_id=END_ID)
+    if num_texts < 1 or num_tokens < 1:
+        raise ValueError(f"num_texts and num_tokens must be >= 1, got {num_texts} and {num_tokens}")
+    if model.training:
+        raise ValueError("the model is in training mode, so dropout is on; call model.eval() first")
+    rows = torch.full((num_texts, num_tokens), END_ID)
+    going_on, inputs, state = torch.arange(num_texts), rows[:, :1], None
+    for t in range(num_tokens):
+        with torch.no_grad():
+            logits, (hidden, cell) = model(inputs, state)
+        tokens = Decoder().choose(logits[:, -1], generator)
+        rows[going_on, t] = tokens
+        kept = tokens != END_ID  # most texts are short: the model goes on with the others alone
+        if not bool(kept.any()):
+            return rows[:, : t + 1]
+        going_on, inputs = going_on[kept], tokens[kept].unsqueeze(1)
+        state = hidden[:, kept], cell[:, kept]
+    return rows
 
 
 def noisy_pairs(
@@ -213,13 +228,19 @@ def fit_lstm_reward(
         raise ValueError(f"epochs must be >= 1, got {epochs}")
     seed_everything(seed)
     model = LSTMReward(vocabulary_size, hidden_size=hidden_size)
-    steps = epochs * -(-len(pairs) // batch_size)
+    steps = epochs * -(-len(pairs) // batch_size)  # pools are whole batches, but for the last one
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    longest = torch.maximum(word_counts(pairs.chosen), word_counts(pairs.rejected))
     for _ in range(epochs):
-        for rows in torch.split(torch.randperm(len(pairs)), batch_size):
+        batches: list[Tensor] = []
+        for pool in torch.split(torch.randperm(len(pairs)), 16 * batch_size):
+            # Alike in length, so that little is padding; the pairs weigh the same all the same.
+            batches += torch.split(pool[longest[pool].argsort()], batch_size)
+        for place in torch.randperm(len(batches)).tolist():
+            rows = batches[place]
             both = model(torch.cat([pairs.chosen[rows], pairs.rejected[rows]]))
-            loss = bradley_terry_nats(*both.chunk(2)).mean()
+            loss = bradley_terry_nats(*both.chunk(2)).sum() / batch_size
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -221,6 +221,25 @@ def test_an_lstm_reward_does_not_see_what_fills_up_a_row() -> None:
         assert float(alone[1]) != pytest.approx(float(beside[1]), abs=1e-6)
 
 
+def test_texts_of_a_model_have_its_probabilities() -> None:
+    """Frequencies of whole texts of at most two tokens, within four standard errors."""
+    torch.manual_seed(0)
+    model = LSTMLanguageModel(LSTMConfig(vocabulary_size=3, hidden_size=8)).eval()
+    texts = write_texts(model, 20_000, 2, generator=make_generator(0))
+    with torch.no_grad():
+        first = torch.softmax(model(torch.tensor([[0]]))[0][0, 0], dim=-1)
+        for a in range(3):
+            second = torch.softmax(model(torch.tensor([[0, a]]))[0][0, 1], dim=-1)
+            for b in range(3):
+                p = float(first[a]) * (float(second[b]) if a else float(b == 0))
+                share = float(((texts[:, 0] == a) & (texts[:, 1] == b)).double().mean())
+                assert share == pytest.approx(p, abs=4 * math.sqrt(0.25 / 20_000)), (a, b)
+    with pytest.raises(ValueError, match=r"call model\.eval"):
+        write_texts(model.train(), 1, 1, generator=make_generator(0))
+    with pytest.raises(ValueError, match="must be >= 1, got 0 and 5"):
+        write_texts(model.eval(), 0, 5, generator=make_generator(0))
+
+
 def test_texts_of_a_model_are_filled_up_after_their_end() -> None:
     torch.manual_seed(0)
     model = LSTMLanguageModel(LSTMConfig(vocabulary_size=4, hidden_size=8)).eval()
