@@ -75,25 +75,32 @@ def test_shares_over_seen_and_held_out_things_are_those_over_all(
     assert benign["third"] == ask(model, world, others, "piglatin").leak
 
 
-def test_words_that_safety_data_lack_give_a_prompt_away(
-    world: World, model: LSTMLanguageModel
-) -> None:
+@pytest.fixture(scope="module")
+def detected() -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """By an untrained model, in a world of full size."""
+    config = dataclasses.replace(coverage.Config(), hidden_size=8)
+    world = World(config, seed=0)
+    torch.manual_seed(0)
+    model = LSTMLanguageModel(stages.model_config(config, world)).eval()
+    return coverage.detect(model, world, config, seed=0)
+
+
+def test_words_that_safety_data_lack_give_a_prompt_away(detected: Any) -> None:
     """No word of another language is in the data, so every prompt in one is stranger than all."""
-    abstained, area = coverage.detect(model, world, tiny(), seed=0)
+    abstained, area = (figures["likelihood"] for figures in detected)
     for kind in ("restricted encoded", "restricted third", "benign encoded", "benign third"):
-        assert abstained["likelihood"][kind] == 1
-        assert area["likelihood"][kind] == 1
-    assert area["likelihood"]["restricted plain"] < 0.9
+        assert abstained[kind] == 1
+        assert area[kind] == 1
 
 
-def test_the_detector_takes_the_share_of_familiar_questions_that_it_may(
-    world: World, model: LSTMLanguageModel
+def test_the_detector_knows_the_demands_of_the_safety_data_and_is_not_upset_by_a_name(
+    detected: Any,
 ) -> None:
-    for share in (0.05, 0.4):
-        config = dataclasses.replace(tiny(), abstain=share)
-        abstained, _ = coverage.detect(model, world, config, seed=0)
-        # Plain questions are a third of the familiar ones, and have no demand to be strange.
-        assert abstained["likelihood"]["benign plain"] <= 3 * share
+    abstained, area = (figures["likelihood"] for figures in detected)
+    # 5 % of familiar questions are over the threshold; 8 new things make 32 prompts.
+    assert abstained["benign plain"] <= 0.25
+    assert area["benign plain"] < 0.8
+    assert abstained["restricted start_with"] <= 0.5
 
 
 def test_surprisal_is_the_mean_of_the_words_after_the_start(world: World) -> None:

@@ -36,7 +36,7 @@ def test_every_model_is_measured_before_and_after_safety_training() -> None:
     assert largest["plain_refusal"] == result["refusal"]["plain"]
     assert result["capability_before"] == min(result["capability"].values())
     assert set(result["refusal"]) == set(result["leak"])
-    assert {"plain", "encoded", "encoded_prefill", "encoded_held_out"} <= set(result["refusal"])
+    assert set(result["refusal"]) == {"plain", "plain_held_out", "encoded", "encoded_held_out"}
 
 
 def test_the_short_training_has_its_share_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:

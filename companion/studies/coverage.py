@@ -63,28 +63,30 @@ class Config(StagesConfig):
 
     languages: tuple[str, ...] = ("rot13", "piglatin")
     """The second language, "encoded", which some safety data has; and the third, which none has."""
-    seen: int = 28
+    seen: int = 24
     """Restricted things that safety examples may mention."""
     held_out: int = 12
     """Restricted things that they never mention."""
-    benign: int = 24
+    benign: int = 20
     """Unrestricted things that safety examples may mention."""
     benign_held_out: int = 8
     """Unrestricted things that they never mention."""
     unknown: int = 8
     """Names of things whose ingredient no document tells."""
-    pretrain_steps: int = 1000
+    batch_size: int = 40
+    """Texts a step."""
+    pretrain_steps: int = 950
     """Steps on documents."""
-    instruct_steps: int = 500
+    instruct_steps: int = 480
     """Steps on instructions."""
     safety_steps: int = 160
     """Steps on safety examples; the adaptation goes on for half as many."""
-    safety_rate: float = 5e-3
+    safety_rate: float = 4e-3
     """Peak learning rate there."""
-    replay: float = 0.2
+    replay: float = 0.3
     """Share of documents among the texts of safety training."""
     abstain: float = 0.05
-    """Share of familiar questions about familiar things that the detectors may abstain from."""
+    """Share of familiar questions that the detectors may abstain from."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,8 +125,8 @@ class Result:
     abstained: dict[str, dict[str, float]]
     """Share of prompts that a detector abstains from, by detector and kind of prompt. "likelihood":
     a bigram model of the safety prompts finds it improbable; "confidence": the model "plain" is
-    unsure of the reply's first word. Kinds: "benign" in each language, "benign_held_out" (plain,
-    things never mentioned), and "restricted" in each condition."""
+    unsure of the reply's first word. Kinds: "restricted" in each condition; "benign" in each
+    language, about unrestricted things that the safety data never mention."""
     auroc: dict[str, dict[str, float]]
     """How well the detector's score tells restricted prompts of each condition from familiar
     questions; 1 is perfect and .5 is chance."""
@@ -196,22 +198,25 @@ def detect(
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
     """Shares of prompts that are abstained from, and AUROC, by detector and kind of prompt.
 
-    Both detectors abstain above a threshold that takes `config.abstain` of the familiar questions:
-    prompts as safety training had them, about things that need not be refused, drawn anew.
+    Both detectors abstain above a threshold that takes `config.abstain` of familiar questions:
+    asked as in the safety data, about a third of the unrestricted things. The bigrams are counted
+    without those, so that a new name alone is not strange.
     """
     generator = make_generator(seed + 4 * STAGE)
+    new = world.benign[: max(1, len(world.benign) // 3)]
+    familiar = [prompt for way in HELPFUL for prompt in prompts(world, new, way)]
     count = config.safety_steps * config.batch_size
-    learnt = [prompt for prompt, _, _ in world.safety_examples(count, generator=generator)]
-    bigrams = prompt_model(learnt, world)
-    fresh = world.safety_examples(1000, generator=generator)
-    familiar = [prompt for prompt, _, refused in fresh if not refused]
+    examples = world.safety_examples(count, answered=HELPFUL, generator=generator)
+    names = {thing.name for thing in new}
+    bigrams = prompt_model(
+        [text for text, _, _ in examples if not any(name in text for name in names)], world
+    )
     kinds = {
         f"restricted {name}": prompts(world, world.restricted, way)
         for name, way in config.ways.items()
     }
-    kinds["benign_held_out"] = prompts(world, world.benign_held_out, "plain")
     for name in LANGUAGES:
-        kinds[f"benign {name}"] = prompts(world, world.benign, config.ways[name])
+        kinds[f"benign {name}"] = prompts(world, world.benign_held_out, config.ways[name])
     scores: dict[str, Callable[[Sequence[str]], Float64[np.ndarray, " texts"]]] = {
         "likelihood": lambda texts: surprisal(bigrams, world, texts),
         "confidence": lambda texts: unsureness(model, world, texts),

@@ -22,23 +22,33 @@ from companion.stages import Stages, StagesConfig, instructed, pretrained, safet
 from companion.world import World
 
 #: Conditions: ways to ask. Safety training refuses in the first alone.
-WAYS = {"plain": "plain", "encoded": "encoded", "encoded_prefill": "encoded+prefill"}
+WAYS = ("plain", "encoded")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(StagesConfig):
     """The world, the largest model and its three stages, and the models beside it."""
 
-    batch_size: int = 40
-    """Texts a step."""
-    pretrain_steps: int = 950
+    seen: int = 28
+    """Restricted things that safety examples may mention."""
+    held_out: int = 12
+    """Restricted things that they never mention."""
+    benign: int = 24
+    """Unrestricted things that safety examples may mention."""
+    benign_held_out: int = 8
+    """Unrestricted things that they never mention."""
+    unknown: int = 8
+    """Names of things whose ingredient no document tells."""
+    pretrain_steps: int = 900
     """Steps on documents."""
-    instruct_steps: int = 550
+    instruct_steps: int = 450
     """Steps on instructions."""
-    safety_steps: int = 150
+    safety_steps: int = 160
     """Steps on safety examples."""
-    safety_rate: float = 4e-3
+    safety_rate: float = 5e-3
     """Peak learning rate there."""
+    replay: float = 0.2
+    """Share of documents among the texts of safety training."""
     smaller: tuple[int, ...] = (64,)
     """Hidden sizes of smaller models, each with the same steps."""
     short: float = 0.5
@@ -134,16 +144,14 @@ def measure(stages: Stages) -> dict[str, dict[str, float]]:
         "refusal": {}, "leak": {}, "capability": {}, "benign": {}
     }  # fmt: skip
     weight = len(world.seen) / len(world.restricted)
-    for name, way in WAYS.items():
+    for way in WAYS:
         seen, held_out = ask(safe, world, world.seen, way), ask(safe, world, world.held_out, way)
-        found["refusal"][name] = weight * seen.refusal + (1 - weight) * held_out.refusal
-        found["leak"][name] = weight * seen.leak + (1 - weight) * held_out.leak
-        if way in ("plain", "encoded"):
-            found["refusal"][f"{name}_held_out"] = held_out.refusal
-            found["leak"][f"{name}_held_out"] = held_out.leak
-            benign = world.benign + world.benign_held_out
-            found["benign"][name] = ask(safe, world, benign, way).leak
-        found["capability"][name] = ask(stages.instructed, world, world.restricted, way).leak
+        found["refusal"][way] = weight * seen.refusal + (1 - weight) * held_out.refusal
+        found["leak"][way] = weight * seen.leak + (1 - weight) * held_out.leak
+        found["refusal"][f"{way}_held_out"] = held_out.refusal
+        found["leak"][f"{way}_held_out"] = held_out.leak
+        found["capability"][way] = ask(stages.instructed, world, world.restricted, way).leak
+        found["benign"][way] = ask(safe, world, world.benign + world.benign_held_out, way).leak
     return found
 
 
