@@ -9,15 +9,7 @@ import math
 import pytest
 import torch
 
-from companion.lstm import LSTMConfig, LSTMLanguageModel
-from companion.runtime import make_generator, seed_everything
-from companion.sources import GrammarSource
 from companion.studies import one_thread, preference_tuning
-
-
-@pytest.fixture(scope="module")
-def source() -> GrammarSource:
-    return GrammarSource()
 
 
 def quick() -> preference_tuning.Config:
@@ -28,16 +20,10 @@ def quick() -> preference_tuning.Config:
     )  # fmt: skip
 
 
-def untrained(source: GrammarSource) -> LSTMLanguageModel:
-    seed_everything(0)
-    size = source.vocabulary_size
-    return LSTMLanguageModel(LSTMConfig(vocabulary_size=size, hidden_size=8)).eval()
-
-
 def test_the_ideal_policy_of_a_coin_is_the_logistic_one() -> None:
     """Half of the reviews are worth 0, half 1: p(good) = sigmoid(1 / beta), KL = ln 2 - entropy."""
     gold = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(500)
-    found = preference_tuning.ideal_policies(gold, preference_tuning.Config())
+    found = preference_tuning.ideal_policies(gold)
     for beta, kl, value in zip(found["beta"], found["kl"], found["gold"], strict=True):
         good = 1 / (1 + math.exp(-1 / beta))
         entropy = -good * math.log(good) - (1 - good) * math.log(1 - good)
@@ -48,41 +34,10 @@ def test_the_ideal_policy_of_a_coin_is_the_logistic_one() -> None:
 
 def test_a_judge_of_more_noise_wants_less_and_thin_weights_are_left_out() -> None:
     gold = torch.linspace(-3, 3, 1000, dtype=torch.float64)
-    sharp, dull = (
-        preference_tuning.ideal_policies(gold, preference_tuning.Config(judge_temperature=t))
-        for t in (1.0, 2.0)
-    )
+    sharp, dull = (preference_tuning.ideal_policies(gold, temperature=t) for t in (1.0, 2.0))
     assert len(sharp["beta"]) < len(dull["beta"])
     assert sharp["gold"][0] > dull["gold"][0] > 0
     assert sharp["kl"] == sorted(sharp["kl"])
-
-
-def test_the_model_before_is_at_no_distance_from_itself(source: GrammarSource) -> None:
-    model = untrained(source)
-    judge = preference_tuning.Judge(
-        model=model, source=source, config=quick(), generator=make_generator(0)
-    )
-    figures = judge.figures(model)
-    assert figures["kl"] == pytest.approx(0, abs=1e-4)
-    # Next to uniform: the KL from the source is log V less the entropy, here of 60 texts.
-    expected = math.log(source.vocabulary_size) - source.entropy_rate()
-    assert figures["source_kl"] == pytest.approx(expected, abs=0.3)
-    assert figures["ungrammatical"] > 0.9
-
-
-def test_the_source_repeats_itself_a_little(source: GrammarSource) -> None:
-    config = preference_tuning.Config(greedy_tokens=40)
-    found = preference_tuning.source_repetition(source, config, make_generator(0), texts=3000)
-    assert 0 < found < 0.01
-
-
-def test_texts_are_cut_after_their_last_full_stop(source: GrammarSource) -> None:
-    texts = torch.tensor(
-        [source.encode("it is great . i love it"), source.encode("it is great . it is .")]
-    )
-    assert [source.decode(row) for row in preference_tuning.whole_sentences(texts, source)] == [
-        "it is great . <end> <end> <end>", "it is great . it is ."
-    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -16,42 +16,25 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from companion.automata import END_ID, AutomatonSource
-from companion.batching import IGNORE
-from companion.calibration import exact_calibration_error
-from companion.dpo import (
-    DPOConfig,
-    DPORecord,
-    rows_by_length,
-    text_batch,
-    text_log_probs,
-    train_dpo,
-)
+from companion.dpo import DPOConfig, DPORecord, text_log_probs, train_dpo
 from companion.lstm import LSTMLanguageModel
-from companion.policy_gradient import score_texts
 from companion.preference import Pairs, noisy_pairs, write_texts
-from companion.quality import quality_parts, review_quality, text_rows
+from companion.quality import review_quality
 from companion.runtime import make_generator
 from companion.source_models import train_on_texts
 from companion.sources import GrammarSource
-from companion.text_metrics import sequence_repetition
-from companion.unlikelihood import (
-    KINDS,
-    UnlikelihoodConfig,
-    beginnings,
-    greedy_text,
-    tune_against_repetition,
-)
+from companion.tuned_models import Scales
+from companion.unlikelihood import KINDS, UnlikelihoodConfig, tune_against_repetition
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64, Int
+    from jaxtyping import Float64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """The model, the judge, and the two kinds of tuning."""
 
-    steps: int = 800
+    steps: int = 1000
     """Optimizer steps of the language model, each on fresh text."""
     hidden_size: int = 128
     """Of the language model."""
@@ -61,9 +44,9 @@ class Config:
     """The model's reviews that pairs are drawn from."""
     judge_temperature: float = 1.0
     """Of the labels: a gold difference of so much is judged rightly in 73 % of the cases."""
-    pairs: int = 1000
+    pairs: int = 800
     """Pairs for DPO at several beta."""
-    betas: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)
+    betas: tuple[float, ...] = (1.0, 0.3, 0.1, 0.01)
     """Those beta; one pass over the pairs each."""
     learning_rate: float = 1e-3
     """Of these runs."""
@@ -73,7 +56,7 @@ class Config:
     """Its beta."""
     overtrained_rate: float = 3e-3
     """Its learning rate."""
-    overtrained_epochs: int = 20
+    overtrained_epochs: int = 16
     """Its passes over the pairs."""
     test_texts: int = 400
     """Reviews of each tuned model by which it is judged."""
@@ -81,13 +64,13 @@ class Config:
     """The same after each epoch of the run that goes on for too long."""
     true_texts: int = 600
     """Fresh true reviews for calibration and KL to the source."""
-    unlikelihood_steps: int = 80
+    unlikelihood_steps: int = 100
     """Steps of tuning against repetition."""
     unlikelihood_rate: float = 1e-3
     """Learning rate there."""
     unlikelihood_weight: float = 1.0
     """Weight of the unlikelihood beside the likelihood."""
-    greedy_tokens: int = 100
+    greedy_tokens: int = 80
     """Tokens of a greedy text, which may not end before."""
     repetition_texts: int = 48
     """Greedy texts on which repetition is measured."""
@@ -111,10 +94,7 @@ class Config:
 class Result:
     """Figures of each tuned model, by name; "start" is the model before.
 
-    Costs are called "kl" (nats a review, to the model before, along the tuned model's own
-    reviews), "source_kl" (nats a token, from the source, along true reviews) and "ece" (exact
-    calibration error of the next token, along true reviews). Of its own reviews: "gold" (mean
-    reward), "words", "ungrammatical" (share of sentences) and "opinion".
+    They are called as in `companion.tuned_models.Scales`.
     """
 
     dpo: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -165,8 +145,18 @@ def measure(
     generator = make_generator(seed + 2**31)  # not the text that the model was trained on
     judged = write_texts(model, config.judged_texts, config.num_tokens, generator=generator)
     gold = review_quality(judged, source)
-    judge = Judge(model=model, source=source, config=config, generator=generator)
-    result = Result(dpo={"start": judge.figures(model)}, ideal=ideal_policies(gold, config))
+    scales = Scales(
+        model=model,
+        source=source,
+        generator=generator,
+        own_texts=config.test_texts,
+        num_tokens=config.num_tokens,
+        true_texts=config.true_texts,
+        greedy_texts=config.repetition_texts,
+        greedy_tokens=config.greedy_tokens,
+    )
+    ideal = ideal_policies(gold, temperature=config.judge_temperature)
+    result = Result(dpo={"start": scales.figures(model)}, ideal=ideal)
     pairs = noisy_pairs(
         judged, gold, config.pairs, temperature=config.judge_temperature, generator=generator
     )
@@ -174,7 +164,7 @@ def measure(
         policy = copy.deepcopy(model)
         settings = DPOConfig(beta=beta, learning_rate=config.learning_rate)
         records = train_dpo(policy, model, pairs, settings, generator=generator)
-        result.dpo[f"{beta:g}"] = {**judge.figures(policy), **pair_figures(records[-1])}
+        result.dpo[f"{beta:g}"] = {**scales.figures(policy), **pair_figures(records[-1])}
     start = result.dpo["start"]["gold"]
     ends = [result.dpo[f"{beta:g}"] for beta in config.betas]
     lowest, highest = (result.dpo[f"{pick(config.betas):g}"]["kl"] for pick in (min, max))
@@ -184,110 +174,32 @@ def measure(
         judged, gold, config.overtrained_pairs,
         temperature=config.judge_temperature, generator=generator,
     )  # fmt: skip
-    _overtrain(result, judge, few, pairs)
+    _overtrain(result, scales, config, few, pairs)
     result.overtrained_peak_gain = max(result.overtraining["gold"]) - start
     result.overtrained_drop = max(result.overtraining["gold"]) - result.overtrained["gold"]
-    result.source_repetition = source_repetition(source, config, generator)
+    result.source_repetition = scales.source_repetition()
     for name in ("start", *KINDS):
         tuned = copy.deepcopy(model)
         if name != "start":
             tune_against_repetition(
                 tuned, source, name, config.unlikelihood, generator=generator, progress=progress
             )
-        result.unlikelihood[name] = {**judge.figures(tuned), **judge.greedy_figures(tuned)}
+        result.unlikelihood[name] = {**scales.figures(tuned), **scales.greedy_figures(tuned)}
     return result
 
 
-# --- What a tuned model is worth, and what it costs ----------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judge:
-    """Measures tuned models against the one before and against the source."""
-
-    model: LSTMLanguageModel
-    """Before tuning."""
-    source: GrammarSource
-    """What it has learnt."""
-    config: Config
-    """How much text is looked at."""
-    generator: torch.Generator
-    """For all texts."""
-
-    def figures(self, policy: LSTMLanguageModel) -> dict[str, float]:
-        """The costs, and what the policy's own reviews are like; see `Result`."""
-        source_kl, ece = self.true_text_figures(policy)
-        own = self.own_figures(policy, self.config.test_texts)
-        return {**own, "source_kl": source_kl, "ece": ece}
-
-    def own_figures(self, policy: LSTMLanguageModel, texts: int) -> dict[str, float]:
-        """Those of so many of its own reviews alone."""
-        own = write_texts(policy, texts, self.config.num_tokens, generator=self.generator)
-        parts = quality_parts(own, self.source)
-        total = 0.0
-        for rows in rows_by_length(own):
-            longest = int(parts.words[rows].max()) + 1
-            with torch.no_grad():
-                total += float(score_texts(policy, self.model, own[rows, :longest]).kl.sum())
-        return {
-            "kl": total / texts,
-            "gold": float(review_quality(own, self.source).mean()),
-            "words": float(parts.words.double().mean()),
-            "ungrammatical": float(parts.ungrammatical.mean()),
-            "opinion": float(parts.opinion.mean()),
-        }
-
-    def true_text_figures(self, policy: LSTMLanguageModel) -> tuple[float, float]:
-        """KL from the source in nats a token, and the exact calibration error."""
-        texts = text_rows(self.source.sample(self.config.true_texts, generator=self.generator))
-        logs, truths, kl = [], [], 0.0
-        for rows in rows_by_length(texts):
-            batch = text_batch(texts[rows])
-            kept = batch.targets != IGNORE
-            states = self.source.walk(batch.targets.clamp(min=0))[kept]
-            with torch.no_grad():
-                logs.append(torch.log_softmax(policy(batch.inputs)[0][kept].double(), dim=-1))
-            truths.append(self.source.transition_probs[states])
-            kl += float(self.source.kl_from(logs[-1], states).sum())
-        q, p = torch.cat(logs).exp(), torch.cat(truths)
-        return kl / len(q), exact_calibration_error(q, p)
-
-    def greedy_figures(self, policy: LSTMLanguageModel) -> dict[str, float]:
-        """Repetition of greedy text that may not end, and how much of it is ungrammatical."""
-        c = self.config
-        prompts = beginnings(
-            self.source, c.repetition_texts, c.unlikelihood.prompt_tokens, generator=self.generator
-        )
-        written = greedy_text(policy, prompts, c.greedy_tokens)
-        repetition = [sequence_repetition(row, 4) for row in written.tolist()]
-        whole = whole_sentences(torch.cat([prompts, written], dim=1), self.source)
-        return {
-            "repetition": sum(repetition) / len(repetition),
-            "greedy_ungrammatical": float(quality_parts(whole, self.source).ungrammatical.mean()),
-        }
-
-
-def whole_sentences(
-    texts: Int[torch.Tensor, "texts time"], source: GrammarSource
-) -> Int[torch.Tensor, "texts time"]:
-    """Texts cut off after their last full stop and filled up with the end token."""
-    stop = source.vocabulary.index(".")
-    goes_on = (texts == stop).flip(1).cumsum(dim=1).flip(1) > 0  # a full stop here or later
-    return texts.masked_fill(~goes_on, END_ID)
-
-
 def ideal_policies(
-    gold: Float64[torch.Tensor, " texts"], config: Config, fewest: float = 100.0
+    gold: Float64[torch.Tensor, " texts"], *, temperature: float = 1.0, fewest: float = 100.0
 ) -> dict[str, list[float]]:
     """KL and gold of the model times exp(reward / beta), normalised, for a row of beta.
 
-    The judge's reward is gold / judge_temperature. Expectations are weighted means over reviews of
-    the model; a beta is left out where the weights rest on fewer than `fewest` of them (the inverse
-    of the summed squares).
+    gold: of reviews that the model wrote; expectations are weighted means over them. The judge's
+    reward is gold / temperature. A beta is left out where the weights rest on fewer than `fewest`
+    reviews (the inverse of the summed squares).
     """
     found: dict[str, list[float]] = {"beta": [], "kl": [], "gold": []}
     for beta in (8.0, 4.0, 2.0, 1.5, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.09):
-        weights = torch.softmax(gold / (config.judge_temperature * beta), dim=0)
+        weights = torch.softmax(gold / (temperature * beta), dim=0)
         if 1 / float(weights.square().sum()) >= fewest:
             found["beta"].append(beta)
             kl = torch.xlogy(weights, weights * len(weights)).sum()
@@ -299,16 +211,15 @@ def ideal_policies(
 # --- DPO for too long ----------------------------------------------------------------------------
 
 
-def _overtrain(result: Result, judge: Judge, pairs: Pairs, fresh: Pairs) -> None:
-    c = judge.config
-    policy = copy.deepcopy(judge.model)
+def _overtrain(result: Result, scales: Scales, c: Config, pairs: Pairs, fresh: Pairs) -> None:
+    policy = copy.deepcopy(scales.model)
     curve: dict[str, list[float]] = {}
 
     def watch(record: DPORecord) -> None:
         row = {
-            **judge.own_figures(policy, c.curve_texts),
+            **scales.own_figures(policy, c.curve_texts),
             **pair_figures(record),
-            "fresh_accuracy": accuracy(policy, judge.model, fresh) if record.epoch else 0.5,
+            "fresh_accuracy": accuracy(policy, scales.model, fresh) if record.epoch else 0.5,
         }
         for name, value in row.items():
             curve.setdefault(name, []).append(value)
@@ -316,9 +227,9 @@ def _overtrain(result: Result, judge: Judge, pairs: Pairs, fresh: Pairs) -> None
     settings = DPOConfig(
         beta=c.overtrained_beta, epochs=c.overtrained_epochs, learning_rate=c.overtrained_rate
     )
-    train_dpo(policy, judge.model, pairs, settings, generator=judge.generator, watch=watch)
+    train_dpo(policy, scales.model, pairs, settings, generator=scales.generator, watch=watch)
     result.overtraining = curve
-    result.overtrained = judge.figures(policy)
+    result.overtrained = scales.figures(policy)
 
 
 def pair_figures(record: DPORecord) -> dict[str, float]:
@@ -339,17 +250,3 @@ def accuracy(policy: LSTMLanguageModel, reference: LSTMLanguageModel, pairs: Pai
         for side in (pairs.chosen, pairs.rejected)
     )
     return float((chosen > rejected).double().mean())
-
-
-# --- Against repetition --------------------------------------------------------------------------
-
-
-def source_repetition(
-    source: AutomatonSource, config: Config, generator: torch.Generator, texts: int = 10_000
-) -> float:
-    """seq-rep-4 of as many tokens of the source's own reviews as greedy text has."""
-    begin = config.unlikelihood.prompt_tokens
-    end = begin + config.greedy_tokens
-    sampled = source.sample(texts, generator=generator)
-    long = [text[begin:end].tolist() for text in sampled if len(text) > end]
-    return sum(sequence_repetition(text, 4) for text in long) / max(1, len(long))
