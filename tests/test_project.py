@@ -34,7 +34,8 @@ ORDER = [
     "phrases", "questions", "world", "stage_cache", "stages", "replies", "presets", "pipeline",
     "assessment", "export", "text_metrics", "search", "tuning", "quality", "preference",
     "best_of_n", "policy_gradient", "dpo", "unlikelihood", "tuned_models", "studies",
-    "figures", "widgets", "grading", "benchmark", "cli.console", "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
+    "figures", "widgets", "grading", "benchmark",
+    "cli.console", "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
 ]  # fmt: skip
 
 
