@@ -35,6 +35,8 @@ MEASUREMENTS = {
     "preference_tuning": "study run preference_tuning --seeds 10,11,12",
     "competing_objectives": "study run competing_objectives --seeds 10,11,12,13,14",
     "mismatched_generalization": "study run mismatched_generalization --seeds 10,11,12,13,14",
+    "distribution_shift": "study run distribution_shift --seeds 10,11,12",
+    "strange_text": "study run strange_text --seeds 10,11,12",
     "coverage": "study run coverage --seeds 10,11,12,13,14",
 }
 
