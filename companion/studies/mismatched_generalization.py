@@ -39,15 +39,13 @@ class Config(StagesConfig):
     """Unrestricted things that they never mention."""
     unknown: int = 8
     """Names of things whose ingredient no document tells."""
-    pretrain_steps: int = 900
+    pretrain_steps: int = 850
     """Steps on documents."""
-    instruct_steps: int = 450
+    instruct_steps: int = 420
     """Steps on instructions."""
-    safety_steps: int = 160
+    safety_steps: int = 200
     """Steps on safety examples."""
-    safety_rate: float = 5e-3
-    """Peak learning rate there."""
-    replay: float = 0.2
+    replay: float = 0.4
     """Share of documents among the texts of safety training."""
     smaller: tuple[int, ...] = (64,)
     """Hidden sizes of smaller models, each with the same steps."""
