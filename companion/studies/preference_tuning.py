@@ -44,7 +44,7 @@ class Config:
     """The model's reviews that pairs are drawn from."""
     judge_temperature: float = 1.0
     """Of the labels: a gold difference of so much is judged rightly in 73 % of the cases."""
-    pairs: int = 800
+    pairs: int = 1500
     """Pairs for DPO at several beta."""
     betas: tuple[float, ...] = (1.0, 0.3, 0.1, 0.01)
     """Those beta; one pass over the pairs each."""
