@@ -84,25 +84,25 @@ def test_runs_differ_in_their_remedy_alone() -> None:
 
 @pytest.mark.slow
 def test_codes_are_known_before_the_model_overfits_and_few_texts_go_below_the_floor() -> None:
-    """About 30 CPU seconds: half the reviews of the study, so the lowest loss comes no later."""
+    """About 20 CPU seconds: 600 reviews, which overfit earlier than the study's 2,000."""
     config = memorization.Config(
-        num_texts=1000, few_texts=100, repetitions=(0, 4, 16), epochs=10, dropout_epochs=1,
-        few_epochs=25,
+        num_texts=600, few_texts=80, valid_texts=200, each=3, repetitions=(0, 4, 16), epochs=12,
+        dropout_epochs=1, few_epochs=25,
     )  # fmt: skip
     with one_thread():
-        found = memorization.run(config, seed=3)
+        found = memorization.run(config, seed=103)
     bits = found.exposure_by_epoch["plain"]
-    assert bits["4"][-1] > 13
-    assert sum(bits["0"]) / 10 < 5
+    assert bits["4"][-1] > 13  # 15.2 and 15.3 with seeds 103 and 104
+    assert sum(bits["0"]) / 12 < 5
     early = found.best_epoch["plain"]
-    assert early < 10
-    assert bits["16"][early - 2] > 12  # known before the lowest validation loss
+    assert early < 12  # 8 and 9
+    assert bits["16"][early - 1] > 14  # 16.3: known at the lowest validation loss
+    assert bits["4"][early - 1] > 11  # 14.6 and 14.7
+    floors = found.source_nats_per_token
     few = found.valid_nats_per_token["few texts"]
-    assert (
-        found.train_nats_per_token["few texts"][-1] < found.source_nats_per_token["few texts"] - 0.5
-    )
-    assert few[-1] > min(few) + 0.2
-    assert min(found.valid_nats_per_token["plain"]) > found.source_nats_per_token["valid"]
+    assert found.train_nats_per_token["few texts"][-1] < floors["few texts"] - 0.5  # by .93, 1.02
+    assert few[-1] > min(few) + 0.2  # by .50 and .44
+    assert min(found.valid_nats_per_token["plain"]) > floors["valid"]
 
 
 def test_the_stored_run_shows_what_the_book_says() -> None:
