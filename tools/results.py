@@ -30,6 +30,7 @@ MEASUREMENTS = {
     ),
     "degeneration": "study run degeneration --seeds 10,11,12",
     "exposure_bias": "study run exposure_bias --seeds 10,11,12",
+    "overoptimization": "study run overoptimization --seeds 10,11,12",
     "memorization": "study run memorization --seeds 10,11,12",
     "shortcut": "study run shortcut --seeds 10,11,12",
     "preference_tuning": "study run preference_tuning --seeds 10,11,12",
