@@ -838,6 +838,41 @@ def plot_detection(
     return ax
 
 
+def plot_shortcut(
+    results: Sequence[Mapping[str, Any]],
+    methods: Mapping[str, str],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy in distribution, in the worst group and with the cue turned around, as dots.
+
+    results: of the study `shortcut`. methods: the ways of training that are drawn, the first on
+    top, and what the reader sees each called. Mean, and range, of the results.
+    """
+    if not results:
+        raise ValueError("plot_shortcut needs one result or more, got none")
+    ax = new_axes(ax, height=0.9 + 0.5 * len(methods), xlabel="accuracy, %")
+    rows = np.arange(len(methods))
+    for shift, color, key, marker, label in (
+        (-0.18, "green", "in_distribution", "o", "as in training"),
+        (0.0, "blue", "worst_group", "s", "worst group"),
+        (0.18, "vermillion", "flipped", "D", "cue flipped"),
+    ):
+        shares = 100 * np.array([[result[key][name] for name in methods] for result in results])
+        mean = shares.mean(axis=0)
+        spread = np.abs(np.stack([shares.min(axis=0), shares.max(axis=0)]) - mean)
+        ax.errorbar(
+            mean, rows + shift, xerr=spread, color=NAMED_COLORS[color], fmt=marker, capsize=3,
+            label=label,
+        )  # fmt: skip
+    ax.axvline(50, color=REFERENCE, ls="--", lw=1.2, label="guessing")
+    ax.set_yticks(rows, list(methods.values()))
+    ax.set_ylim(len(methods) - 0.5, -0.5)
+    ax.set_xlim(right=101.5)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return ax
+
+
 def visible(token: str) -> str:
     """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning."""
     return token.translate(VISIBLE) if token else "∅"

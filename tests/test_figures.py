@@ -524,3 +524,23 @@ def test_coverage_is_a_table_of_means_with_a_gap_between_refused_and_answered() 
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first data are on top
     with pytest.raises(ValueError, match="one result or more"):
         figures.plot_coverage([], data, refused, answered)
+
+
+def test_the_shortcut_figure_shows_means_and_ranges_by_way_of_training() -> None:
+    results = [
+        {
+            "in_distribution": {"plain": 0.98, "cured": 0.97},
+            "worst_group": {"plain": worst, "cured": 0.95},
+            "flipped": {"plain": 0.6, "cured": 0.96},
+        }
+        for worst in (0.5, 0.7)
+    ]
+    ax = figures.plot_shortcut(results, {"cured": "place random", "plain": "plain"})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["place random", "plain"]
+    same, worst, _ = ax.containers
+    np.testing.assert_allclose(same.lines[0].get_xdata(), [97, 98])  # type: ignore[attr-defined]
+    line, _, (bars,) = worst.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [95, 60])
+    np.testing.assert_allclose([s[:, 0] for s in bars.get_segments()], [[95, 95], [50, 70]])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_shortcut([], {"plain": "plain"})
