@@ -27,15 +27,15 @@ PACKAGE = ROOT / "companion"
 #: none of which imports another.
 ORDER = [
     "information", "runtime", "documents", "cleaning", "splitting", "embedded", "corpora",
-    "automata", "markov", "grammar", "sources", "tokenizers", "batching", "ngram", "lstm",
-    "objectives", "sequence_losses", "checkpoints", "evaluation", "calibration", "significance",
-    "groups", "cache_pointer", "dynamic_evaluation", "recipe", "watch", "training", "constraints",
-    "decoding", "beam", "source_models", "shift", "adaptation", "out_of_distribution", "canaries",
-    "phrases", "questions", "world", "stage_cache", "stages", "replies", "presets", "pipeline",
-    "assessment", "export", "text_metrics", "search", "tuning", "quality", "preference",
-    "best_of_n", "policy_gradient", "dpo", "unlikelihood", "tuned_models", "studies",
-    "figures", "widgets", "grading", "benchmark",
-    "cli.console", "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
+    "automata", "markov", "grammar", "sources", "tokenizers", "batching", "numerals", "ngram",
+    "lstm", "sequence_models", "objectives", "sequence_losses", "checkpoints", "evaluation",
+    "calibration", "significance", "groups", "cache_pointer", "dynamic_evaluation", "recipe",
+    "watch", "training", "constraints", "decoding", "beam", "source_models", "shift", "adaptation",
+    "out_of_distribution", "canaries", "phrases", "questions", "world", "stage_cache", "stages",
+    "replies", "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning",
+    "quality", "preference", "best_of_n", "policy_gradient", "dpo", "unlikelihood", "tuned_models",
+    "studies", "figures", "widgets", "grading", "benchmark", "cli.console", "cli.runs", "cli.tune",
+    "cli.lists", "cli", "__main__",
 ]  # fmt: skip
 
 

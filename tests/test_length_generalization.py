@@ -1,0 +1,234 @@
+"""Numerals, small models, and the study `length_generalization`: closed forms and a short run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from companion.batching import IGNORE
+from companion.numerals import ID_OF, TOKENS, number_words, numeral_batch, prompt_of
+from companion.runtime import make_generator
+from companion.sequence_models import CELLS, RecurrentModel, TransformerModel, num_parameters
+from companion.studies import length_generalization as study
+from companion.studies import one_thread
+
+# --- numerals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "zero"),
+        (13, "thirteen"),
+        (40, "forty"),
+        (99, "ninety nine"),
+        (100, "one hundred"),
+        (111, "one hundred eleven"),
+        (1000, "one thousand"),
+        (5007, "five thousand seven"),
+        (42_307, "forty two thousand three hundred seven"),
+        (300_000, "three hundred thousand"),
+        (999_999, "nine hundred ninety nine thousand nine hundred ninety nine"),
+    ],
+)
+def test_numbers_are_said_as_in_english(number: int, words: str) -> None:
+    assert " ".join(number_words(number)) == words
+
+
+def value(words: list[str]) -> int:
+    """An independent reader: sums and products."""
+    small = {word: place for place, word in enumerate(TOKENS[1:21])}
+    small.update({word: 20 + 10 * place for place, word in enumerate(TOKENS[21:29])})
+    total = part = 0
+    for word in words:
+        if word == "thousand":
+            total, part = 1000 * part, 0
+        else:
+            part = 100 * part if word == "hundred" else part + small[word]
+    return total + part
+
+
+def test_an_independent_reader_reads_every_number_back() -> None:
+    for number in [*range(20_000), *range(20_000, 1_000_000, 997)]:
+        assert value(number_words(number)) == number
+
+
+def test_a_number_out_of_range_is_named() -> None:
+    with pytest.raises(ValueError, match="between 0 and 999999, got 1000000"):
+        number_words(1_000_000)
+
+
+def test_only_digits_and_the_end_are_targets() -> None:
+    batch = numeral_batch([42_307, 6])
+    words = " ".join(TOKENS[i] for i in batch.inputs[0].tolist())
+    assert words == "<end> forty two thousand three hundred seven = 4 2 3 0 7"
+    wanted = ["4", "2", "3", "0", "7", "<end>"]
+    assert [TOKENS[i] for i in batch.targets[0].tolist() if i != IGNORE] == wanted
+    assert [TOKENS[i] for i in batch.targets[1].tolist() if i != IGNORE] == ["6", "<end>"]
+    # A target stands where the token before it is read.
+    assert batch.targets[1, 2] == ID_OF["6"]
+    assert TOKENS[batch.inputs[1, 2]] == "="
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def models() -> list[nn.Module]:
+    recurrent = [
+        RecurrentModel(cell, vocabulary_size=7, embedding_size=4, hidden_size=5) for cell in CELLS
+    ]
+    return [*recurrent, TransformerModel(vocabulary_size=7, width=8, max_length=9)]
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: str(type(model).__name__))
+def test_no_model_sees_what_follows(model: nn.Module) -> None:
+    inputs = torch.randint(7, (2, 9), generator=make_generator(0))
+    other = inputs.clone()
+    other[:, 5:] = (other[:, 5:] + 1) % 7
+    before, after = model.eval()(inputs), model(other)
+    assert before.shape == (2, 9, 7)
+    torch.testing.assert_close(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5], after[:, 5])
+    # Nor the other texts of the batch.
+    torch.testing.assert_close(model(inputs[:1]), before[:1])
+
+
+def test_the_transformer_tells_positions_apart_and_has_so_many() -> None:
+    model = TransformerModel(vocabulary_size=7, width=8, max_length=9).eval()
+    same = model(torch.full((1, 9), 3))
+    assert not torch.allclose(same[0, 0], same[0, 1])
+    with pytest.raises(ValueError, match="positions for 9 tokens, got 10"):
+        model(torch.zeros(1, 10, dtype=torch.long))
+    with pytest.raises(ValueError, match="cell must be one of LSTM, GRU, tanh RNN, got 'CNN'"):
+        RecurrentModel("CNN", vocabulary_size=7, embedding_size=4, hidden_size=5)
+
+
+def test_the_readers_are_of_one_size() -> None:
+    config = study.Config()
+    lstm = RecurrentModel(
+        "LSTM",
+        vocabulary_size=len(TOKENS),
+        embedding_size=study.EMBEDDING_SIZE,
+        hidden_size=config.hidden_size,
+    )
+    transformer = TransformerModel(vocabulary_size=len(TOKENS), width=config.width)
+    # The closed form of an LSTM: four gates, each with inputs, states and two biases.
+    e, h, v = study.EMBEDDING_SIZE, config.hidden_size, len(TOKENS)
+    assert num_parameters(lstm) == v * e + 4 * h * (e + h + 2) + h * v + v
+    assert 0.8 < num_parameters(transformer) / num_parameters(lstm) < 1.25
+
+
+# --- the study -----------------------------------------------------------------------------------
+
+
+def test_every_word_and_every_length_of_a_tested_composition_is_in_training() -> None:
+    seen, held_out, composed, examples = study.parts(study.Config(), make_generator(0))
+    assert len(seen) == 1800
+    assert len(held_out) == 1999 - 1800
+    assert len(composed) == 500
+    assert not set(seen) & set(held_out)
+    assert not set(composed) & {*seen, *examples}
+    assert all(n % 1000 and n > 1000 for n in [*composed, *examples])
+    assert all(n < 1000 or n % 1000 == 0 for n in seen + held_out)
+    words = [number_words(n) for n in seen]
+    tested = [number_words(n) for n in composed]
+    assert {w for text in tested for w in text} <= {w for text in words for w in text}
+    assert {len(text) for text in tested} <= {len(text) for text in words}
+    assert {len(str(n)) for n in composed} <= {len(str(n)) for n in seen}
+
+
+class Oracle(nn.Module):
+    """Reads numbers as `rule` does: answers are looked up by the words."""
+
+    def __init__(self, numbers: list[int], rule: dict[int, str]) -> None:
+        super().__init__()
+        self.texts = {
+            tuple(prompt_of(n).tolist()): [ID_OF[c] for c in rule[n]] + [0] for n in numbers
+        }
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(*inputs.shape, len(TOKENS))
+        for row, ids in enumerate(inputs.tolist()):
+            prompt = tuple(ids[1 : ids.index(ID_OF["="]) + 1])
+            for place, token in enumerate(self.texts[prompt][: inputs.shape[1] - len(prompt)]):
+                logits[row, len(prompt) + place, token] = 1
+        return logits
+
+
+def test_answers_are_read_off_greedily_and_sorted_by_kind() -> None:
+    numbers = [42_007, 1_003, 5_100, 12_345]
+    rule = {42_007: "42007", 1_003: "1000", 5_100: "100", 12_345: "1=5"}
+    model = Oracle(numbers, rule)
+    answers = study.read_numbers(model, numbers)
+    assert answers == ["42007", "1000", "100", "1=5"]
+    assert study.share_right(model, numbers) == 0.25
+    assert study.kinds_of_answers(numbers, answers) == {
+        "right": 0.25, "thousands alone": 0.25, "rest alone": 0.25, "other": 0.25,
+    }  # fmt: skip
+    assert study.read_numbers(model, numbers, max_digits=2) == ["42", "10", "10", "1="]
+
+
+class Counter(nn.Module):
+    """Counts a's and b's exactly, but no further than `most`."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        a = (inputs == study.A_ID).cumsum(1).clamp(max=self.most)
+        b = (inputs == study.B_ID).cumsum(1)
+        next_token = torch.where(b == 0, study.A_ID, torch.where(b < a, study.B_ID, 0))
+        return torch.nn.functional.one_hot(next_token, 3).float()
+
+
+def test_a_counter_is_right_as_far_as_it_counts() -> None:
+    right = study.counts_right(Counter(most=7), range(1, 11))
+    assert right.tolist() == [True] * 7 + [False] * 3
+
+
+def test_a_counting_text_is_n_times_each_and_the_end() -> None:
+    batch = study.counting_batch([2, 1])
+    assert batch.inputs.tolist() == [[0, 1, 1, 2, 2], [0, 1, 2, 0, 0]]
+    assert batch.targets.tolist() == [[1, 1, 2, 2, 0], [1, 2, 0, IGNORE, IGNORE]]
+
+
+def test_wrong_settings_are_named() -> None:
+    with pytest.raises(ValueError, match="readers must be of LSTM, Transformer, got 'cat'"):
+        study.Config(readers=("cat",))
+    with pytest.raises(ValueError, match="cells must be of LSTM, GRU, tanh RNN, got 'cat'"):
+        study.Config(cells=("cat",))
+    with pytest.raises(ValueError, match="num_parts must be between 1 and 998, got 999"):
+        study.Config(num_parts=999)
+
+
+def test_a_run_repeats_with_its_seed() -> None:
+    config = study.Config(
+        num_numbers=40, num_parts=30, num_composed=30, num_test=20, hidden_size=8, width=8,
+        steps=3, batch_size=8, counting_steps=3, longest_trained=3,
+    )  # fmt: skip
+    with one_thread():
+        one, again = study.run(config, seed=0), study.run(config, seed=0)
+    assert one == again
+    json.dumps(dataclasses.asdict(one), allow_nan=False)
+    assert set(one.by_digits) == {"3", "4", "5", "6"}
+    assert set(one.composed) == {"LSTM", "Transformer"}
+    assert set(one.reach) == set(CELLS)
+
+
+@pytest.mark.slow
+def test_parts_do_not_make_a_whole_and_counting_goes_on_for_an_lstm() -> None:
+    """About 12 CPU seconds."""
+    config = study.Config()
+    seen, held_out, composed, _ = study.parts(config, make_generator(5))
+    with one_thread():
+        model = study.train_reader("LSTM", seen, config, seed=5)
+        counter = study.train_counter("LSTM", config, seed=5)
+        right = study.counts_right(counter, range(1, 31))
+    assert study.share_right(model, held_out) > 0.95
+    assert study.share_right(model, composed) < 0.03
+    assert bool(right[:20].all())
