@@ -873,6 +873,39 @@ def plot_shortcut(
     return ax
 
 
+def plot_composition(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """What was read right of each type and of their composition, by model, as dots.
+
+    results: of the study `length_generalization`. Mean, and range, of the results.
+    """
+    if not results:
+        raise ValueError("plot_composition needs one result or more, got none")
+    kinds = {
+        "below_thousand": "below 1,000",
+        "thousands": "whole thousands",
+        "composed": "compositions",
+        "composed_after_examples": "compositions, after\nexamples of such",
+    }
+    ax = new_axes(ax, height=3.2, xlabel="numbers read without a mistake, %")
+    rows = np.arange(len(kinds))
+    readers = list(results[0]["composed"])
+    for place, (reader, color, marker) in enumerate(
+        zip(readers, ("blue", "vermillion"), ("o", "D"), strict=False)
+    ):
+        shares = 100 * np.array([[result[kind][reader] for kind in kinds] for result in results])
+        mean = shares.mean(axis=0)
+        spread = np.abs(np.stack([shares.min(axis=0), shares.max(axis=0)]) - mean)
+        ax.errorbar(
+            mean, rows + 0.24 * (place - (len(readers) - 1) / 2), xerr=spread,
+            color=NAMED_COLORS[color], fmt=marker, capsize=3, label=reader,
+        )  # fmt: skip
+    ax.set_yticks(rows, list(kinds.values()))
+    ax.set_ylim(len(kinds) - 0.5, -0.5)
+    ax.set_xlim(-3, 103)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return ax
+
+
 def visible(token: str) -> str:
     """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning."""
     return token.translate(VISIBLE) if token else "∅"

@@ -544,3 +544,20 @@ def test_the_shortcut_figure_shows_means_and_ranges_by_way_of_training() -> None
     np.testing.assert_allclose([s[:, 0] for s in bars.get_segments()], [[95, 95], [50, 70]])
     with pytest.raises(ValueError, match="one result or more"):
         figures.plot_shortcut([], {"plain": "plain"})
+
+
+def test_the_composition_figure_shows_both_models_and_what_examples_bring() -> None:
+    kinds = ("below_thousand", "thousands", "composed", "composed_after_examples")
+    results = [
+        {kind: {"LSTM": value, "Transformer": 1.0} for kind, value in zip(kinds, row, strict=True)}
+        for row in ((1.0, 0.9, 0.0, 0.8), (1.0, 0.9, 0.1, 1.0))
+    ]
+    ax = figures.plot_composition(results)
+    assert ax.get_yticklabels()[2].get_text() == "compositions"
+    lstm, transformer = ax.containers
+    assert [lstm.get_label(), transformer.get_label()] == ["LSTM", "Transformer"]
+    line, _, (bars,) = lstm.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [100, 90, 5, 90])
+    np.testing.assert_allclose(bars.get_segments()[2][:, 0], [0, 10], atol=1e-12)
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_composition([])
