@@ -139,3 +139,46 @@ def test_wrong_settings_are_refused() -> None:
         overoptimization.Config(ns=(1, 2, 4))
     with pytest.raises(ValueError, match="num_proxies must be >= 1, got 0"):
         overoptimization.Config(num_proxies=0)
+
+
+@pytest.mark.slow
+def test_pressing_on_a_proxy_spends_what_it_gained(source: GrammarSource) -> None:
+    """A shorter training than the study's, about 35 CPU seconds, with the book's margins."""
+    config = overoptimization.Config(
+        steps=800, judged_texts=2000, test_texts=4000, label_counts=(5000,), num_proxies=3,
+        lstm_epochs=0, betas=(0.0,), policy_batch=64, end_texts=100,
+    )  # fmt: skip
+    with one_thread():
+        found = overoptimization.run(config, seed=5)
+    assert found.bon_peak_gain > 1
+    assert found.bon_drop > 0.4
+    assert found.peaks_inside["words 5000"] == 1
+    assert found.rl_peak_gain > 1
+    assert found.rl_drop > 1.5
+    end = found.policy_end["0"]
+    assert end["words"] > 60
+    assert end["proxy"] > 5
+    assert end["kl"] > 80
+
+
+def test_the_stored_run_shows_what_the_book_says() -> None:
+    """Seeds 10, 11 and 12; the ranges measured stand beside the margins."""
+    stored = studies.stored_report("overoptimization")["results"]
+    assert [run["seed"] for run in stored] == [10, 11, 12]
+    for run in stored:
+        assert 1.9 < run["bon_peak_gain"] < 2.4  # 2.06 to 2.23
+        assert run["bon_drop"] > 0.7  # .82 to .95
+        assert run["drop_by_proxy"]["lstm"] < 0.4  # 0 to .31
+        for count in (50, 200, 1000, 5000):
+            assert run["peaks_inside"][f"words {count}"] == 1
+            assert run["drop_by_proxy"][f"words {count}"] > 0.5  # .61 to .95
+        assert run["peak_gain_by_proxy"]["words 5000"] > run["peak_gain_by_proxy"]["words 50"] + 0.1
+        assert all((np.diff(curve) > 0).all() for curve in run["bon_proxy"]["words 5000"])
+        assert run["rl_drop"] > 2.5  # 2.9 to 3.6
+        assert run["policy_end"]["0"]["gold"] < -0.5  # below the model at the start
+        for beta in ("0.3", "1"):
+            assert run["drop_by_beta"][beta] < 0.4  # -.06 to .20
+            assert run["policy_end"][beta]["gold"] > 1.2  # 1.4 to 1.9
+        assert run["fits"]["best of n"]["square r2"] > run["fits"]["best of n"]["log r2"]
+        assert run["fits"]["policy"]["log r2"] > run["fits"]["policy"]["square r2"]
+        assert run["cpu_seconds"] < 90
