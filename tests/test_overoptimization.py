@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from companion import figures
+from companion import figures, studies
 from companion.best_of_n import fit_gold_curves
 from companion.sources import GrammarSource
 from companion.studies import one_thread, overoptimization
