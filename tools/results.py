@@ -32,6 +32,7 @@ MEASUREMENTS = {
     "exposure_bias": "study run exposure_bias --seeds 10,11,12",
     "overoptimization": "study run overoptimization --seeds 10,11,12",
     "memorization": "study run memorization --seeds 10,11,12",
+    "goal_misgeneralization": "study run goal_misgeneralization --seeds 10,11,12",
     "length_generalization": "study run length_generalization --seeds 10,11,12",
     "shortcut": "study run shortcut --seeds 10,11,12",
     "preference_tuning": "study run preference_tuning --seeds 10,11,12",
