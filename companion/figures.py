@@ -906,6 +906,38 @@ def plot_composition(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = 
     return ax
 
 
+def plot_goals(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """What walks return for the coin and for the corner where it was, by what training showed.
+
+    results: of the study `goal_misgeneralization`; the coin is moved. Mean, and range, of the
+    results.
+    """
+    if not results:
+        raise ValueError("plot_goals needs one result or more, got none")
+    ax = new_axes(
+        ax, xlabel="training games with the coin moved, %", ylabel="return, % of the best possible"
+    )
+    shares = list(results[0]["coin_moved"])
+    places = np.arange(len(shares))
+    for shift, key, color, marker, label in (
+        (-0.06, "corner_moved", "vermillion", "D", "for the corner where it was"),
+        (0.06, "coin_moved", "blue", "o", "for the moved coin"),
+    ):
+        values = 100 * np.array([[result[key][share] for share in shares] for result in results])
+        mean = values.mean(axis=0)
+        spread = np.abs(np.stack([values.min(axis=0), values.max(axis=0)]) - mean)
+        ax.errorbar(
+            places + shift, mean, yerr=spread, color=NAMED_COLORS[color], fmt=marker, capsize=3,
+            label=label,
+        )  # fmt: skip
+    floor_line(ax, 100, "the best possible")
+    ax.set_xticks(places, [f"{100 * float(share):g}" for share in shares])
+    ax.set_xlim(-0.5, len(shares) - 0.5)
+    ax.set_ylim(0, 108)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return ax
+
+
 def visible(token: str) -> str:
     """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning."""
     return token.translate(VISIBLE) if token else "∅"

@@ -561,3 +561,19 @@ def test_the_composition_figure_shows_both_models_and_what_examples_bring() -> N
     np.testing.assert_allclose(bars.get_segments()[2][:, 0], [0, 10], atol=1e-12)
     with pytest.raises(ValueError, match="one result or more"):
         figures.plot_composition([])
+
+
+def test_the_goals_figure_shows_both_returns_by_share_of_moved_coins() -> None:
+    results = [
+        {"coin_moved": {"0": coin, "0.5": 0.9}, "corner_moved": {"0": 1.0, "0.5": 0.1}}
+        for coin in (0.1, 0.3)
+    ]
+    ax = figures.plot_goals(results)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "50"]
+    corner, coin = ax.containers
+    np.testing.assert_allclose(corner.lines[0].get_ydata(), [100, 10])  # type: ignore[attr-defined]
+    line, _, (bars,) = coin.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_ydata(), [20, 90])
+    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [10, 30])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_goals([])
