@@ -776,7 +776,7 @@ def plot_adaptation(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
         ax,
         height=4.2,
         xlabel="old source: nats per token above its floor",
-        ylabel="new source: the same",
+        ylabel="new source: nats per token above its floor",
     )
     first = results[0]
     for name, color in zip(first["adaptation_old"], COLORS, strict=False):
