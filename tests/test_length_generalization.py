@@ -174,22 +174,23 @@ def test_answers_are_read_off_greedily_and_sorted_by_kind() -> None:
 
 
 class Counter(nn.Module):
-    """Counts a's and b's exactly, but no further than `most`."""
+    """Counts a's and b's exactly, but no further than `most`, and writes `extra` b's too many."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, extra: int = 0) -> None:
         super().__init__()
-        self.most = most
+        self.most, self.extra = most, extra
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         a = (inputs == study.A_ID).cumsum(1).clamp(max=self.most)
         b = (inputs == study.B_ID).cumsum(1)
-        next_token = torch.where(b == 0, study.A_ID, torch.where(b < a, study.B_ID, 0))
+        next_token = torch.where(b == 0, study.A_ID, torch.where(b < a + self.extra, study.B_ID, 0))
         return torch.nn.functional.one_hot(next_token, 3).float()
 
 
 def test_a_counter_is_right_as_far_as_it_counts() -> None:
     right = study.counts_right(Counter(most=7), range(1, 11))
     assert right.tolist() == [True] * 7 + [False] * 3
+    assert not study.counts_right(Counter(most=99, extra=1), range(1, 11)).any()
 
 
 def test_a_counting_text_is_n_times_each_and_the_end() -> None:
