@@ -657,7 +657,7 @@ def plot_preference_tuning(results: Sequence[Mapping[str, Any]], *, ax: Axes | N
     """Gold gain against distance for DPO, from results of the study `preference_tuning`.
 
     Dots: one pass at each beta; mean, and range of the gain. Line: the run that goes on for too
-    long, epoch by epoch, the mean of the results. Dashed: the best possible policy.
+    long, epoch by epoch, the mean of the results. Dotted: the best possible policy.
     """
     if not results:
         raise ValueError("plot_preference_tuning needs one result or more, got none")
@@ -672,12 +672,9 @@ def plot_preference_tuning(results: Sequence[Mapping[str, Any]], *, ax: Axes | N
     x, y = np.sqrt(kl).mean(axis=0), gains.mean(axis=0)
     spread = np.abs(np.stack([gains.min(axis=0), gains.max(axis=0)]) - y)
     blue, red = NAMED_COLORS["blue"], NAMED_COLORS["vermillion"]
-    ax.errorbar(x, y, yerr=spread, color=blue, fmt="o", capsize=3, label="DPO, one pass")
-    for beta, at, up in zip(betas, x, y, strict=True):
-        ax.annotate(
-            f"β = {beta}", (at, up), xytext=(6, -12), textcoords="offset points",
-            color=blue, fontsize=10,
-        )  # fmt: skip
+    order = ", ".join(betas[place] for place in np.argsort(x))
+    label = f"DPO, one pass; from left, β = {order}"
+    ax.errorbar(x, y, yerr=spread, color=blue, fmt="o", capsize=3, label=label)
     long_kl, long_gain = (
         np.mean([np.array(result["overtraining"][key]) for result in results], axis=0)
         for key in ("kl", "gold")
@@ -691,7 +688,7 @@ def plot_preference_tuning(results: Sequence[Mapping[str, Any]], *, ax: Axes | N
         np.array([result["ideal"][key][:shared] for result in results]) for key in ("kl", "gold")
     )
     ideal_gain = (ideal_gold - np.array(starts)[:, None]).mean(axis=0)
-    style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (5, 3)), "linewidth": 1.6}
+    style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (1, 1.5)), "linewidth": 2.0}
     ax.plot(np.sqrt(ideal_kl).mean(axis=0), ideal_gain, label="best possible", **style)
     floor_line(ax, 0, "the model at the start")
     ax.legend(loc="best", fontsize=10)

@@ -405,7 +405,8 @@ def tuned(shift: float) -> dict[str, Any]:
 
 def test_preference_tuning_is_drawn_as_gains_over_the_start() -> None:
     ax = figures.plot_preference_tuning([tuned(0.0), tuned(1.0)])
-    (dots,) = (bar for bar in ax.containers if bar.get_label() == "DPO, one pass")
+    (dots,) = ax.containers
+    assert dots.get_label() == "DPO, one pass; from left, β = 1, 0.1"
     line, _, (bars,) = dots.lines  # type: ignore[attr-defined]
     np.testing.assert_allclose(line.get_xydata(), [[1, 1.5], [2, 2]])
     np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[1, 2], [2, 2]])
