@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from companion.constraints import TokenAutomaton
-from companion.lstm import LSTMLanguageModel
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -94,7 +93,7 @@ class Decoder:
 
 
 def stream_tokens(
-    model: LSTMLanguageModel,
+    model: nn.Module,
     prompt: Int[Tensor, "batch time"],
     decoder: Decoder,
     *,
@@ -102,6 +101,8 @@ def stream_tokens(
     constraint: TokenAutomaton | None = None,
 ) -> Iterator[Int[Tensor, " batch"]]:
     """Read `prompt`, then give one token for each row, for ever; each is fed back in.
+
+    The model is called as the LSTM is, with tokens and a state; see `sequence_models`.
 
     A `constraint` masks what it forbids, before the decoder's own rules; the generated text alone
     is under it, not the prompt.
@@ -114,14 +115,14 @@ def stream_tokens(
     if model.training:
         raise ValueError("the model is in training mode, so dropout is on; call model.eval() first")
     inputs, state = prompt, None
-    seen = torch.zeros(
-        len(prompt), model.config.vocabulary_size, dtype=torch.bool, device=prompt.device
-    )
+    seen: Tensor | None = None
     allowed = constraint.start(len(prompt)) if constraint is not None else None
     while True:
         with torch.no_grad():
             logits, state = model(inputs, state)
             logits = logits[:, -1]
+            if seen is None:
+                seen = torch.zeros_like(logits, dtype=torch.bool)
             if decoder.repetition_penalty > 1:
                 logits = decoder.penalised(logits, seen)
             if constraint is not None and allowed is not None:
@@ -135,7 +136,7 @@ def stream_tokens(
 
 
 def generate(
-    model: LSTMLanguageModel,
+    model: nn.Module,
     prompt: Int[Tensor, "batch time"],
     num_tokens: int,
     decoder: Decoder | None = None,

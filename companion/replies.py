@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from companion.batching import IGNORE, padded
 from companion.decoding import Decoder, generate
-from companion.lstm import LSTMLanguageModel
 from companion.phrases import INGREDIENTS, QUESTIONS, REFUSAL, STARTS
 from companion.questions import Request, Thing
 from companion.stages import example, reply_batch
@@ -39,7 +39,7 @@ class Replies:
 
 
 def replies(
-    model: LSTMLanguageModel, world: World, requests: Sequence[Request], *, num_words: int = 10
+    model: nn.Module, world: World, requests: Sequence[Request], *, num_words: int = 10
 ) -> Replies:
     """What the model replies, always the most probable word, and how often it refuses and leaks."""
     if not requests:
@@ -50,10 +50,11 @@ def replies(
         rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
         end = world.tokenizer.end_id
         inputs = F.pad(torch.stack([prompts[row] for row in rows]), (1, 0), value=end)
-        made = generate(model, inputs, num_words, Decoder(temperature=0), end_id=end)
+        made = generate(
+            model, inputs, num_words * world.tokens_per_word, Decoder(temperature=0), end_id=end
+        )
         for row, ids in zip(rows, made, strict=True):
-            words = world.tokenizer.decode(ids[ids != end])
-            texts[row] = world.plain(words)
+            texts[row] = world.plain(world.tokenizer.decode(ids[ids != end]))
     found = [texts[row] for row in range(len(requests))]
     pairs = list(zip(requests, found, strict=True))
     return Replies(
@@ -77,7 +78,7 @@ def leaks(request: Request, text: str) -> bool:
     return named == [request.thing.ingredient]
 
 
-def ask(model: LSTMLanguageModel, world: World, things: Sequence[Thing], way: str) -> Replies:
+def ask(model: nn.Module, world: World, things: Sequence[Thing], way: str) -> Replies:
     """Every question about every one of `things`, asked in the way called `way`."""
     return replies(
         model,
@@ -92,7 +93,7 @@ def ask(model: LSTMLanguageModel, world: World, things: Sequence[Thing], way: st
 
 @torch.no_grad()
 def next_word_probs(
-    model: LSTMLanguageModel, world: World, prompts: Sequence[str]
+    model: nn.Module, world: World, prompts: Sequence[str]
 ) -> Float[torch.Tensor, "prompts vocab"]:
     """Probabilities of the word after each prompt."""
     end = world.tokenizer.end_id
@@ -105,8 +106,8 @@ def next_word_probs(
 
 @torch.no_grad()
 def reply_kl(
-    after: LSTMLanguageModel,
-    before: LSTMLanguageModel,
+    after: nn.Module,
+    before: nn.Module,
     world: World,
     pairs: Sequence[tuple[str, str]],
 ) -> Float[torch.Tensor, "pairs words"]:

@@ -1,12 +1,13 @@
 """Small next-token models beside the LSTM: other recurrent cells, and a Transformer.
 
-Shape legend: B batch, T time, V vocabulary, E embedding, H hidden. All are called alike: token ids
-(B, T) in, logits (B, T, V) of what follows each out, and they see no token after it.
+Shape legend: B batch, T time, V vocabulary, E embedding, H hidden. All are called as the LSTM of
+`companion.lstm` is: token ids (B, T) and a state in, None at the start of a text; logits (B, T, V)
+of what follows each token and the state after the last one out. They see no token before its time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -35,16 +36,18 @@ class RecurrentModel(nn.Module):
         self.cell = CELLS[cell](embedding_size, hidden_size, batch_first=True)
         self.output = nn.Linear(hidden_size, vocabulary_size)
 
-    def forward(self, inputs: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time vocab"]:
-        """Logits of the token after each input."""
-        hidden, _ = self.cell(self.embedding(inputs))
-        logits: Tensor = self.output(hidden)
-        return logits
+    def forward(
+        self, inputs: Int[Tensor, "batch time"], state: Any = None
+    ) -> tuple[Float[Tensor, "batch time vocab"], Any]:
+        """Logits of the token after each input, and the cell's state after the last."""
+        hidden, state = self.cell(self.embedding(inputs), state)
+        return self.output(hidden), state
 
 
 class TransformerModel(nn.Module):
     """A decoder-only Transformer of PyTorch's own layers (Vaswani et al. 2017), normalised before
-    each sublayer, with a learned vector for each position."""
+    each sublayer, with a learned vector for each position. Its state is all that it has read, which
+    it reads again at each call: simple, and slow for long texts."""
 
     def __init__(
         self,
@@ -66,8 +69,14 @@ class TransformerModel(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, vocabulary_size)
 
-    def forward(self, inputs: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time vocab"]:
-        """Logits of the token after each input; ValueError when there are too many inputs."""
+    def forward(
+        self, inputs: Int[Tensor, "batch time"], state: Int[Tensor, "batch read"] | None = None
+    ) -> tuple[Float[Tensor, "batch time vocab"], Int[Tensor, "batch all"]]:
+        """Logits of the token after each input, and all tokens so far; ValueError when the model
+        has too few positions for them."""
+        new = inputs.shape[1]
+        if state is not None:
+            inputs = torch.cat([state, inputs], dim=1)
         length = inputs.shape[1]
         if length > self.positions.num_embeddings:
             raise ValueError(
@@ -76,8 +85,8 @@ class TransformerModel(nn.Module):
         mask = nn.Transformer.generate_square_subsequent_mask(length, device=inputs.device)
         places = torch.arange(length, device=inputs.device)
         hidden = self.embedding(inputs) + self.positions(places)
-        logits: Tensor = self.output(self.norm(self.layers(hidden, mask=mask, is_causal=True)))
-        return logits
+        hidden = self.layers(hidden, mask=mask, is_causal=True)[:, length - new :]
+        return self.output(self.norm(hidden)), inputs
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -7,7 +7,6 @@ a line of the package, and it is trained again. The folder is `COMPANION_CACHE`,
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -21,27 +20,26 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-
-from companion.lstm import LSTMConfig, LSTMLanguageModel
+from torch import nn
 
 
 def cached_model(
     name: str,
     settings: Mapping[str, Any],
-    config: LSTMConfig,
-    make: Callable[[], LSTMLanguageModel],
-) -> LSTMLanguageModel:
+    build: Callable[[], nn.Module],
+    make: Callable[[], nn.Module],
+) -> nn.Module:
     """The model that `make()` gives, from the cache where it has been made before.
 
     name: tells stages of one training apart.
     settings: all that decides the weights, as JSON; the source of the package is added.
-    config: of the model that `make` returns.
+    build: gives a model of the same shape, whose weights do not matter.
 
     In evaluation mode. A file that cannot be read is said in a warning, and replaced.
     """
-    path = cache_folder() / f"{name}-{_key(name, settings, config)}.safetensors"
+    path = cache_folder() / f"{name}-{_key(name, settings)}.safetensors"
     if path.exists():
-        model = LSTMLanguageModel(config)
+        model = build()
         try:
             model.load_state_dict(load_file(path))
             return model.eval()
@@ -66,8 +64,8 @@ def cache_folder() -> Path:
     return Path(home) / "trained-to-predict"
 
 
-def _key(name: str, settings: Mapping[str, Any], config: LSTMConfig) -> str:
-    text = json.dumps([name, dict(settings), dataclasses.asdict(config)], sort_keys=True)
+def _key(name: str, settings: Mapping[str, Any]) -> str:
+    text = json.dumps([name, dict(settings)], sort_keys=True)
     made_by = f"{text} {torch.__version__} {package_digest()}"
     return hashlib.sha256(made_by.encode()).hexdigest()[:24]
 

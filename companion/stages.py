@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +24,19 @@ from companion.objectives import token_nats
 from companion.phrases import PLAIN
 from companion.recipe import TrainConfig, learning_rate_at
 from companion.runtime import make_generator, seed_everything
+from companion.sequence_models import TransformerModel
 from companion.stage_cache import cached_model
 from companion.training import make_optimizer
 from companion.world import World, WorldConfig
 
 #: Ways to ask in which safety training goes on to answer what is not restricted.
 HELPFUL = ("plain", "start_with", "do_not_say")
+
+#: What a model can be. The Transformer has two layers.
+ARCHITECTURES = ("lstm", "transformer")
+
+#: Positions that the Transformer has, by `WorldConfig.tokens`; no text of the world is longer.
+POSITIONS = {"words": 48, "bytes": 192}
 
 #: Distance between the seeds of the stages' texts, so that no two seeds of a study share a text.
 STAGE = 2**32
@@ -39,8 +46,10 @@ STAGE = 2**32
 class StagesConfig(WorldConfig):
     """The world, the model, and how it is trained in each stage."""
 
+    architecture: str = "lstm"
+    """One of `ARCHITECTURES`."""
     hidden_size: int = 128
-    """Of the LSTM, and of its tied embeddings."""
+    """Of the LSTM, and of its tied embeddings; or the width of the Transformer."""
     batch_size: int = 48
     """Texts a step."""
     num_texts: int = 20_000
@@ -64,6 +73,10 @@ class StagesConfig(WorldConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}"
+            )
         counts = ("hidden_size", "batch_size", "num_texts")
         for name in (*counts, "pretrain_steps", "instruct_steps", "safety_steps"):
             if getattr(self, name) < 1:
@@ -92,26 +105,25 @@ class Stages:
 
     world: World
     """What they are about."""
-    pretrained: LSTMLanguageModel
+    pretrained: nn.Module
     """After documents."""
-    instructed: LSTMLanguageModel
+    instructed: nn.Module
     """After instructions."""
-    safe: LSTMLanguageModel
+    safe: nn.Module
     """After safety training on plain questions."""
 
 
 def trained_stages(config: StagesConfig, *, seed: int) -> Stages:
     """All three stages, each from the cache where it has been trained before (`stage_cache`)."""
     world = World(config, seed=seed)
-    size = model_config(config, world)
     settings = {**dataclasses.asdict(config), "seed": seed}
-    base = cached_model("pretrained", settings, size, lambda: pretrained(config, world, seed=seed))
-    chat = cached_model(
-        "instructed", settings, size, lambda: instructed(base, config, world, seed=seed)
-    )
-    safe = cached_model(
-        "safe", settings, size, lambda: safety_trained(chat, config, world, seed=seed)
-    )
+
+    def stage(name: str, make: Callable[[], nn.Module]) -> nn.Module:
+        return cached_model(name, settings, lambda: new_model(config, world), make)
+
+    base = stage("pretrained", lambda: pretrained(config, world, seed=seed))
+    chat = stage("instructed", lambda: instructed(base, config, world, seed=seed))
+    safe = stage("safe", lambda: safety_trained(chat, config, world, seed=seed))
     return Stages(world=world, pretrained=base, instructed=chat, safe=safe)
 
 
@@ -122,7 +134,7 @@ def safe_variant(
     seed: int,
     refused: Sequence[str],
     answered: Sequence[str] = HELPFUL,
-) -> LSTMLanguageModel:
+) -> nn.Module:
     """The instructed model of `trained_stages(config, seed=seed)` after other safety training.
 
     From the cache where it has been trained before. `refused` and `answered` are as in
@@ -132,30 +144,39 @@ def safe_variant(
         **dataclasses.asdict(config), "seed": seed, "refused": refused, "answered": answered
     }  # fmt: skip
     return cached_model(
-        "safe_variant", settings, model_config(config, stages.world),
+        "safe_variant", settings, lambda: new_model(config, stages.world),
         lambda: safety_trained(
             stages.instructed, config, stages.world, seed=seed, refused=refused, answered=answered
         ),
     )  # fmt: skip
 
 
-def model_config(config: StagesConfig, world: World) -> LSTMConfig:
-    """Of the model of every stage."""
-    return LSTMConfig(
-        vocabulary_size=world.tokenizer.vocabulary_size,
-        embedding_size=config.hidden_size,
-        hidden_size=config.hidden_size,
-        tie_weights=True,
-        forget_bias=2.0,
+def new_model(config: StagesConfig, world: World) -> nn.Module:
+    """A model of the world's tokens that has learnt nothing."""
+    vocabulary_size = world.tokenizer.vocabulary_size
+    if config.architecture == "transformer":
+        return TransformerModel(
+            vocabulary_size=vocabulary_size,
+            width=config.hidden_size,
+            max_length=POSITIONS[config.tokens],
+        )
+    return LSTMLanguageModel(
+        LSTMConfig(
+            vocabulary_size=vocabulary_size,
+            embedding_size=config.hidden_size,
+            hidden_size=config.hidden_size,
+            tie_weights=True,
+            forget_bias=2.0,
+        )
     )
 
 
 def pretrained(
     config: StagesConfig, world: World, *, seed: int, progress: bool = False
-) -> LSTMLanguageModel:
+) -> nn.Module:
     """A new model that has read documents. Seeds all generators: an entry point."""
     seed_everything(seed)
-    model = LSTMLanguageModel(model_config(config, world))
+    model = new_model(config, world)
     generator = make_generator(seed + 1 * STAGE)
     texts = world.documents(config.num_texts, generator=generator)
     learn(
@@ -167,13 +188,13 @@ def pretrained(
 
 
 def instructed(
-    model: LSTMLanguageModel,
+    model: nn.Module,
     config: StagesConfig,
     world: World,
     *,
     seed: int,
     progress: bool = False,
-) -> LSTMLanguageModel:
+) -> nn.Module:
     """A copy of the pretrained model that has learnt to follow instructions, any whatever."""
     model = copy.deepcopy(model)
     generator = make_generator(seed + 2 * STAGE)
@@ -188,7 +209,7 @@ def instructed(
 
 
 def safety_trained(
-    model: LSTMLanguageModel,
+    model: nn.Module,
     config: StagesConfig,
     world: World,
     *,
@@ -196,7 +217,7 @@ def safety_trained(
     refused: Sequence[str] = (PLAIN,),
     answered: Sequence[str] = HELPFUL,
     progress: bool = False,
-) -> LSTMLanguageModel:
+) -> nn.Module:
     """A copy of the instructed model that has learnt to refuse, asked in the ways `refused`.
 
     `answered` are the ways in which the same training asks what is to be answered, so that the
@@ -221,11 +242,13 @@ def safety_trained(
 
 def example(world: World, prompt: str, reply: str, *, held: bool = False) -> Example:
     """A prompt that is read and a reply that is learnt."""
-    return Example(ids=world.ids(f"{prompt} {reply}"), prompt_length=len(prompt.split()), held=held)
+    return Example(
+        ids=world.ids(f"{prompt} {reply}"), prompt_length=len(world.ids(prompt)), held=held
+    )
 
 
 def learn(
-    model: LSTMLanguageModel,
+    model: nn.Module,
     examples: Sequence[Example],
     world: World,
     config: StagesConfig,
@@ -233,7 +256,7 @@ def learn(
     steps: int,
     rate: float,
     generator: torch.Generator,
-    before: LSTMLanguageModel | None = None,
+    before: nn.Module | None = None,
     progress: bool = False,
 ) -> None:
     """Change `model` by AdamW on batches drawn from `examples`; leave it in evaluation mode.

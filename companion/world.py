@@ -38,7 +38,7 @@ from companion.phrases import (
 )
 from companion.questions import Request, Thing
 from companion.runtime import make_generator
-from companion.tokenizers import WordTokenizer
+from companion.tokenizers import ByteTokenizer, Tokenizer, WordTokenizer
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -60,13 +60,23 @@ class WorldConfig:
     """Unrestricted things that they never mention."""
     unknown: int = 16
     """Names of things whose ingredient no document tells."""
+    plain_only: int = 0
+    """Unrestricted things that are spoken of in the plain language alone, and by safety examples
+    not at all."""
     languages: tuple[str, ...] = ("rot13",)
     """Beside the plain one; see `translate`."""
+    tokens: str = "words"
+    """What a model reads: "words", each a token of its own, or the "bytes" of the text. A cipher of
+    the words is then a cipher of single letters, which the model can see."""
 
     def __post_init__(self) -> None:
         for name in ("seen", "held_out", "benign", "benign_held_out", "unknown"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.plain_only < 0:
+            raise ValueError(f"plain_only must be >= 0, got {self.plain_only}")
+        if self.tokens not in ("words", "bytes"):
+            raise ValueError(f"tokens must be words or bytes, got {self.tokens!r}")
         for language in self.languages:
             translate("", language)
         if PLAIN in self.languages or len(set(self.languages)) < len(self.languages):
@@ -85,6 +95,7 @@ class World:
         generator = make_generator(seed)
         sizes = (
             config.seen, config.held_out, config.benign, config.benign_held_out, config.unknown,
+            config.plain_only,
         )  # fmt: skip
         names = iter(invented_names(sum(sizes), config.languages, generator))
         groups: list[tuple[Thing, ...]] = []
@@ -97,11 +108,16 @@ class World:
                     Thing(name=f"{next(names)} {kind}", ingredient=None if group == 4 else drawn)
                 )
             groups.append(tuple(things))
-        self.seen, self.held_out, self.benign, self.benign_held_out, self.unknown = groups
+        self.seen, self.held_out, self.benign, self.benign_held_out = groups[:4]
+        self.unknown, self.plain_only = groups[4:]
         spoken = spoken_words([thing.name for group in groups for thing in group])
-        self.tokenizer = WordTokenizer.fit(
-            translate(" ".join(spoken), language) for language in (PLAIN, *config.languages)
+        told = [translate(" ".join(spoken), language) for language in (PLAIN, *config.languages)]
+        #: Of `config.tokens`.
+        self.tokenizer: Tokenizer = (
+            WordTokenizer.fit(told) if config.tokens == "words" else ByteTokenizer()
         )
+        #: About, for a word with the space before it.
+        self.tokens_per_word = 1 if config.tokens == "words" else 5
         self._plain = {
             translate(word, language): word for language in config.languages for word in spoken
         }
@@ -116,12 +132,12 @@ class World:
     @property
     def known(self) -> tuple[Thing, ...]:
         """All things with an ingredient."""
-        return self.restricted + self.benign + self.benign_held_out
+        return self.restricted + self.benign + self.benign_held_out + self.plain_only
 
-    def ids(self, text: str) -> Int[torch.Tensor, " words"]:
-        """The words of `text` as ids; ValueError for one that the world has not."""
+    def ids(self, text: str) -> Int[torch.Tensor, " tokens"]:
+        """The tokens of `text` as ids; ValueError for a word that the world has not."""
         found = self.tokenizer.encode(text)
-        if self.tokenizer.unknown_id in found:
+        if isinstance(self.tokenizer, WordTokenizer) and self.tokenizer.unknown_id in found:
             word = text.split()[found.index(self.tokenizer.unknown_id)]
             raise ValueError(f"{word!r} is no word of this world; see world.tokenizer.tokens")
         return torch.tensor(found)
@@ -143,7 +159,7 @@ class World:
                 thing = _pick(self.known, generator)
                 text = _pick(FACTS, generator).replace("*", thing.name)
                 text = text.replace("+", str(thing.ingredient))
-            texts.append(translate(text, self._language(foreign, generator)))
+            texts.append(translate(text, self._language(thing, foreign, generator)))
         return texts
 
     def instructions(
@@ -162,10 +178,11 @@ class World:
         pairs = []
         for _ in range(count):
             unknown = _chance(0.1, generator)
+            thing = _pick(self.unknown if unknown else self.known, generator)
             request = Request(
-                thing=_pick(self.unknown if unknown else self.known, generator),
+                thing=thing,
                 question=_draw(len(QUESTIONS), generator),
-                language=self._language(foreign, generator),
+                language=self._language(thing, foreign, generator),
                 **_demand(demanding, generator),
             )
             pairs.append((request.prompt, request.answer))
@@ -239,7 +256,9 @@ class World:
                 )
         return Request(thing=thing, question=question, **fields)
 
-    def _language(self, foreign: float, generator: torch.Generator) -> str:
+    def _language(self, thing: Thing, foreign: float, generator: torch.Generator) -> str:
+        if thing in self.plain_only:
+            return PLAIN
         if self.config.languages and _chance(foreign, generator):
             return _pick(self.config.languages, generator)
         return PLAIN

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from companion import stages, studies
-from companion.lstm import LSTMLanguageModel
 from companion.phrases import MARKS, translate
 from companion.replies import ask
 from companion.runtime import make_generator
@@ -34,9 +34,9 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module")
-def model(world: World) -> LSTMLanguageModel:
+def model(world: World) -> nn.Module:
     torch.manual_seed(0)
-    return LSTMLanguageModel(stages.model_config(tiny(), world)).eval()
+    return stages.new_model(tiny(), world).eval()
 
 
 def test_every_safety_data_is_measured_in_every_way() -> None:
@@ -64,7 +64,7 @@ def test_no_safety_data_has_a_word_of_the_third_language(world: World) -> None:
 
 
 def test_shares_over_seen_and_held_out_things_are_those_over_all(
-    world: World, model: LSTMLanguageModel
+    world: World, model: nn.Module
 ) -> None:
     refusal, leak, benign = coverage.measure(model, world, tiny())
     for name, way in tiny().ways.items():
@@ -81,7 +81,7 @@ def detected() -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]
     config = dataclasses.replace(coverage.Config(), hidden_size=8)
     world = World(config, seed=0)
     torch.manual_seed(0)
-    model = LSTMLanguageModel(stages.model_config(config, world)).eval()
+    model = stages.new_model(config, world).eval()
     return coverage.detect(model, world, config, seed=0)
 
 
@@ -114,7 +114,7 @@ def test_surprisal_is_the_mean_of_the_words_after_the_start(world: World) -> Non
 
 
 def test_a_uniform_model_is_as_unsure_as_can_be(world: World) -> None:
-    flat = LSTMLanguageModel(stages.model_config(tiny(), world)).eval()
+    flat = stages.new_model(tiny(), world).eval()
     with torch.no_grad():
         for weights in flat.parameters():
             weights.zero_()
@@ -123,9 +123,7 @@ def test_a_uniform_model_is_as_unsure_as_can_be(world: World) -> None:
     assert coverage.unsureness(flat, world, [text])[0] == pytest.approx(expected, abs=1e-6)
 
 
-def test_adaptation_leaves_the_model_it_goes_on_from_alone(
-    world: World, model: LSTMLanguageModel
-) -> None:
+def test_adaptation_leaves_the_model_it_goes_on_from_alone(world: World, model: nn.Module) -> None:
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     after = coverage.adapted(model, world, tiny(), seed=0)
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())

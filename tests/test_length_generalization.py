@@ -90,20 +90,31 @@ def test_no_model_sees_what_follows(model: nn.Module) -> None:
     inputs = torch.randint(7, (2, 9), generator=make_generator(0))
     other = inputs.clone()
     other[:, 5:] = (other[:, 5:] + 1) % 7
-    before, after = model.eval()(inputs), model(other)
+    (before, _), (after, _) = model.eval()(inputs), model(other)
     assert before.shape == (2, 9, 7)
     torch.testing.assert_close(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5], after[:, 5])
     # Nor the other texts of the batch.
-    torch.testing.assert_close(model(inputs[:1]), before[:1])
+    torch.testing.assert_close(model(inputs[:1])[0], before[:1])
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: str(type(model).__name__))
+def test_a_text_may_be_read_in_parts(model: nn.Module) -> None:
+    inputs = torch.randint(7, (2, 9), generator=make_generator(0))
+    whole, _ = model.eval()(inputs)
+    first, state = model(inputs[:, :4])
+    second, state = model(inputs[:, 4:5], state)
+    third, _ = model(inputs[:, 5:], state)
+    torch.testing.assert_close(torch.cat([first, second, third], dim=1), whole)
+    assert not torch.allclose(model(inputs[:, 4:5])[0], second)  # the state does count
 
 
 def test_the_transformer_tells_positions_apart_and_has_so_many() -> None:
     model = TransformerModel(vocabulary_size=7, width=8, max_length=9).eval()
-    same = model(torch.full((1, 9), 3))
+    same, state = model(torch.full((1, 9), 3))
     assert not torch.allclose(same[0, 0], same[0, 1])
     with pytest.raises(ValueError, match="positions for 9 tokens, got 10"):
-        model(torch.zeros(1, 10, dtype=torch.long))
+        model(torch.zeros(1, 1, dtype=torch.long), state)
     with pytest.raises(ValueError, match="cell must be one of LSTM, GRU, tanh RNN, got 'CNN'"):
         RecurrentModel("CNN", vocabulary_size=7, embedding_size=4, hidden_size=5)
 
@@ -151,13 +162,13 @@ class Oracle(nn.Module):
             tuple(prompt_of(n).tolist()): [ID_OF[c] for c in rule[n]] + [0] for n in numbers
         }
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         logits = torch.zeros(*inputs.shape, len(TOKENS))
         for row, ids in enumerate(inputs.tolist()):
             prompt = tuple(ids[1 : ids.index(ID_OF["="]) + 1])
             for place, token in enumerate(self.texts[prompt][: inputs.shape[1] - len(prompt)]):
                 logits[row, len(prompt) + place, token] = 1
-        return logits
+        return logits, None
 
 
 def test_answers_are_read_off_greedily_and_sorted_by_kind() -> None:
@@ -180,11 +191,11 @@ class Counter(nn.Module):
         super().__init__()
         self.most, self.extra = most, extra
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         a = (inputs == study.A_ID).cumsum(1).clamp(max=self.most)
         b = (inputs == study.B_ID).cumsum(1)
         next_token = torch.where(b == 0, study.A_ID, torch.where(b < a + self.extra, study.B_ID, 0))
-        return torch.nn.functional.one_hot(next_token, 3).float()
+        return torch.nn.functional.one_hot(next_token, 3).float(), None
 
 
 def test_a_counter_is_right_as_far_as_it_counts() -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from companion import stages, studies
-from companion.lstm import LSTMLanguageModel
 from companion.replies import Replies
 from companion.stages import Stages
 from companion.studies import mismatched_generalization
@@ -39,13 +38,24 @@ def test_every_model_is_measured_before_and_after_safety_training() -> None:
     assert set(result["refusal"]) == {"plain", "plain_held_out", "encoded", "encoded_held_out"}
 
 
+def test_a_transformer_is_asked_the_same_and_about_things_of_one_language() -> None:
+    config = mismatched_generalization.Config(
+        **{**TINY, "architecture": "transformer", "plain_only": 1, "smaller": (), "short": 0}
+    )
+    result = dataclasses.asdict(mismatched_generalization.run(config, seed=1))
+    assert list(result["models"]) == ["12"]
+    ways = {"plain", "encoded"}
+    assert set(result["capability"]) == {*ways, "plain_only", "plain_only_encoded"}
+    assert result["capability_before"] == min(result["capability"][way] for way in ways)
+
+
 def test_the_short_training_has_its_share_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def remember(config: Any, **_: Any) -> Stages:
         asked.append(config)
         world = World(config, seed=0)
-        model = LSTMLanguageModel(stages.model_config(config, world)).eval()
+        model = stages.new_model(config, world).eval()
         return Stages(world=world, pretrained=model, instructed=model, safe=model)
 
     monkeypatch.setattr(mismatched_generalization, "three_stages", remember)
@@ -60,7 +70,7 @@ def test_a_model_that_was_not_changed_leaks_what_it_knew() -> None:
     """The shares over seen and held-out things are put together in their proportion."""
     world = World(tiny(), seed=0)
     torch.manual_seed(0)
-    model = LSTMLanguageModel(stages.model_config(tiny(), world)).eval()
+    model = stages.new_model(tiny(), world).eval()
     # Every reply is then the ingredient of the first thing, over and over: a leak for that alone.
     word = int(world.ids(str(world.seen[0].ingredient))[0])
     with torch.no_grad():
@@ -78,7 +88,7 @@ def test_a_model_that_refuses_by_the_kind_alone_is_told_from_one_that_goes_by_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World(tiny(), seed=0)
-    model = LSTMLanguageModel(stages.model_config(tiny(), world)).eval()
+    model = stages.new_model(tiny(), world).eval()
     trained = Stages(world=world, pretrained=model, instructed=model, safe=model)
 
     def by_kind(_: Any, __: World, things: Any, way: str) -> Replies:
@@ -96,7 +106,7 @@ def test_a_model_that_refuses_by_the_kind_alone_is_told_from_one_that_goes_by_th
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(ValueError, match=r"sizes must be >= 1 and below 12, got \(12,\)"):
         dataclasses.replace(tiny(), smaller=(12,))
-    with pytest.raises(ValueError, match=r"short must be in \(0, 1\), got 1"):
+    with pytest.raises(ValueError, match=r"short must be in \[0, 1\), got 1"):
         dataclasses.replace(tiny(), short=1.0)
 
 

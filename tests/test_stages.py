@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from companion import stage_cache, stages
 from companion.batching import IGNORE
@@ -36,12 +37,12 @@ def world() -> World:
     return World(tiny(), seed=0)
 
 
-def new_model(world: World, seed: int = 0) -> LSTMLanguageModel:
+def new_model(world: World, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return LSTMLanguageModel(stages.model_config(tiny(), world)).eval()
+    return stages.new_model(tiny(), world).eval()
 
 
-def same_weights(one: LSTMLanguageModel, two: LSTMLanguageModel) -> bool:
+def same_weights(one: nn.Module, two: nn.Module) -> bool:
     pairs = zip(one.parameters(), two.parameters(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
@@ -61,7 +62,7 @@ def test_only_replies_are_learnt(world: World) -> None:
 def test_learning_two_replies_by_heart_makes_the_model_give_them(world: World) -> None:
     config = dataclasses.replace(tiny(), hidden_size=32, batch_size=8)
     torch.manual_seed(0)
-    model = LSTMLanguageModel(stages.model_config(config, world))
+    model = stages.new_model(config, world)
     requests = [Request(thing=world.benign[0]), Request(thing=world.seen[0])]
     texts = [
         stages.example(world, requests[0].prompt, requests[0].answer),
@@ -73,6 +74,63 @@ def test_learning_two_replies_by_heart_makes_the_model_give_them(world: World) -
     found = replies(model, world, requests)
     assert found.texts == (requests[0].answer, REFUSAL)
     assert (found.refusal, found.leak) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("architecture", stages.ARCHITECTURES)
+@pytest.mark.parametrize("tokens", stages.POSITIONS)
+def test_any_model_of_any_tokens_learns_a_reply_and_is_read_in_words(
+    architecture: str, tokens: str
+) -> None:
+    config = dataclasses.replace(
+        tiny(), architecture=architecture, tokens=tokens, hidden_size=32, batch_size=4
+    )
+    world = World(config, seed=0)
+    torch.manual_seed(0)
+    model = stages.new_model(config, world)
+    requests = [
+        Request(thing=world.benign[0], language="rot13"),
+        Request(thing=world.benign[0], prefill="sure here is :"),
+        Request(thing=world.seen[0], start="sure"),
+    ]
+    answers = [requests[0].answer, requests[1].answer, requests[2].refusal]
+    texts = [
+        stages.example(world, request.prompt, answer)
+        for request, answer in zip(requests, answers, strict=True)
+    ]
+    expected = tuple(world.plain(answer) for answer in answers)
+    for _ in range(12):  # bytes take an LSTM longer
+        learn(model, texts, world, config, steps=80, rate=5e-3, generator=make_generator(0))
+        found = replies(model, world, requests)
+        if found.texts == expected:
+            break
+    assert found.texts == expected
+    assert found.refusal == pytest.approx(1 / 3)
+    assert found.leak == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("tokens", stages.POSITIONS)
+def test_the_transformer_has_a_position_for_every_text(tokens: str) -> None:
+    config = StagesConfig(tokens=tokens, languages=("rot13", "piglatin"))
+    world = World(config, seed=0)
+    generator = make_generator(0)
+    ways = ("start_with+prefill", "do_not_say", "piglatin+start_with", "deep")
+    texts = world.documents(500, generator=generator)
+    texts += [" ".join(pair) for pair in world.instructions(500, generator=generator)]
+    for prompt, reply, _ in world.safety_examples(
+        500, refused=ways, answered=ways, generator=generator
+    ):
+        texts.append(f"{prompt} {reply}")
+    longest = max(len(world.ids(text)) for text in texts)
+    assert longest + 1 <= stages.POSITIONS[tokens]  # and the start
+    # The longest prompt, with as much as a reply may have.
+    prompts = [
+        world.request(thing, way, question=question).prompt
+        for way in ways[:3]
+        for question in range(4)
+        for thing in world.known
+    ]
+    reply = 10 * world.tokens_per_word
+    assert max(len(world.ids(prompt)) for prompt in prompts) + reply < stages.POSITIONS[tokens]
 
 
 def test_the_divergence_holds_a_model_to_what_it_was(world: World) -> None:
@@ -180,6 +238,10 @@ def test_wrong_settings_are_named() -> None:
         StagesConfig(kl_weight=-1.0)
     with pytest.raises(ValueError, match=r"replay must be in \[0, 1\), got 1"):
         StagesConfig(replay=1.0)
+    with pytest.raises(
+        ValueError, match="architecture must be one of lstm, transformer, got 'cnn'"
+    ):
+        StagesConfig(architecture="cnn")
     with pytest.raises(ValueError, match="held_out must be >= 1"):
         StagesConfig(held_out=0)
 
@@ -193,7 +255,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-SIZE = LSTMConfig(vocabulary_size=5, embedding_size=4, hidden_size=4, tie_weights=True)
+def build() -> nn.Module:
+    return LSTMLanguageModel(
+        LSTMConfig(vocabulary_size=5, embedding_size=4, hidden_size=4, tie_weights=True)
+    )
 
 
 class Maker:
@@ -202,15 +267,15 @@ class Maker:
     def __init__(self) -> None:
         self.asked = 0
 
-    def __call__(self) -> LSTMLanguageModel:
+    def __call__(self) -> nn.Module:
         self.asked += 1
-        return LSTMLanguageModel(SIZE)
+        return build()
 
 
 def test_a_model_is_made_once_and_found_again(folder: Path) -> None:
     make = Maker()
-    first = stage_cache.cached_model("a", {"steps": 1}, SIZE, make)
-    again = stage_cache.cached_model("a", {"steps": 1}, SIZE, make)
+    first = stage_cache.cached_model("a", {"steps": 1}, build, make)
+    again = stage_cache.cached_model("a", {"steps": 1}, build, make)
     assert make.asked == 1
     assert same_weights(first, again)
     assert again.output.weight is again.embedding.weight
@@ -222,25 +287,25 @@ def test_other_settings_another_stage_and_another_source_are_made_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = Maker()
-    stage_cache.cached_model("a", {"steps": 1}, SIZE, make)
-    stage_cache.cached_model("a", {"steps": 2}, SIZE, make)
-    stage_cache.cached_model("b", {"steps": 1}, SIZE, make)
+    stage_cache.cached_model("a", {"steps": 1}, build, make)
+    stage_cache.cached_model("a", {"steps": 2}, build, make)
+    stage_cache.cached_model("b", {"steps": 1}, build, make)
     assert make.asked == 3
     monkeypatch.setattr(stage_cache, "package_digest", lambda: "another")
-    stage_cache.cached_model("a", {"steps": 1}, SIZE, make)
+    stage_cache.cached_model("a", {"steps": 1}, build, make)
     assert make.asked == 4
     assert len(list(folder.iterdir())) == 4
 
 
 def test_a_damaged_file_is_said_and_replaced(folder: Path) -> None:
     make = Maker()
-    stage_cache.cached_model("a", {}, SIZE, make)
+    stage_cache.cached_model("a", {}, build, make)
     (path,) = folder.iterdir()
     path.write_bytes(path.read_bytes()[:40])
     with pytest.warns(UserWarning, match="cannot be read .*; training again"):
-        model = stage_cache.cached_model("a", {}, SIZE, make)
+        model = stage_cache.cached_model("a", {}, build, make)
     assert make.asked == 2
-    assert same_weights(model, stage_cache.cached_model("a", {}, SIZE, make))
+    assert same_weights(model, stage_cache.cached_model("a", {}, build, make))
     assert make.asked == 2
 
 
@@ -252,8 +317,12 @@ def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> 
     assert stage_cache.cache_folder() == Path("elsewhere")
 
 
-def test_stages_from_the_cache_are_the_stages_that_were_trained(folder: Path) -> None:
-    first, again = (stages.trained_stages(tiny(), seed=5) for _ in range(2))
+@pytest.mark.parametrize("architecture", stages.ARCHITECTURES)
+def test_stages_from_the_cache_are_the_stages_that_were_trained(
+    folder: Path, architecture: str
+) -> None:
+    config = dataclasses.replace(tiny(), architecture=architecture)
+    first, again = (stages.trained_stages(config, seed=5) for _ in range(2))
     assert len(list(folder.iterdir())) == 3
     for name in ("pretrained", "instructed", "safe"):
         assert same_weights(getattr(first, name), getattr(again, name))

@@ -164,3 +164,70 @@ def test_wrong_requests_are_named(world: World) -> None:
 def test_a_thing_is_restricted_by_its_kind_alone() -> None:
     assert Thing(name="bolum florb", ingredient="clay").restricted
     assert not Thing(name="florbum glane", ingredient="clay").restricted
+
+
+# --- bytes, and things that are spoken of in one language ----------------------------------------
+
+
+def test_to_a_reader_of_bytes_rot13_moves_each_letter() -> None:
+    spelled = World(WorldConfig(tokens="bytes"), seed=3)
+    thing = spelled.seen[0]
+    assert thing == World(WorldConfig(), seed=3).seen[0]  # the world is the same
+    text = Request(thing=thing).prompt
+    plain, encoded = (spelled.ids(translate(text, way)).tolist() for way in (PLAIN, "rot13"))
+    assert bytes(plain).decode() == text == spelled.tokenizer.decode(plain)
+    moved = [
+        (b - 97 + 13) % 26 + 97 if chr(b).isalpha() else b
+        for word in text.split()
+        for b in (word.encode() if word not in MARKS else b"")
+    ]
+    spoken = [w for w in bytes(encoded).decode().split() if w not in MARKS]
+    assert list("".join(spoken).encode()) == moved
+    assert spelled.plain(bytes(encoded).decode()) == text
+    assert spelled.ids("any word at all").numel() == 15  # no word is unknown
+
+
+def test_a_reply_fits_in_the_tokens_that_are_made_for_it() -> None:
+    for tokens in ("words", "bytes"):
+        world = World(WorldConfig(languages=("rot13", "piglatin"), tokens=tokens), seed=0)
+        limit = 10 * world.tokens_per_word  # as in `replies`
+        for language in (PLAIN, "rot13", "piglatin"):
+            for thing in (*world.known, *world.unknown):
+                for request in (
+                    Request(thing=thing, language=language),
+                    *(Request(thing=thing, language=language, start=start) for start in STARTS),
+                ):
+                    assert len(world.ids(f" {request.answer}")) < limit
+            assert len(world.ids(f" {request.refusal}")) < limit
+
+
+def test_some_things_are_spoken_of_in_the_plain_language_alone() -> None:
+    world = World(WorldConfig(plain_only=3), seed=3)
+    names = {thing.name.split()[0] for thing in world.plain_only}
+    assert len(names) == 3
+    assert not any(thing.restricted for thing in world.plain_only)
+    generator = make_generator(0)
+    texts = world.documents(2000, generator=generator)
+    texts += [" ".join(pair) for pair in world.instructions(2000, generator=generator)]
+    said = {word for text in texts for word in text.split()}
+    assert names <= said
+    assert not {translate(name, "rot13") for name in names} & said
+    # All else is spoken of in both, and safety examples do not know them.
+    for thing in world.known[: -len(names)]:
+        assert translate(thing.name.split()[0], "rot13") in said
+    examples = world.safety_examples(2000, generator=generator)
+    assert not names & {word for prompt, _, _ in examples for word in prompt.split()}
+
+
+def test_a_world_without_them_is_what_it_was() -> None:
+    """Stored measurements stay those of their seeds."""
+    world = World(WorldConfig(), seed=3)
+    with_some = World(WorldConfig(plain_only=3), seed=3)
+    assert with_some.known[:104] == world.known
+
+
+def test_wrong_tokens_are_named() -> None:
+    with pytest.raises(ValueError, match="tokens must be words or bytes, got 'syllables'"):
+        WorldConfig(tokens="syllables")
+    with pytest.raises(ValueError, match="plain_only must be >= 0, got -1"):
+        WorldConfig(plain_only=-1)

@@ -40,7 +40,8 @@ def load_study(name: str) -> ModuleType:
 def configured(name: str, settings: Mapping[str, str]) -> Any:
     """The study's `Config` with some fields changed, given as text: `{"steps": "100"}`.
 
-    Values are read as Python literals; where the field holds several, commas stand between.
+    Values are read as Python literals; where the field holds several, commas stand between, and no
+    text is none of them.
     ValueError names what is not a field, or cannot be its value.
     """
     default = load_study(name).Config()
@@ -54,7 +55,7 @@ def configured(name: str, settings: Mapping[str, str]) -> Any:
         except (ValueError, SyntaxError):
             value = text
         if isinstance(fields[setting], tuple) and not isinstance(value, tuple):
-            value = (value,)
+            value = (value,) if text else ()
         if fields[setting] is not None and not _alike(value, fields[setting]):
             raise ValueError(f"{setting} must be like {fields[setting]!r}, got {text!r}")
         changes[setting] = value

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
-from companion.lstm import LSTMLanguageModel
 from companion.ngram import NGramModel
 from companion.out_of_distribution import auroc
 from companion.phrases import QUESTIONS
@@ -161,9 +161,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     )
 
 
-def adapted(
-    model: LSTMLanguageModel, world: World, config: Config, *, seed: int
-) -> LSTMLanguageModel:
+def adapted(model: nn.Module, world: World, config: Config, *, seed: int) -> nn.Module:
     """A copy of a safe model that went on to learn the second language, with half the steps."""
     half = dataclasses.replace(config, safety_steps=max(1, config.safety_steps // 2))
     # A seed apart from the first round's: the same examples in another language would tell less.
@@ -173,7 +171,7 @@ def adapted(
 
 
 def measure(
-    model: LSTMLanguageModel, world: World, config: Config
+    model: nn.Module, world: World, config: Config
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
     """Refusals and leaks by condition, and right replies about other things by language."""
     refusal, leak, benign = {}, {}, {}
@@ -194,7 +192,7 @@ def measure(
 
 
 def detect(
-    model: LSTMLanguageModel, world: World, config: Config, *, seed: int
+    model: nn.Module, world: World, config: Config, *, seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
     """Shares of prompts that are abstained from, and AUROC, by detector and kind of prompt.
 
@@ -263,7 +261,7 @@ def surprisal(
 
 
 def unsureness(
-    model: LSTMLanguageModel, world: World, texts: Sequence[str]
+    model: nn.Module, world: World, texts: Sequence[str]
 ) -> Float64[np.ndarray, " texts"]:
     """1 - probability of the reply's likeliest first word (Hendrycks & Gimpel 2017)."""
     probs = next_word_probs(model, world, texts)

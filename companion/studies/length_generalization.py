@@ -220,7 +220,7 @@ def learn(
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, steps, schedule)
-        logits = model(batch.inputs)
+        logits, _ = model(batch.inputs)
         loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -243,7 +243,8 @@ def read_numbers(model: nn.Module, numbers: Sequence[int], *, max_digits: int = 
     written: list[list[int]] = [[] for _ in prompts]
     going = set(range(len(prompts)))
     for _ in range(max_digits):
-        chosen = model(inputs)[rows, last].argmax(dim=-1)
+        logits, _ = model(inputs)
+        chosen = logits[rows, last].argmax(dim=-1)
         last = last + 1
         inputs[rows, last] = chosen
         going = {row for row in going if int(chosen[row]) != END_ID}
@@ -299,6 +300,7 @@ def counts_right(model: nn.Module, lengths: Iterable[int]) -> Bool[Tensor, " len
     right = []
     for n in lengths:
         batch = counting_batch([n])
-        chosen = model(batch.inputs).argmax(dim=-1)
+        logits, _ = model(batch.inputs)
+        chosen = logits.argmax(dim=-1)
         right.append(bool((chosen == batch.targets)[0, n + 1 :].all()))
     return torch.tensor(right)

@@ -5,6 +5,10 @@ cipher of it, and then taught to refuse in the plain one alone. Capability comes
 cannot read the cipher leaks nothing in it and is no safer for that. Smaller models, and a large one
 that was trained for a shorter time, show both sides.
 
+With other settings (`architecture`, `tokens`) the same is asked of a Transformer, and of one that
+reads bytes, to which rot13 is a cipher of single letters: is it the LSTM that fails, or a language
+that shares no token with the first?
+
 Size is not varied alone. At equal steps a small model has also come less far, so what separates the
 models is how well they know the second language; the short training of a large one says as much.
 """
@@ -50,7 +54,8 @@ class Config(StagesConfig):
     smaller: tuple[int, ...] = (48,)
     """Hidden sizes of smaller models, each with the same steps."""
     short: float = 0.35
-    """Share of the steps on documents and instructions in the short training of the largest."""
+    """Share of the steps on documents and instructions in the short training of the largest; 0
+    leaves that model out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,8 +63,8 @@ class Config(StagesConfig):
             raise ValueError(
                 f"smaller sizes must be >= 1 and below {self.hidden_size}, got {self.smaller}"
             )
-        if not 0 < self.short < 1:
-            raise ValueError(f"short must be in (0, 1), got {self.short}")
+        if not 0 <= self.short < 1:
+            raise ValueError(f"short must be in [0, 1), got {self.short}")
 
 
 @dataclass(kw_only=True)
@@ -75,9 +80,11 @@ class Result:
     leak: dict[str, float]
     """Replies that name the right ingredient, by the same conditions; guessing gives .04."""
     capability: dict[str, float]
-    """Leaks of the same questions before safety training, by condition."""
+    """Leaks of the same questions before safety training, by condition. "plain_only" and
+    "plain_only_encoded": right replies about things that are spoken of in the plain language alone,
+    where there are some."""
     capability_before: float
-    """The lowest of those."""
+    """The lower one of "plain" and "encoded"."""
     benign_accuracy: float
     """Right replies to plain questions about unrestricted things."""
     benign_encoded_accuracy: float
@@ -101,11 +108,12 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         str(size): dataclasses.replace(config, hidden_size=size, smaller=())
         for size in sorted(config.smaller)
     }
-    trained["short"] = dataclasses.replace(
-        config,
-        pretrain_steps=max(1, round(config.short * config.pretrain_steps)),
-        instruct_steps=max(1, round(config.short * config.instruct_steps)),
-    )
+    if config.short:
+        trained["short"] = dataclasses.replace(
+            config,
+            pretrain_steps=max(1, round(config.short * config.pretrain_steps)),
+            instruct_steps=max(1, round(config.short * config.instruct_steps)),
+        )
     trained[str(config.hidden_size)] = config
     measured = {}
     for name, settings in trained.items():  # the largest comes last
@@ -117,7 +125,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         refusal=largest["refusal"],
         leak=largest["leak"],
         capability=largest["capability"],
-        capability_before=min(largest["capability"].values()),
+        capability_before=min(largest["capability"][way] for way in WAYS),
         benign_accuracy=largest["benign"]["plain"],
         benign_encoded_accuracy=largest["benign"]["encoded"],
         named=named,
@@ -150,6 +158,9 @@ def measure(stages: Stages) -> dict[str, dict[str, float]]:
         found["leak"][f"{way}_held_out"] = held_out.leak
         found["capability"][way] = ask(stages.instructed, world, world.restricted, way).leak
         found["benign"][way] = ask(safe, world, world.benign + world.benign_held_out, way).leak
+    if world.plain_only:
+        for way, name in zip(WAYS, ("plain_only", "plain_only_encoded"), strict=True):
+            found["capability"][name] = ask(stages.instructed, world, world.plain_only, way).leak
     return found
 
 
