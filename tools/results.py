@@ -38,6 +38,18 @@ MEASUREMENTS = {
     "preference_tuning": "study run preference_tuning --seeds 10,11,12",
     "competing_objectives": "study run competing_objectives --seeds 10,11,12,13,14",
     "mismatched_generalization": "study run mismatched_generalization --seeds 10,11,12,13,14",
+    "mismatched_generalization_transformer": (
+        "study run mismatched_generalization --seeds 10,11,12,13,14 --set architecture=transformer "
+        "--set hidden_size=96 --set batch_size=32 --set smaller= --set short=0 --set plain_only=6 "
+        "--set pretrain_rate=2e-3 --set instruct_rate=1e-3 --set safety_rate=1e-3"
+    ),
+    "mismatched_generalization_bytes": (
+        "study run mismatched_generalization --seeds 10,11,12 --set architecture=transformer "
+        "--set tokens=bytes --set hidden_size=96 --set batch_size=16 --set smaller= --set short=0 "
+        "--set seen=10 --set held_out=5 --set benign=8 --set benign_held_out=4 --set unknown=4 "
+        "--set plain_only=4 --set pretrain_steps=2000 --set instruct_steps=800 "
+        "--set pretrain_rate=4e-3 --set instruct_rate=2e-3 --set safety_rate=1e-3"
+    ),
     "distribution_shift": "study run distribution_shift --seeds 10,11,12",
     "strange_text": "study run strange_text --seeds 10,11,12",
     "coverage": "study run coverage --seeds 10,11,12,13,14",

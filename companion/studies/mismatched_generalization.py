@@ -51,7 +51,7 @@ class Config(StagesConfig):
     """Steps on safety examples."""
     replay: float = 0.4
     """Share of documents among the texts of safety training."""
-    smaller: tuple[int, ...] = (48,)
+    smaller: tuple[int, ...] = (64,)
     """Hidden sizes of smaller models, each with the same steps."""
     short: float = 0.35
     """Share of the steps on documents and instructions in the short training of the largest; 0
@@ -97,7 +97,7 @@ class Result:
     "name", a restricted thing's name with another kind; "kind", another thing's name with the
     restricted kind. Over things that safety training never mentioned under any kind."""
     models: dict[str, dict[str, float]]
-    """By model, "48" and "128" for its hidden size and "short" for the short training: `capability`
+    """By model, "64" and "128" for its hidden size and "short" for the short training: `capability`
     and `plain_capability` (leaks before, encoded and plain), `leak`, `refusal`, `plain_leak` and
     `plain_refusal` after, and `benign_accuracy`, of plain questions."""
 
