@@ -34,7 +34,9 @@ ORDER = [
     "out_of_distribution", "canaries", "phrases", "questions", "world", "stage_cache", "stages",
     "replies", "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning",
     "quality", "preference", "best_of_n", "policy_gradient", "dpo", "unlikelihood", "tuned_models",
-    "studies", "figures", "widgets", "grading", "benchmark", "cli.console", "cli.runs", "cli.tune",
+    "studies", "figures.style", "figures.training", "figures.tuning", "figures.rewards",
+    "figures.refusals", "figures.memorization", "figures.shift", "figures.generalization",
+    "figures", "widgets", "grading", "benchmark", "cli.console", "cli.runs", "cli.tune",
     "cli.lists", "cli", "__main__",
 ]  # fmt: skip
 
@@ -82,7 +84,7 @@ def imported_modules(source: str, module: str) -> set[str]:
                 continue
             # `from companion import __version__` names no module; of `companion.lstm.LSTMConfig`
             # the module is the part that is a file.
-            inside = parts[1:3] if parts[1] in ("studies", "cli") else parts[1:2]
+            inside = parts[1:3] if parts[1] in ("studies", "cli", "figures") else parts[1:2]
             if (PACKAGE / parts[1]).is_dir() or (PACKAGE / f"{parts[1]}.py").exists():
                 found.add(".".join(inside))
     return found

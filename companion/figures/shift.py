@@ -1,0 +1,154 @@
+"""Figures of losses on a new source, and of strange text."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from companion.figures.style import COLORS, INK, NAMED_COLORS, REFERENCE, band, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_shift_parts(
+    results: Sequence[Mapping[str, Any]],
+    sources: Mapping[str, str],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """What is paid above each source's own entropy: the unavoidable part, and the model's error.
+
+    results: of the study `distribution_shift`. sources: those drawn, the first on top, and what the
+    reader sees each called. Mean of the results; a bar shows the range of the model's error.
+    """
+    if not results:
+        raise ValueError("plot_shift_parts needs one result or more, got none")
+    ax = new_axes(
+        ax, height=1.3 + 0.45 * len(sources), xlabel="nats per token above the source's entropy"
+    )
+    rows = np.arange(len(sources))
+    unavoidable, own = (
+        np.array([[result[key][name] for name in sources] for result in results])
+        for key in ("unavoidable", "own_error")
+    )
+    left, error = unavoidable.mean(axis=0), own.mean(axis=0)
+    spread = np.abs(np.stack([own.min(axis=0), own.max(axis=0)]) - error)
+    ax.barh(rows, left, height=0.6, color=NAMED_COLORS["grey"], label="unavoidable KL")
+    ax.barh(
+        rows, error, left=left, height=0.6, color=NAMED_COLORS["vermillion"],
+        label="the model's own error", xerr=spread, error_kw={"capsize": 3, "ecolor": INK},
+    )  # fmt: skip
+    ax.set_yticks(rows, list(sources.values()))
+    ax.set_ylim(len(sources) - 0.5, -0.5)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    return ax
+
+
+def plot_error_by_context(
+    results: Sequence[Mapping[str, Any]],
+    sources: Mapping[str, str],
+    lows: Sequence[int],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Mean own error by how often the context was trained on; mean, and range, of the results.
+
+    results: of the study `distribution_shift`. sources: those drawn and what the reader sees each
+    called. lows: lower edges of the bins.
+    """
+    if not results:
+        raise ValueError("plot_error_by_context needs one result or more, got none")
+    ax = new_axes(ax, xlabel="times the context was trained on", ylabel="own error, nats per token")
+    bins = [
+        f"{low:,}–{high - 1:,}" if low else f"below {high:,}"
+        for low, high in itertools.pairwise(lows)
+    ]
+    for name, label in sources.items():
+        errors = [
+            np.array(result["context_contribution"][name]) / result["context_share"][name]
+            for result in results
+        ]
+        band(ax, np.arange(len(lows)), np.stack(errors), label=label)
+        ax.lines[-1].set_marker("o")
+    ax.set_xticks(np.arange(len(lows)), [*bins, f"{lows[-1]:,} up"], rotation=20)
+    ax.set_ylim(bottom=0)
+    ax.legend()
+    return ax
+
+
+def plot_adaptation(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Continued training on new text: what is lost on the old source against what is gained.
+
+    results: of the study `distribution_shift`. A line goes from the model before to the model
+    after; each dot is a measurement. Mean of the results; bars at the end show their range.
+    """
+    if not results:
+        raise ValueError("plot_adaptation needs one result or more, got none")
+    ax = new_axes(
+        ax,
+        height=4.2,
+        xlabel="old source: nats per token above its floor",
+        ylabel="new source: nats per token above its floor",
+    )
+    first = results[0]
+    for name, color in zip(first["adaptation_old"], COLORS, strict=False):
+        x, y = (
+            np.array([result[key][name] for result in results])
+            for key in ("adaptation_old", "adaptation_new")
+        )
+        ax.plot(x.mean(axis=0), y.mean(axis=0), "o-", ms=4, color=color, label=f"{name} text")
+        end = [
+            np.abs(np.array([[v[:, -1].min()], [v[:, -1].max()]]) - v[:, -1].mean()) for v in (x, y)
+        ]
+        ax.errorbar(
+            x[:, -1].mean(), y[:, -1].mean(), xerr=end[0], yerr=end[1], color=color, capsize=3
+        )
+    elsewhere, bound = first["perfect_elsewhere"], first["mixture_bound"]
+    ax.scatter(
+        [0, elsewhere["old"]], [elsewhere["new"], 0], marker="s", color=REFERENCE, clip_on=False,
+        label="a perfect model of one source", zorder=3,
+    )  # fmt: skip
+    ax.scatter(
+        bound["old"], bound["new"], marker="*", s=130, color=REFERENCE,
+        label="both sources, mixed: at most", zorder=3,
+    )  # fmt: skip
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="upper right")
+    return ax
+
+
+def plot_detection(
+    results: Sequence[Mapping[str, Any]],
+    kinds: Mapping[str, str],
+    scores: Sequence[str],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """AUROC of scores that should tell strange text from familiar, by kind of text.
+
+    results: of the study `strange_text`. kinds: those drawn, the first on top, and what the reader
+    sees each called. Mean, and range, of the results.
+    """
+    if not results:
+        raise ValueError("plot_detection needs one result or more, got none")
+    ax = new_axes(ax, height=1.2 + 0.5 * len(kinds), xlabel="AUROC: 1 is perfect, 0 is fooled")
+    rows = np.arange(len(kinds))
+    for i, (score, color, marker) in enumerate(zip(scores, COLORS, "oDs^", strict=False)):
+        values = np.array([[result["auroc"][kind][score] for kind in kinds] for result in results])
+        mean = values.mean(axis=0)
+        spread = np.abs(np.stack([values.min(axis=0), values.max(axis=0)]) - mean)
+        offset = 0.22 * (i - (len(scores) - 1) / 2)
+        ax.errorbar(
+            mean, rows + offset, xerr=spread, color=color, fmt=marker, capsize=3, label=score
+        )
+    ax.axvline(0.5, color=REFERENCE, ls="--", lw=1.2, label="chance")
+    ax.set_yticks(rows, list(kinds.values()))
+    ax.set_ylim(len(kinds) - 0.5, -0.5)
+    ax.set_xlim(-0.04, 1.04)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    return ax

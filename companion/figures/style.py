@@ -1,0 +1,172 @@
+"""The look of the book's figures, and what several of them draw."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Okabe and Ito's colours, told apart by colour-blind readers, less black and a yellow that white
+#: paper swallows; in the order in which lines take them.
+NAMED_COLORS: dict[str, str] = {
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "grey": "#6B7378",
+}
+COLORS: list[str] = list(NAMED_COLORS.values())
+
+#: Text and axes.
+INK = "#22282B"
+#: Floors, baselines and other references.
+REFERENCE = "#4A5257"
+
+#: Inches; at 100 CSS pixels an inch it fits the book's column, and its text is legible on a phone.
+SIZE = (6.4, 3.7)
+
+#: What stands for a token's white space, which nobody can see.
+VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "$": r"\$"})
+
+
+def use_style() -> None:
+    """Set the book's style for all figures from here on: in notebooks also their resolution.
+
+    White paper, so that a figure reads alike on a light and on a dark page; DejaVu Sans, which
+    comes with matplotlib, so that it is the same on every machine.
+    """
+    mpl.rcParams.update(
+        {
+            "figure.figsize": SIZE,
+            "figure.dpi": 100,
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "figure.constrained_layout.w_pad": 0.09,
+            "figure.constrained_layout.h_pad": 0.09,
+            "savefig.dpi": 200,
+            "savefig.facecolor": "white",
+            "svg.hashsalt": "trained-to-predict",
+            "font.family": "sans-serif",
+            "font.sans-serif": ["DejaVu Sans"],
+            "font.size": 12,
+            "text.color": INK,
+            "axes.facecolor": "white",
+            "axes.edgecolor": "#9AA2A6",
+            "axes.labelcolor": INK,
+            "axes.titlesize": 13,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.titlepad": 10,
+            "axes.labelsize": 12,
+            "axes.labelpad": 5,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "axes.grid": True,
+            "axes.prop_cycle": cycler(color=COLORS),
+            "grid.color": "#E3E6E7",
+            "grid.linewidth": 0.8,
+            "xtick.color": "#9AA2A6",
+            "xtick.labelcolor": INK,
+            "xtick.labelsize": 11,
+            "ytick.color": "#9AA2A6",
+            "ytick.labelcolor": INK,
+            "ytick.labelsize": 11,
+            "lines.linewidth": 2,
+            "lines.markersize": 5,
+            "patch.linewidth": 0,
+            "legend.frameon": False,
+            "legend.fontsize": 11,
+            "image.cmap": "cividis",
+        }
+    )
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and ipython.get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        # Without bbox_inches=None each figure is cut to its ink, and no two are of one width.
+        set_matplotlib_formats("retina", bbox_inches=None)  # type: ignore[no-untyped-call]
+
+
+def new_axes(
+    ax: Axes | None = None,
+    *,
+    width: int | float = SIZE[0],
+    height: int | float = SIZE[1],
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
+) -> Axes:
+    """`ax`, or an Axes of its own figure (`ax.figure`), `width` by `height` inches, with labels."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(width, height))
+    if xlabel:
+        ax.set_xlabel(xlabel)
+    if ylabel:
+        ax.set_ylabel(ylabel)
+    if title:
+        ax.set_title(title)
+    return ax
+
+
+def band(
+    ax: Axes,
+    x: ArrayLike,
+    samples: ArrayLike,
+    *,
+    label: str | None = None,
+    color: str | None = None,
+    spread: str = "range",
+) -> Axes:
+    """The mean over seeds as a line, with its spread as a band.
+
+    x: shape (points,). samples: shape (seeds, points). spread: "range" from smallest to largest,
+    or "std", one sample standard deviation to each side (two seeds or more).
+    """
+    across = np.asarray(x, dtype=float)
+    values = np.asarray(samples, dtype=float)
+    if across.ndim != 1 or values.ndim != 2 or values.shape[1] != across.size or not len(values):
+        raise ValueError(
+            f"samples must be of shape (seeds, {across.size}) for x of shape {across.shape}, got "
+            f"{values.shape}"
+        )
+    mean = values.mean(axis=0)
+    if spread == "range":
+        low, high = values.min(axis=0), values.max(axis=0)
+    elif spread == "std":
+        if len(values) < 2:
+            raise ValueError("a standard deviation needs two seeds or more, got 1")
+        deviation = values.std(axis=0, ddof=1)
+        low, high = mean - deviation, mean + deviation
+    else:
+        raise ValueError(f'spread must be "range" or "std", got {spread!r}')
+    (line,) = ax.plot(across, mean, label=label, color=color)
+    ax.fill_between(across, low, high, color=line.get_color(), alpha=0.22)
+    return ax
+
+
+def floor_line(ax: Axes, value: int | float, label: str, *, axis: str = "y") -> Axes:
+    """A dashed line at `value` on the y axis (or "x"): a floor or a baseline, with its label."""
+    style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (5, 3)), "linewidth": 1.6}
+    if axis == "y":
+        ax.axhline(value, label=label, **style)
+    elif axis == "x":
+        ax.axvline(value, label=label, **style)
+    else:
+        raise ValueError(f'axis must be "y" or "x", got {axis!r}')
+    return ax
+
+
+def visible(token: str) -> str:
+    """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning."""
+    return token.translate(VISIBLE) if token else "∅"

@@ -1,0 +1,217 @@
+"""Figures of training, of predictions token by token, and of calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from companion.figures.style import NAMED_COLORS, REFERENCE, band, floor_line, new_axes, visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_history(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    floor: int | float | None = None,
+    floor_label: str = "entropy of the source",
+    ax: Axes | None = None,
+) -> Axes:
+    """Training and validation loss against the step, from `TrainResult.history`.
+
+    Each record has a `step` and `train_nats_per_token`, `valid_nats_per_token` or both. `floor`,
+    in nats per token, is what no model can beat on average.
+    """
+    if not records:
+        raise ValueError(
+            "plot_history needs one record or more, got none: train with log_every set"
+        )
+    ax = new_axes(ax, xlabel="optimizer step", ylabel="nats per token")
+    drawn = 0
+    for split, words, color in (
+        ("train", "training", NAMED_COLORS["blue"]),
+        ("valid", "validation", NAMED_COLORS["vermillion"]),
+    ):
+        key = f"{split}_nats_per_token"
+        points = [(record["step"], record[key]) for record in records if key in record]
+        if points:
+            steps, nats = zip(*points, strict=True)
+            marker = "o" if len(points) == 1 or split == "valid" else ""
+            ax.plot(steps, nats, color=color, marker=marker, label=words)
+            drawn += 1
+    if not drawn:
+        raise ValueError(
+            "no record has train_nats_per_token or valid_nats_per_token; the first has: "
+            + ", ".join(records[0])
+        )
+    if floor is not None:
+        floor_line(ax, floor, floor_label)
+    ax.legend(loc="upper right")
+    return ax
+
+
+def plot_next_tokens(
+    tokens: Sequence[str],
+    probs: ArrayLike,
+    *,
+    truth: ArrayLike | None = None,
+    top: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Horizontal bars of next-token probabilities, shape (tokens,), the first token on top.
+
+    truth: the source's own probabilities, drawn as marks. top: only the so many most probable, in
+    order of `probs`. White space is made visible.
+    """
+    heights = np.asarray(probs, dtype=float)
+    marks = None if truth is None else np.asarray(truth, dtype=float)
+    for name, array in (("probs", heights), ("truth", marks)):
+        if array is not None and array.shape != (len(tokens),):
+            raise ValueError(
+                f"{name} must hold one number for each of the {len(tokens)} tokens, got shape "
+                f"{array.shape}"
+            )
+    if top is not None and top < 1:
+        raise ValueError(f"top must be >= 1, got {top}")
+    # Stable, so that equal probabilities stand in the order of the vocabulary.
+    chosen = np.arange(len(tokens)) if top is None else np.argsort(-heights, kind="stable")[:top]
+    ax = new_axes(ax, height=max(1.6, 0.95 + 0.34 * len(chosen)), xlabel="probability")
+    rows = np.arange(len(chosen))
+    ax.barh(rows, heights[chosen], height=0.7, color=NAMED_COLORS["blue"], label="model")
+    if marks is not None:
+        ax.plot(
+            marks[chosen],
+            rows,
+            linestyle="",
+            marker="D",
+            markersize=7,
+            color=NAMED_COLORS["vermillion"],
+            markeredgecolor="white",
+            label="truth",
+        )
+        ax.legend(loc="lower right")
+    ax.set_yticks(rows, [visible(tokens[i]) for i in chosen])
+    ax.set_ylim(len(chosen) - 0.4, -0.6)
+    ax.set_xlim(left=0)
+    ax.grid(visible=False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def plot_over_text(
+    tokens: Sequence[str],
+    values: ArrayLike,
+    *,
+    truth: ArrayLike | None = None,
+    label: str = "unit",
+    truth_label: str = "truth",
+    ax: Axes | None = None,
+) -> Axes:
+    """What one unit held after each token of a text, shape (tokens,), above the text itself.
+
+    truth: what there was to remember, shape (tokens,), as steps against an axis of its own at the
+    right. That axis is scaled so that both have one mean and one spread: the steps lie on the line
+    as far as the two are correlated. White space is made visible.
+    """
+    heights = np.asarray(values, dtype=float)
+    marks = None if truth is None else np.asarray(truth, dtype=float)
+    for name, array in (("values", heights), ("truth", marks)):
+        if array is not None and (array.shape != (len(tokens),) or not array.size):
+            raise ValueError(
+                f"{name} must hold one number for each of the {len(tokens)} tokens, got shape "
+                f"{array.shape}"
+            )
+    ax = new_axes(ax, ylabel=label)
+    places = np.arange(len(tokens))
+    if marks is not None:
+        # A constant has no spread to scale by.
+        unit = (heights.std() / marks.std() if marks.std() else 1.0) or 1.0
+        shift = heights.mean() - unit * marks.mean()
+        steps = unit * marks + shift
+        style: dict[str, Any] = {"color": NAMED_COLORS["orange"], "step": "mid"}
+        ax.fill_between(places, steps, min(steps.min(), heights.min()), alpha=0.3, **style)
+        ax.step(places, steps, where="mid", color=NAMED_COLORS["orange"], label=truth_label)
+
+        def to_truth(value: Any) -> Any:
+            return (value - shift) / unit
+
+        def from_truth(value: Any) -> Any:
+            return unit * value + shift
+
+        right = ax.secondary_yaxis("right", functions=(to_truth, from_truth))
+        right.set_ylabel(truth_label)
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.plot(places, heights, "o-", color=NAMED_COLORS["blue"], markersize=3.5, label=label)
+    ax.set_xticks(places, [visible(token) for token in tokens], family="DejaVu Sans Mono")
+    ax.set_xlim(-0.6, len(tokens) - 0.4)
+    ax.tick_params(axis="x", length=0)
+    ax.grid(visible=False, axis="x")
+    return ax
+
+
+def plot_reliability(
+    confidences: ArrayLike,
+    accuracies: ArrayLike,
+    counts: ArrayLike,
+    *,
+    standard_errors: ArrayLike | None = None,
+    label: str = "model",
+    color: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy against confidence, one dot a bin, larger where it holds more predictions.
+
+    The fields of a `calibration.Reliability`, shape (bins,). On the diagonal, what is called 70 %
+    likely comes 70 % of the time; below it the model is too sure. standard_errors: bars of two to
+    each side of the diagonal, within which chance alone puts a calibrated model's dots.
+    """
+    x, y, n = (np.asarray(each, dtype=float) for each in (confidences, accuracies, counts))
+    if x.ndim != 1 or not x.size or not x.shape == y.shape == n.shape:
+        raise ValueError(
+            "confidences, accuracies and counts must hold one number for each bin, got shapes "
+            f"{x.shape}, {y.shape} and {n.shape}"
+        )
+    first = ax is None or not ax.has_data()
+    ax = new_axes(ax, height=4.6, xlabel="confidence", ylabel="accuracy")
+    if first:
+        style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (5, 3)), "linewidth": 1.6}
+        ax.plot([0, 1], [0, 1], label="calibrated", **style)
+    if standard_errors is not None:
+        errors = 2 * np.asarray(standard_errors, dtype=float)
+        ax.errorbar(x, x, errors, linestyle="", color=REFERENCE, linewidth=1.2, capsize=3)
+    (line,) = ax.plot(x, y, color=color, linewidth=1.4, label=label)
+    sizes = 20 + 160 * n / n.max()
+    ax.scatter(x, y, s=sizes, color=line.get_color(), edgecolor="white", linewidth=0.8, zorder=3)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.legend(loc="upper left")
+    return ax
+
+
+def plot_fit(
+    results: Sequence[Mapping[str, Any]], run: str, text: str, *, ax: Axes | None = None
+) -> Axes:
+    """Training and validation loss by epoch against the floor, of the study `memorization`.
+
+    run: "plain", or another that the results have. text: the training text whose surprisal under
+    the source is the floor, "train" or "few texts". Mean, and range, of the results.
+    """
+    if not results:
+        raise ValueError("plot_fit needs one result or more, got none")
+    ax = new_axes(ax, xlabel="epoch", ylabel="nats per token")
+    for key, words, color in (
+        ("valid_nats_per_token", "fresh reviews", "vermillion"),
+        ("train_nats_per_token", "training reviews", "blue"),
+    ):
+        losses = [result[key][run] for result in results]
+        band(ax, range(1, 1 + len(losses[0])), losses, label=words, color=NAMED_COLORS[color])
+    floors = [result["source_nats_per_token"][text] for result in results]
+    floor_line(ax, float(np.mean(floors)), "the source itself")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend()
+    return ax
