@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from companion.batching import IGNORE, Batch, scoring_streams
-from companion.evaluation import MOST_LOGITS, Scores
+from companion.evaluation import MOST_LOGITS, Scores, joined_scores
 from companion.lstm import LSTMLanguageModel
 from companion.objectives import token_nats
 
@@ -59,7 +59,7 @@ def score_with_cache(
     `evaluation.score`.
     """
     batch = scoring_streams(ids.cpu(), num_streams)
-    nats, predictions, confidences = [], [], []
+    pieces = []
     for piece in _pieces_with_memory(model, batch, config.size, window_length):
         probs = piece.logits.float().softmax(dim=-1)
         recalled, weight = piece.recalled(config.sharpness), config.weight
@@ -67,17 +67,9 @@ def score_with_cache(
         tokens = piece.tokens.unsqueeze(1).expand_as(recalled)
         probs.scatter_add_(2, tokens, weight * recalled)
         wanted = probs.gather(2, piece.targets.clamp(min=0).unsqueeze(2)).squeeze(2)
-        nats.append(-wanted.log().cpu())
         confidence, prediction = probs.max(dim=-1)
-        predictions.append(prediction.cpu())
-        confidences.append(confidence.cpu())
-    kept = batch.targets != IGNORE
-    return Scores(
-        nats=torch.cat(nats, dim=1)[kept],
-        predictions=torch.cat(predictions, dim=1)[kept],
-        confidences=torch.cat(confidences, dim=1)[kept],
-        targets=batch.targets[kept],
-    )
+        pieces.append((-wanted.log().cpu(), prediction.cpu(), confidence.cpu()))
+    return joined_scores(batch, pieces)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ so everything here adds up nats and counts, and divides once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,20 +111,26 @@ def score(
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
     batch = scoring_streams(ids.cpu(), num_streams)
-    nats: list[Tensor] = []
-    predictions: list[Tensor] = []
-    confidences: list[Tensor] = []
+    pieces = []
     for logits, targets in scored_pieces(model, batch, window_length):
         logits = logits.float() / temperature
-        nats.append(token_nats(logits, targets).cpu())
         top, prediction = logits.max(dim=-1)
-        predictions.append(prediction.cpu())
-        confidences.append((top - logits.logsumexp(dim=-1)).exp().cpu())
+        confidence = (top - logits.logsumexp(dim=-1)).exp()
+        pieces.append((token_nats(logits, targets).cpu(), prediction.cpu(), confidence.cpu()))
+    return joined_scores(batch, pieces)
+
+
+def joined_scores(batch: Batch, pieces: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Scores:
+    """Scores of a batch that was read in pieces: their nats, predictions and confidences, each of
+    shape (batch, part)."""
+    nats, predictions, confidences = (
+        torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True)
+    )
     kept = batch.targets != IGNORE
     return Scores(
-        nats=torch.cat(nats, dim=1)[kept],
-        predictions=torch.cat(predictions, dim=1)[kept],
-        confidences=torch.cat(confidences, dim=1)[kept],
+        nats=nats[kept],
+        predictions=predictions[kept],
+        confidences=confidences[kept],
         targets=batch.targets[kept],
     )
 
