@@ -1,6 +1,6 @@
 """Measure what the book quotes but no chapter can run, and store it below book/results/.
 
-    python -m tools.results            the CPU's part, about 50 minutes
+    python -m tools.results            the CPU's part, nearly two hours
     python -m tools.results NAME ...   some of it
 
 Each file holds the command, the commit, and what the command reported: configuration, environment,
