@@ -82,6 +82,7 @@ def test_a_study_is_configured_by_text() -> None:
     assert config.budgets == (60, 120)
     assert config.turn == 2
     assert studies.configured("speed_to_quality", {"budgets": "5"}).budgets == (5,)
+    assert studies.configured("mismatched_generalization", {"smaller": ""}).smaller == ()
     default = dataclasses.asdict(speed_to_quality.Config())
     assert dataclasses.asdict(studies.configured("speed_to_quality", {})) == default
     with pytest.raises(ValueError, match="unknown setting 'steps' of speed_to_quality; it has bud"):
