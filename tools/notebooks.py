@@ -60,7 +60,7 @@ def tidy(notebook: Any) -> None:
 
 
 def _tidy_outputs(outputs: list[Any], number: int) -> list[Any]:
-    kept = []
+    kept: list[Any] = []
     for output in outputs:
         if output.output_type == "stream" and output.name == "stderr":
             rest = PROGRESS.sub("", output.text).strip()
@@ -73,6 +73,9 @@ def _tidy_outputs(outputs: list[Any], number: int) -> list[Any]:
                 # The site shows the HTML; the view names a model that died with the kernel.
                 del data[WIDGET_VIEW]
             output.data = nbformat.from_dict(data)
+        if kept and output.output_type == kept[-1].output_type == "stream":
+            kept[-1].text += output.text  # one print after another; where it broke was chance
+            continue
         kept.append(output)
     return kept
 
