@@ -15,10 +15,12 @@ from command_line import companion
 
 from companion import studies
 from companion.checkpoints import CheckpointError
+from companion.cli.console import pairs
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.runtime import make_generator
 from companion.sources import GrammarSource
 from companion.studies import known_floor
+from tools import results
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +166,22 @@ def test_a_stored_measurement_says_how_and_at_which_commit_it_was_made(name: str
     assert re.fullmatch(r"[0-9a-f]{40}", report["commit"])  # and not "with changes"
     assert report["environment"]["torch"]
     assert "seed" in report or report["seeds"]
+
+
+@pytest.mark.parametrize("name", sorted(results.MEASUREMENTS))
+def test_a_stored_measurement_is_that_of_its_command_and_of_the_studys_settings(name: str) -> None:
+    """Whoever changes a default has to measure again; a field that came later is not compared."""
+    command = results.MEASUREMENTS[name].split()
+    assert command[:2] == ["study", "run"]
+    report = studies.stored_report(name)
+    assert report["command"].split() == ["companion", *command]
+    options = list(zip(command[3::2], command[4::2], strict=True))
+    assert {option for option, _ in options} <= {"--seeds", "--set"}
+    (seeds,) = (value for option, value in options if option == "--seeds")
+    assert report["seeds"] == [int(seed) for seed in seeds.split(",")]
+    settings = pairs([value for option, value in options if option == "--set"])
+    config = json.loads(json.dumps(dataclasses.asdict(studies.configured(command[2], settings))))
+    assert report["config"] == {field: config[field] for field in report["config"]}
 
 
 def test_a_measurement_that_was_not_stored_is_an_error() -> None:
