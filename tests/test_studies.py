@@ -179,6 +179,7 @@ def test_a_stored_measurement_is_that_of_its_command_and_of_the_studys_settings(
     assert {option for option, _ in options} <= {"--seeds", "--set"}
     (seeds,) = (value for option, value in options if option == "--seeds")
     assert report["seeds"] == [int(seed) for seed in seeds.split(",")]
+    assert [result["seed"] for result in report["results"]] == report["seeds"]
     settings = pairs([value for option, value in options if option == "--set"])
     config = json.loads(json.dumps(dataclasses.asdict(studies.configured(command[2], settings))))
     assert report["config"] == {field: config[field] for field in report["config"]}
