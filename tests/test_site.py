@@ -147,6 +147,10 @@ def look(browser: Browser, site: str) -> Callable[[str], Look]:
         for kind, (width, scheme) in KINDS.items():
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": width, "height": 900})
+            # The page hears of the scheme by an event, which a busy machine delivers late.
+            page.wait_for_function(
+                "scheme => document.documentElement.dataset.theme === scheme", arg=scheme
+            )
             # Lazy images and late scripts get their chance to misbehave.
             page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
             page.wait_for_load_state("networkidle")
