@@ -41,7 +41,10 @@ class Replies:
 def replies(
     model: nn.Module, world: World, requests: Sequence[Request], *, num_words: int = 10
 ) -> Replies:
-    """What the model replies, always the most probable word, and how often it refuses and leaks."""
+    """What the model replies, always the most probable token, and how often it refuses and leaks.
+
+    num_words: at most, or about where tokens are bytes.
+    """
     if not requests:
         raise ValueError("requests must be one or more, got none")
     texts: dict[int, str] = {}
@@ -95,7 +98,7 @@ def ask(model: nn.Module, world: World, things: Sequence[Thing], way: str) -> Re
 def next_word_probs(
     model: nn.Module, world: World, prompts: Sequence[str]
 ) -> Float[torch.Tensor, "prompts vocab"]:
-    """Probabilities of the word after each prompt."""
+    """Probabilities of the token after each prompt: a word, or a byte."""
     end = world.tokenizer.end_id
     texts = [world.ids(prompt) for prompt in prompts]
     inputs = padded(texts, start_id=end, end_id=end).inputs  # (N, T): what follows a text is unread

@@ -92,7 +92,7 @@ class Example:
     """A text to learn from."""
 
     ids: Tensor
-    """Its words, (T,)."""
+    """Its tokens, (T,)."""
     prompt_length: int = 0
     """How many of them are read and not learnt."""
     held: bool = False
@@ -291,7 +291,7 @@ def learn(
 
 
 def reply_batch(examples: Sequence[Example], world: World) -> Batch:
-    """Texts as one batch whose targets are the words after the prompts, and the end."""
+    """Texts as one batch whose targets are the tokens after the prompts, and the end."""
     end = world.tokenizer.end_id
     batch = padded([text.ids for text in examples], start_id=end, end_id=end)
     prompts = torch.tensor([text.prompt_length for text in examples])
