@@ -124,6 +124,18 @@ def cpu_seconds() -> float:
     return time.process_time()
 
 
+def _processor() -> str:
+    """The processor's name, as well as the system knows it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [
+                line.partition(":")[2].strip() for line in file if line.startswith("model name")
+            ]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def environment() -> dict[str, Any]:
     """What a number was measured on: versions, processor, threads, accelerator."""
     record: dict[str, Any] = {
@@ -133,6 +145,8 @@ def environment() -> dict[str, Any]:
         "numpy": np.__version__,
         "platform": sys.platform,
         "machine": platform.machine(),
+        "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cuda": None,

@@ -20,7 +20,7 @@ from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.runtime import make_generator
 from companion.sources import GrammarSource
 from companion.studies import known_floor
-from tools import results
+from tools import results, variants
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +160,33 @@ STORED = sorted(
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_a_stored_measurement_says_how_and_at_which_commit_it_was_made(name: str) -> None:
+def test_a_stored_measurement_says_how_where_and_at_which_commit_it_was_made(name: str) -> None:
     report = studies.stored_report(name)
     assert re.fullmatch(r"(companion|make) .*", report["command"])
-    assert re.fullmatch(r"[0-9a-f]{40}", report["commit"])  # and not "with changes"
-    assert report["environment"]["torch"]
-    assert "seed" in report or report["seeds"]
+    for part in report["measured"]:
+        assert re.fullmatch(r"[0-9a-f]{40}", part["commit"])  # and not "with changes"
+        assert part["environment"]["torch"]
+        assert part["environment"]["torch_threads"] >= 1
+        assert part["seeds"]
+    seeds = [s for part in report["measured"] if "variant" not in part for s in part["seeds"]]
+    assert sorted(seeds) == report["seeds"]
+    other = [
+        (part["variant"], seed)
+        for part in report["measured"]
+        if "variant" in part
+        for seed in part["seeds"]
+    ]
+    elsewhere = report.get("elsewhere", [])
+    assert other == [(result["variant"], result["seed"]) for result in elsewhere]
+    assert {variant for variant, _ in other} <= set(variants.VARIANTS)
+
+
+@pytest.mark.parametrize("name", sorted(set(results.MEASUREMENTS) - results.SPEED))
+def test_a_stored_measurement_has_five_seeds_and_another_processors_rounding(name: str) -> None:
+    report = studies.stored_report(name)
+    assert len(report["seeds"]) >= 5
+    assert {result["variant"] for result in report["elsewhere"]} >= set(results.ELSEWHERE)
+    assert {result["seed"] for result in report["elsewhere"]} <= set(report["seeds"])
 
 
 @pytest.mark.parametrize("name", sorted(results.MEASUREMENTS))

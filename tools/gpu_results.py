@@ -28,7 +28,7 @@ from companion.presets import get_preset
 from companion.runtime import environment, seed_everything
 from companion.training import TrainConfig, train
 from tools.chapters import ROOT
-from tools.results import store
+from tools.results import commit, store
 
 RUN = ROOT / "runs" / "awd-lstm"
 MINUTES = 8.0
@@ -146,9 +146,13 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device, and there is none here")
     part, started = sys.argv[1], time.perf_counter()
-    report = {"environment": environment(), "seed": 0, **PARTS[part]()}
+    report = {
+        "command": f"make gpu-results PART={part}",
+        "measured": [{"seeds": [0], "commit": commit(), "environment": environment()}],
+        **PARTS[part](),
+    }
     report["seconds"] = round(time.perf_counter() - started, 1)
-    print(store(f"gpu_{part}", f"make gpu-results PART={part}", report).relative_to(ROOT))
+    print(store(f"gpu_{part}", report).relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ run changes nothing but what training made: no time stamps, no interpreter versi
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from companion.claims import RECORD
 from tools import chapters
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -105,6 +108,48 @@ def execute(path: Path) -> float:
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
     return time.monotonic() - start
+
+
+#: The line of a chapter that every model it trains depends on.
+SEED = re.compile(r"^SEED = 0\b", re.MULTILINE)
+
+
+def figures(path: Path, seed: int, variables: Mapping[str, str]) -> dict[str, Any]:
+    """Run a chapter with another seed; the figures of its own claims (`companion.claims`).
+
+    The notebook is left as it is. `variables` are added to the kernel's environment. Raises
+    ValueError when the chapter has not one line `SEED = 0`, makes no claims, or gives a figure
+    two values.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if sum(len(SEED.findall(cell.source)) for cell in code) != 1:
+        raise ValueError(f"{path.name} must hold the line SEED = 0 once")
+    for cell in code:
+        cell.source = SEED.sub(f"SEED = {seed}", cell.source)
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder) / "claims.jsonl"
+        clock = "import time; print(time.process_time())"
+        notebook.cells.append(nbformat.v4.new_code_cell(clock))
+        client = NotebookClient(
+            notebook,
+            timeout=1800,
+            kernel_name="python3",
+            store_widget_state=False,
+            resources={"metadata": {"path": str(path.parent)}},
+        )
+        client.execute(env={**os.environ, "OMP_NUM_THREADS": "1", **variables, RECORD: str(record)})
+        if not record.exists():
+            raise ValueError(f"{path.name} makes no claims")
+        found: dict[str, float] = {}
+        for line in record.read_text(encoding="utf-8").splitlines():
+            claim = json.loads(line)
+            if claim["measurement"] != path.stem:
+                continue
+            if found.setdefault(claim["figure"], claim["value"]) != claim["value"]:
+                raise ValueError(f"{path.name} claims two values of {claim['figure']!r}")
+        seconds = float(notebook.cells[-1].outputs[0].text)
+    return {"seed": seed, "cpu_seconds": round(seconds, 2), **found}
 
 
 def record_fingerprint() -> None:

@@ -1,41 +1,53 @@
-"""Measure what the book quotes but no chapter can run, and store it below book/results/.
+"""Measure what the book quotes, and store it below book/results/.
 
-    python -m tools.results            the CPU's part, nearly two hours
+    python -m tools.results            all of the CPU's part, some three hours
     python -m tools.results NAME ...   some of it
 
-Each file holds the command, the commit, and what the command reported: configuration, environment,
-seeds and figures.
+A measurement is a study, or a chapter that trains models of its own; it is run with five seeds or
+more, and with the first of them again where the processor rounds as another would (tools.variants).
+Each file holds the command, the configuration, and for each part of the runs the commit, the
+processor and the threads; then the figures.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tools import chapters, notebooks, variants
 from tools.chapters import ROOT
 
 RESULTS = ROOT / "book" / "results"
 
-#: What is measured, by the name of its file: arguments of `companion`, which reports in JSON.
+#: What is measured with other kernels too, by the variants' names: the first seed, once for each.
+ELSEWHERE = ("avx2",)
+
+#: Seeds of chapters that train; they stand apart since a chapter may also use the ones that follow.
+CHAPTER_SEEDS = (10, 20, 30, 40, 50)
+
+#: Studies, by the name of their file: arguments of `companion`, which reports in JSON.
 MEASUREMENTS = {
-    "large_vocabulary": "study run large_vocabulary --seeds 0,1,2",
+    "known_floor": "study run known_floor --seeds 10,11,12,13,14",
+    "large_vocabulary": "study run large_vocabulary --seeds 0,1,2,3,4",
     "speed_to_quality": (
         "study run speed_to_quality --seeds 0 --set budgets=60,120,600 --set usual_budgets=120,600"
     ),
     "speed_to_quality_seeds": (
         "study run speed_to_quality --seeds 1,2 --set budgets=120 --set usual_budgets=120"
     ),
-    "degeneration": "study run degeneration --seeds 10,11,12",
-    "exposure_bias": "study run exposure_bias --seeds 10,11,12",
-    "overoptimization": "study run overoptimization --seeds 10,11,12",
-    "memorization": "study run memorization --seeds 10,11,12",
-    "goal_misgeneralization": "study run goal_misgeneralization --seeds 10,11,12",
-    "length_generalization": "study run length_generalization --seeds 10,11,12",
-    "shortcut": "study run shortcut --seeds 10,11,12",
-    "preference_tuning": "study run preference_tuning --seeds 10,11,12",
+    "degeneration": "study run degeneration --seeds 10,11,12,13,14",
+    "exposure_bias": "study run exposure_bias --seeds 10,11,12,13,14",
+    "overoptimization": "study run overoptimization --seeds 10,11,12,13,14",
+    "memorization": "study run memorization --seeds 10,11,12,13,14",
+    "goal_misgeneralization": "study run goal_misgeneralization --seeds 10,11,12,13,14",
+    "length_generalization": "study run length_generalization --seeds 10,11,12,13,14",
+    "shortcut": "study run shortcut --seeds 10,11,12,13,14",
+    "preference_tuning": "study run preference_tuning --seeds 10,11,12,13,14",
     "competing_objectives": "study run competing_objectives --seeds 10,11,12,13,14",
     "mismatched_generalization": "study run mismatched_generalization --seeds 10,11,12,13,14",
     "mismatched_generalization_transformer": (
@@ -44,29 +56,101 @@ MEASUREMENTS = {
         "--set pretrain_rate=2e-3 --set instruct_rate=1e-3 --set safety_rate=1e-3"
     ),
     "mismatched_generalization_bytes": (
-        "study run mismatched_generalization --seeds 10,11,12 --set architecture=transformer "
+        "study run mismatched_generalization --seeds 10,11,12,13,14 --set architecture=transformer "
         "--set tokens=bytes --set hidden_size=96 --set batch_size=16 --set smaller= --set short=0 "
         "--set seen=10 --set held_out=5 --set benign=8 --set benign_held_out=4 --set unknown=4 "
         "--set plain_only=4 --set pretrain_steps=2000 --set instruct_steps=800 "
         "--set pretrain_rate=4e-3 --set instruct_rate=2e-3 --set safety_rate=1e-3"
     ),
-    "distribution_shift": "study run distribution_shift --seeds 10,11,12",
-    "strange_text": "study run strange_text --seeds 10,11,12",
+    "distribution_shift": "study run distribution_shift --seeds 10,11,12,13,14",
+    "strange_text": "study run strange_text --seeds 10,11,12,13,14",
     "coverage": "study run coverage --seeds 10,11,12,13,14",
 }
 
+#: Measured in seconds of this machine: another rounding would be another machine's matter.
+SPEED = {"speed_to_quality", "speed_to_quality_seeds", "large_vocabulary"}
 
-def store(name: str, command: str, report: dict[str, Any]) -> Path:
-    """Write `report` to book/results/NAME.json with its command and the commit it was made at."""
+
+def measured_chapters() -> dict[str, Path]:
+    """The chapters that make claims of their own, `Claims("their name")`, by name."""
+    found = {}
+    for path in chapters.toc_notebooks():
+        cells = chapters.code_cells(chapters.read_notebook(path))
+        if any(f'Claims("{path.stem}")' in cell["source"] for cell in cells):
+            found[path.stem] = path
+    return found
+
+
+def study(command: str, variant: str = "as-is", seeds: Sequence[int] = ()) -> dict[str, Any]:
+    """The report of a study, run in a process of its own; `seeds` in place of the command's."""
+    arguments = command.split()
+    if seeds:
+        arguments[arguments.index("--seeds") + 1] = ",".join(map(str, seeds))
+    done = subprocess.run(
+        [sys.executable, "-m", "companion", *arguments, "--json"],
+        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, **variants.variables(variant)},
+    )  # fmt: skip
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def chapter(path: Path, variant: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """What a chapter's claims are about, once for each seed, with the environment."""
+    results = [notebooks.figures(path, seed, variants.variables(variant)) for seed in seeds]
+    done = subprocess.run(
+        [sys.executable, "-c", "import json; from companion.runtime import environment; "
+         "print(json.dumps(environment()))"],
+        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variants.variables(variant)},
+    )  # fmt: skip
+    return {"environment": json.loads(done.stdout), "seeds": list(seeds), "results": results}
+
+
+def measure(name: str) -> dict[str, Any]:
+    """The whole record of one measurement, as its file holds it."""
+    if name in MEASUREMENTS:
+        command = MEASUREMENTS[name]
+        head = {"command": f"companion {command}"}
+        first = study(command)
+        head |= {"study": first["study"], "config": first["config"]}
+        again = {
+            variant: study(command, variant, first["seeds"][:1])
+            for variant in ELSEWHERE
+            if name not in SPEED
+        }
+    else:
+        path = measured_chapters().get(name)
+        if path is None:
+            known = ", ".join([*MEASUREMENTS, *measured_chapters()])
+            raise SystemExit(f"nothing is measured under the name {name!r}; there are {known}")
+        head = {
+            "command": f"make results NAME={name}",
+            "chapter": path.relative_to(ROOT).as_posix(),
+        }
+        first = chapter(path, "as-is", CHAPTER_SEEDS)
+        again = {variant: chapter(path, variant, CHAPTER_SEEDS[:1]) for variant in ELSEWHERE}
+    made = commit()
+    measured = [{"seeds": first["seeds"], "commit": made, "environment": first["environment"]}]
+    elsewhere = []
+    for variant, report in again.items():
+        part = {"seeds": report["seeds"], "variant": variant, "commit": made}
+        measured.append({**part, "environment": report["environment"]})
+        elsewhere += [{"variant": variant, **result} for result in report["results"]]
+    record = {**head, "measured": measured, "seeds": first["seeds"], "results": first["results"]}
+    return record | ({"elsewhere": elsewhere} if elsewhere else {})
+
+
+def store(name: str, record: dict[str, Any]) -> Path:
+    """Write `record` to book/results/NAME.json."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    record = {"command": command, "commit": commit(), **report}
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return path
 
 
 def commit() -> str:
-    """The commit that is checked out; marked where the package differs from it."""
+    """The commit that is checked out; marked where the package or the chapters differ from it."""
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -76,14 +160,8 @@ def commit() -> str:
 
 def main() -> None:
     """Run the measurements named on the command line, or all."""
-    for name in sys.argv[1:] or MEASUREMENTS:
-        arguments = MEASUREMENTS[name].split()
-        done = subprocess.run(
-            [sys.executable, "-m", "companion", *arguments, "--json"],
-            cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        command = f"companion {MEASUREMENTS[name]}"
-        print(store(name, command, json.loads(done.stdout)).relative_to(ROOT))
+    for name in sys.argv[1:] or [*MEASUREMENTS, *measured_chapters()]:
+        print(store(name, measure(name)).relative_to(ROOT), flush=True)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,17 @@ def prepare(app: Sphinx, config: Config) -> None:
     katex.KaTeXServer.start_server_process = staticmethod(start_typesetter)
 
 
+#: A mark of tools/prose.py behind a number: for tests, not for readers.
+MARK = re.compile(r"<!--[=~][^>]*-->")
+
+
+def drop_marks(app: Sphinx, name: str, source: list[str]) -> None:
+    """Take the marks out of a page before it is parsed: sentences, captions, alternative texts."""
+    source[0] = MARK.sub("", source[0])
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx's entry point."""
     app.connect("config-inited", prepare)
+    app.connect("source-read", drop_marks)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -21,8 +21,19 @@ from typing import Any
 
 import torch
 
-from companion.checkpoints import CheckpointError, read_json, write_json
+from companion.checkpoints import CheckpointError, write_json
+from companion.claims import spread, stored_report
 from companion.runtime import cpu_seconds, environment
+
+__all__ = [
+    "configured",
+    "load_study",
+    "one_thread",
+    "run_study",
+    "spread",
+    "stored_report",
+    "study_names",
+]
 
 
 def study_names() -> tuple[str, ...]:
@@ -115,20 +126,6 @@ def run_study(
     return report
 
 
-def stored_report(name: str) -> dict[str, Any]:
-    """A measurement that took longer than a chapter may: book/results/NAME.json, with its command,
-    commit, configuration, environment and figures.
-
-    ValueError when there is none of that name.
-    """
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "_results", here.parent / "book" / "results"):  # installed, or a clone
-        path = folder / f"{name}.json"
-        if path.exists():
-            return read_json(path, "a stored measurement")
-    raise ValueError(f"no stored measurement is called {name!r}; make one with: make results")
-
-
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch use one CPU thread for a while."""
@@ -138,23 +135,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def spread(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean, lowest and highest over seeds of every figure that is a number, or names numbers."""
-    rows = [dict(_numbers(result)) for result in results]
-    table = {}
-    for name in rows[0]:
-        if name != "seed" and all(name in row for row in rows):
-            values = [row[name] for row in rows]
-            mean = sum(values) / len(values)
-            table[name] = {"mean": mean, "min": min(values), "max": max(values)}
-    return table
-
-
-def _numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in result.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{name} ")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{name}", float(value)

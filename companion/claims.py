@@ -1,0 +1,213 @@
+"""Claims: what a run gave, beside what the stored runs of its study gave.
+
+Training rounds, and another processor rounds otherwise: the same seed is another run there. So a
+chapter does not compare its figures with numbers that somebody wrote beside them. Each figure that
+training makes is one of a stored measurement (`book/results/NAME.json`: five fresh seeds or more,
+and another processor's rounding for one of them), and `Claims` asserts that this run is a run like
+those:
+
+    claims = Claims("known_floor")
+    claims.value("kl_nats_per_token", result.kl_nats_per_token)
+    claims.holds("trigram counts are further from the floor than the LSTM",
+                 lambda run: run["ngram_kl_nats_per_token 3"] > run["kl_nats_per_token"])
+
+`value` compares with a prediction interval for one more run. `holds` says in how many of the stored
+runs an order of two figures holds, and fails unless it is all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from companion.checkpoints import read_json
+
+#: How sure a prediction interval is. The book makes some hundreds of comparisons, so one in ten
+#: thousand leaves a reader with a sound machine about one chance in thirty of a single false alarm.
+LEVEL = 0.9999
+
+#: While a chapter is being measured, this variable names the file that its figures are written to.
+RECORD = "COMPANION_CLAIMS"
+
+
+class ClaimError(AssertionError):
+    """A figure unlike those of the stored runs, or a claim that some of them contradict."""
+
+
+class Interval(NamedTuple):
+    """Where one more run is expected."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: object) -> bool:
+        """Whether a figure lies in it; NaN lies nowhere."""
+        return isinstance(value, (int, float)) and self.low <= value <= self.high
+
+
+def prediction_interval(
+    values: Sequence[float], *, of: int | None = None, level: float = LEVEL
+) -> Interval:
+    """Where one more value is expected, given independent `values` of one normal distribution.
+
+    mean ± t s √(1 + 1/n), with Student's t at n - 1 degrees of freedom (e.g. Hahn & Meeker 1991).
+    `of` says that a value is a share of so many trials: their binomial variance is added, at a
+    share drawn towards one half by one success and one failure, so that shares that agree by
+    chance (0 of 64 in each run) do not promise that the next one agrees too; the interval then
+    stays within 0 and 1.
+    Raises ValueError for fewer than three values, or equal values without `of`.
+    """
+    if len(values) < 3:
+        raise ValueError(f"an interval needs three values or more, got {len(values)}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+    if of is not None and of < 1:
+        raise ValueError(f"of must be >= 1, got {of}")
+    from scipy import stats
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    if of is not None:
+        share = (mean * of + 1) / (of + 2)
+        variance += share * (1 - share) / of
+    elif variance == 0:
+        raise ValueError(
+            f"all {n} values are {values[0]:g}, which says nothing about their spread; pass of=, "
+            "the number of trials, for a share, and use assert for what has no spread"
+        )
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * math.sqrt(variance * (1 + 1 / n))
+    low, high = mean - half, mean + half
+    return Interval(max(low, 0.0), min(high, 1.0)) if of is not None else Interval(low, high)
+
+
+def stored_report(name: str) -> dict[str, Any]:
+    """A measurement that took longer than a chapter may: book/results/NAME.json, with its command,
+    configuration and, for each run, commit, processor and figures.
+
+    ValueError when there is none of that name.
+    """
+    here = Path(__file__).resolve().parent
+    for folder in (here / "_results", here.parent / "book" / "results"):  # installed, or a clone
+        path = folder / f"{name}.json"
+        if path.exists():
+            return read_json(path, "a stored measurement")
+    raise ValueError(f"no stored measurement is called {name!r}; make one with: make results")
+
+
+def figures_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """Each number of a result by its name; of numbers within it, "outer inner"."""
+    return {name: value for name, value in _numbers(result) if name not in ("seed", "cpu_seconds")}
+
+
+def spread(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean, lowest and highest over seeds of every figure that is a number, or names numbers."""
+    rows = [dict(_numbers(result)) for result in results]
+    table = {}
+    for name in rows[0]:
+        if name != "seed" and all(name in row for row in rows):
+            values = [row[name] for row in rows]
+            mean = sum(values) / len(values)
+            table[name] = {"mean": mean, "min": min(values), "max": max(values)}
+    return table
+
+
+def _numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in result.items():
+        if prefix == "" and name in ("environment", "variant"):
+            continue
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{name}", float(value)
+
+
+class Claims:
+    """Figures of one run, held against the stored runs of the measurement `name`.
+
+    Stored runs are one for each seed, and those of some of the seeds with another processor's
+    rounding, which count as runs of their own.
+    """
+
+    def __init__(self, name: str, report: Mapping[str, Any] | None = None) -> None:
+        self.name = name
+        self._record = os.environ.get(RECORD)
+        if report is None:
+            report = {"results": []} if self._record else stored_report(name)
+        self.results: list[Mapping[str, Any]] = list(report["results"])
+        self.elsewhere: list[Mapping[str, Any]] = list(report.get("elsewhere", []))
+        self.runs = [figures_of(result) for result in [*self.results, *self.elsewhere]]
+
+    def value(self, figure: str, value: float, *, of: int | None = None) -> None:
+        """Assert that `value` is what one more run may give for `figure`.
+
+        `of`: the figure is a share of so many trials; see `prediction_interval`.
+        Raises ClaimError, which names measurement, figure, value and interval.
+        """
+        value = float(value)
+        if self._record:
+            line = json.dumps({"measurement": self.name, "figure": figure, "value": value})
+            with open(self._record, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            return
+        found = self.interval(figure, of=of)
+        if value not in found:
+            values = [run[figure] for run in self.runs]
+            raise ClaimError(
+                f"{self.name}: {figure} is {value:.4g} in this run. {len(values)} stored runs "
+                f"gave {min(values):.4g} to {max(values):.4g}, and one more is expected between "
+                f"{found.low:.4g} and {found.high:.4g}"
+            )
+
+    def interval(self, figure: str, *, of: int | None = None) -> Interval:
+        """Where one more run's `figure` is expected; ClaimError when the runs do not have it."""
+        self._known(figure)
+        return prediction_interval([run[figure] for run in self.runs], of=of)
+
+    def holds(self, words: str, condition: Callable[[Mapping[str, float]], bool]) -> None:
+        """Say in how many stored runs `condition` holds of their figures; ClaimError unless in all.
+
+        `words` states the claim; it is printed, with the number of runs.
+        """
+        if self._record:
+            return
+        broken = []
+        for index, run in enumerate(self.runs):
+            try:
+                if not condition(run):
+                    broken.append(index)
+            except KeyError as error:
+                self._known(error.args[0])
+                raise
+        if broken:
+            where = ", ".join(self._run_name(index) for index in broken)
+            raise ClaimError(
+                f"{self.name}: not so in {len(broken)} of {len(self.runs)} stored runs ({where}): "
+                f"{words}"
+            )
+        print(f"In {len(self.runs)} of {len(self.runs)} stored runs: {words}.")
+
+    def text(self, figure: str, places: int = 2) -> str:
+        """Mean and range over the seeds, for a table: "0.96 [0.87, 1.00]"."""
+        if self._record:
+            return "not measured yet"
+        self._known(figure)
+        table = spread(self.results)[figure]
+        mean, low, high = (f"{table[of]:.{places}f}" for of in ("mean", "min", "max"))
+        return f"{mean} [{low}, {high}]"
+
+    def _known(self, figure: str) -> None:
+        if not all(figure in run for run in self.runs):
+            names = ", ".join(sorted(set.intersection(*map(set, self.runs)))) if self.runs else ""
+            raise ClaimError(
+                f"{self.name} has no figure {figure!r} in all of its stored runs; it has {names}"
+            )
+
+    def _run_name(self, index: int) -> str:
+        runs = [*self.results, *self.elsewhere]
+        variant = runs[index].get("variant")
+        return f"seed {runs[index].get('seed')}" + (f", {variant}" if variant else "")

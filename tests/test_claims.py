@@ -1,0 +1,130 @@
+"""A run's figures beside those of stored runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from companion import claims, studies
+from companion.claims import ClaimError, Claims, prediction_interval
+
+
+def report(values: list[float], **more: Any) -> dict[str, Any]:
+    """A stored measurement of one figure, "loss", and of twice it, "by kind twice"."""
+    results = [
+        {"seed": 10 + i, "cpu_seconds": 1.0, "loss": value, "by kind": {"twice": 2 * value}}
+        for i, value in enumerate(values)
+    ]
+    return {"results": results, **more}
+
+
+VALUES = [0.50, 0.52, 0.49, 0.51, 0.53]
+
+
+def test_the_interval_is_that_of_the_textbook() -> None:
+    # Mean .51, s = .0158114, t(4) at .975 = 2.776445, times the root of 1 + 1/5.
+    found = prediction_interval(VALUES, level=0.95)
+    half = 2.776445 * 0.0158114 * math.sqrt(1.2)
+    assert found.low == pytest.approx(0.51 - half, abs=1e-6)
+    assert found.high == pytest.approx(0.51 + half, abs=1e-6)
+
+
+def test_one_more_value_lies_in_the_interval_as_often_as_the_level_says() -> None:
+    draw = random.Random(0)
+    inside = 0
+    for _ in range(4000):
+        *seen, one_more = (draw.gauss(3.0, 2.0) for _ in range(6))
+        inside += one_more in prediction_interval(seen, level=0.9)
+    # .9 of 4,000, with a standard error of .005: four of them.
+    assert inside / 4000 == pytest.approx(0.9, abs=0.02)
+
+
+def test_equal_shares_leave_room_for_one_more_and_stay_shares() -> None:
+    low, high = prediction_interval([0.0] * 5, of=64)
+    assert low == 0
+    assert 1 / 64 < high < 0.3
+    assert prediction_interval([1.0] * 5, of=64).high == 1
+    assert prediction_interval([0.0] * 5, of=1000).high < high
+    with pytest.raises(ValueError, match=r"all 5 values are 0, .* pass of="):
+        prediction_interval([0.0] * 5)
+
+
+def test_too_few_values_and_wrong_levels_are_refused() -> None:
+    with pytest.raises(ValueError, match="three values or more, got 2"):
+        prediction_interval([1.0, 2.0])
+    with pytest.raises(ValueError, match="level must be between 0 and 1, got 1"):
+        prediction_interval(VALUES, level=1)
+    with pytest.raises(ValueError, match="of must be >= 1, got 0"):
+        prediction_interval(VALUES, of=0)
+
+
+def test_a_value_like_the_stored_ones_passes_and_another_is_named_with_its_interval() -> None:
+    found = Claims("toy", report(VALUES))
+    found.value("loss", 0.515)
+    found.value("by kind twice", 1.03)
+    with pytest.raises(ClaimError) as caught:
+        found.value("loss", 0.9)
+    low, high = found.interval("loss")
+    message = str(caught.value)
+    assert message.startswith("toy: loss is 0.9 in this run. 5 stored runs gave 0.49 to 0.53")
+    assert f"{low:.4g} and {high:.4g}" in message
+    with pytest.raises(ClaimError, match="loss is nan"):
+        found.value("loss", math.nan)
+
+
+def test_an_unknown_figure_is_named_with_those_there_are() -> None:
+    found = Claims("toy", report(VALUES))
+    with pytest.raises(ClaimError, match=r"no figure 'los' .* it has by kind twice, loss"):
+        found.value("los", 0.5)
+    with pytest.raises(ClaimError, match="no figure 'los'"):
+        found.holds("it is small", lambda run: run["los"] < 1)
+    with pytest.raises(ValueError, match="no stored measurement is called 'luck'"):
+        Claims("luck")
+
+
+def test_an_order_holds_in_all_runs_or_the_runs_that_break_it_are_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    elsewhere = [{"seed": 10, "variant": "avx2", "loss": 0.7, "by kind": {"twice": 1.4}}]
+    found = Claims("toy", report(VALUES, elsewhere=elsewhere))
+    found.holds("the loss is below one", lambda run: run["loss"] < 1)
+    assert capsys.readouterr().out == "In 6 of 6 stored runs: the loss is below one.\n"
+    with pytest.raises(
+        ClaimError, match=r"not so in 2 of 6 stored runs \(seed 14, seed 10, avx2\)"
+    ):
+        found.holds("the loss is at most .52", lambda run: run["loss"] <= 0.52)
+
+
+def test_the_table_is_of_the_seeds_alone() -> None:
+    elsewhere = [{"seed": 10, "variant": "avx2", "loss": 0.7, "by kind": {"twice": 1.4}}]
+    assert Claims("toy", report(VALUES, elsewhere=elsewhere)).text("loss") == "0.51 [0.49, 0.53]"
+
+
+def test_measuring_writes_figures_down_and_compares_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "claims.jsonl"
+    monkeypatch.setenv(claims.RECORD, str(record))
+    found = Claims("not measured yet")
+    found.value("loss", 7)
+    found.holds("anything", lambda run: False)
+    assert capsys.readouterr().out == ""
+    assert [json.loads(line) for line in record.read_text().splitlines()] == [
+        {"measurement": "not measured yet", "figure": "loss", "value": 7.0}
+    ]
+
+
+@pytest.mark.parametrize("change", [0.1, -0.1])
+def test_a_planted_change_of_a_tenth_in_one_stored_figure_is_found(change: float) -> None:
+    """What a chapter's run gives today must not pass when a study's result has moved."""
+    stored = studies.stored_report("known_floor")
+    found = Claims("known_floor", stored)
+    figure = "kl_nats_per_token"
+    found.value(figure, stored["results"][0][figure])
+    with pytest.raises(ClaimError, match="known_floor: kl_nats_per_token is"):
+        found.value(figure, stored["results"][0][figure] + change)
