@@ -27,7 +27,7 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
        $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .DELETE_ON_ERROR:
-.PHONY: help book test serve notebooks lint format types package unit slow nbval site-test alone minimum lock \
+.PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test alone minimum lock \
         results gpu-results repository install clean
 
 help:  ## list these targets
@@ -115,6 +115,15 @@ slow: $(READY)  ## tests that train, time or start processes
 
 nbval: $(READY)  ## run every chapter and compare its outputs with the stored ones
 	$(PYTEST) $(NBVAL) $$($(PY) -m tools.chapters --longest-first)
+
+# Another processor is another seed (tools/variants.py). Two threads want both cores for one worker.
+WORKERS := $(if $(filter two-threads,$(VARIANT)),1,2)
+
+elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VARIANT=avx2, default, two-threads)
+	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) -n $(WORKERS) --dist worksteal \
+	  -m 'not (gpu or browser or network)' --ignore tests/test_project.py --ignore tests/test_prose.py
+	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) $(NBVAL) -n $(WORKERS) \
+	  $$($(PY) -m tools.chapters --that-train)
 
 site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREENSHOTS=1 keeps pictures)
 	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/test_site.py tests/test_widgets.py

@@ -1,7 +1,8 @@
 """What the book consists of: the chapters in _toc.yml, their first cell, the address in pyproject.
 
 `python -m tools.chapters` prints the notebooks of the table of contents, one a line; with
---longest-first, those that train most come first, so that none is begun when all others are done.
+--longest-first, those that train most come first, so that none is begun when all others are done;
+with --that-train, in the same order, those alone whose outputs depend on training.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ def trained_cells(path: Path) -> int:
 
 if __name__ == "__main__":
     listed = toc_notebooks()
-    if "--longest-first" in sys.argv[1:]:
+    if {"--longest-first", "--that-train"} & set(sys.argv[1:]):
         listed.sort(key=trained_cells, reverse=True)
+    if "--that-train" in sys.argv[1:]:
+        listed = [chapter for chapter in listed if trained_cells(chapter)]
     for chapter in listed:
         print(chapter.relative_to(ROOT))
