@@ -81,7 +81,7 @@ serve: $(SITE)  ## local preview on PORT (8000)
 notebooks: $(READY)  ## execute the chapters in place and store their outputs (ONLY=book/x.ipynb)
 	$(PY) -m tools.notebooks $(ONLY)
 
-results: $(READY)  ## measure again what the book quotes from book/results (NAME=one of them; 50 minutes)
+results: $(READY)  ## measure again what the book quotes from book/results (NAME=one of them; all: three hours)
 	$(PY) -m tools.results $(NAME)
 
 gpu-results: $(READY)  ## the same for what needs a GPU (PART=tests, parity, speed, train or evaluate)
