@@ -17,11 +17,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: The branch that chapters are opened from (in _config.yml too) and the companion installed from: it
+#: is there before the first release and after it, and chapter and package on it belong together.
+BRANCH = "main"
+
 FIRST_CELL = """\
 try:
     import companion
 except ModuleNotFoundError:  # away from the book's environment, as in Colab: add the companion alone
-    %pip install -q --no-deps "trained-to-predict @ git+{url}@v{version}"
+    %pip install -q --no-deps "trained-to-predict @ git+{url}@{branch}"
     import companion"""  # noqa: E501
 
 #: The site folds the first cell away, and nbval compares its (empty) output like any other.
@@ -50,7 +54,7 @@ def version() -> str:
 
 def first_cell() -> str:
     """The source of every chapter's first code cell."""
-    return FIRST_CELL.format(url=repository_url(), version=version())
+    return FIRST_CELL.format(url=repository_url(), branch=BRANCH)
 
 
 def toc_files() -> list[Path]:
