@@ -222,6 +222,14 @@ def test_the_lock_satisfies_every_bound_in_pyproject() -> None:
         assert requirement.specifier.contains(locked[name]), requirement
 
 
+def test_what_colab_holds_satisfies_every_bound_in_pyproject() -> None:
+    """There the package is installed without its dependencies, and nobody else would notice."""
+    held = minimum.pinned(ROOT / "tests" / "colab.txt")
+    for name, requirement in requirements().items():
+        assert name in held, f"tests/colab.txt lacks {name}"
+        assert requirement.specifier.contains(held[name]), requirement
+
+
 def test_every_requirement_has_a_lower_bound() -> None:
     for requirement in requirements("book", "test", "dev").values():
         assert minimum.lower_bound(requirement)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -246,7 +247,7 @@ def test_a_drawing_that_gives_no_picture_is_refused(result: Any, words: str) -> 
 class Kernel:
     """Stands for the kernel that a notebook runs in."""
 
-    kernel = object()
+    kernel = MagicMock()  # ipywidgets 7 registers with its comm_manager
 
 
 def in_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: The branch that chapters are opened from (in _config.yml too) and the companion installed from: it
-#: is there before the first release and after it, and chapter and package on it belong together.
+#: The branch that chapters are opened from (_config.yml names it too) and their first cell installs
+#: from: it is there before the first release and after, and what it holds belongs together.
 BRANCH = "main"
 
 FIRST_CELL = """\

@@ -7,17 +7,24 @@ test tools are not under test and come from the lock.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools import chapters
 
 
+def pinned(path: Path) -> dict[str, str]:
+    """Name to version, as the file pins them."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pins = [line.split(";")[0].split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pins}
+
+
 def locked() -> dict[str, str]:
     """Name to version, as requirements.lock pins them."""
-    lines = (chapters.ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in pins}
+    return pinned(chapters.ROOT / "requirements.lock")
 
 
 def lower_bound(requirement: Requirement) -> str:
