@@ -37,7 +37,7 @@ LEAST = {
     "cross_entropy/surprise_and_code_length",
     "training/lstm",
     "objective_mismatch/competing_objectives",
-    "mismatched_generalization/safety_generalization",
+    "mismatched_generalization/closing_the_gap",
 }
 
 

@@ -222,6 +222,15 @@ def test_the_lock_satisfies_every_bound_in_pyproject() -> None:
         assert requirement.specifier.contains(locked[name]), requirement
 
 
+def test_the_lowest_versions_are_installed_with_all_that_their_tests_import() -> None:
+    """A module of tests that skips itself for want of a library tries no lower bound."""
+    installed = {re.split("==", pin)[0] for pin in minimum.pins()}
+    wanted = {"bs4": "beautifulsoup4"}
+    for path in (ROOT / "tests").glob("test_*.py"):
+        for name in re.findall(r'importorskip\(\s*"(\w+)"', path.read_text(encoding="utf-8")):
+            assert wanted.get(name, name) in installed, f"{path.name} would skip itself: {name}"
+
+
 def test_what_colab_holds_satisfies_every_bound_in_pyproject() -> None:
     """There the package is installed without its dependencies, and nobody else would notice."""
     held = minimum.pinned(ROOT / "tests" / "colab.txt")

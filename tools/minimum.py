@@ -14,6 +14,9 @@ from packaging.utils import canonicalize_name
 
 from tools import chapters
 
+#: Without these the tests of pictures, and so of ipywidgets, would be skipped.
+READERS = ["beautifulsoup4"]
+
 
 def pinned(path: Path) -> dict[str, str]:
     """Name to version, as the file pins them."""
@@ -45,9 +48,8 @@ def pins() -> list[str]:
         name = canonicalize_name(requirement.name)
         version = locked()[name] if name == "torch" else lower_bound(requirement)
         lines.append(f"{name}=={version}")
-    for text in extras["test"]:
-        name = canonicalize_name(Requirement(text).name)
-        lines.append(f"{name}=={locked()[name]}")
+    tools = [canonicalize_name(Requirement(text).name) for text in extras["test"]]
+    lines += [f"{name}=={locked()[name]}" for name in [*tools, *READERS]]
     return lines
 
 
