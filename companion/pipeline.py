@@ -224,7 +224,8 @@ def _listeners(run: RunFolder, tensorboard: bool, on_record: OnRecord | None) ->
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError(
-            "--tensorboard needs the package tensorboard; install it, or read metrics.jsonl"
+            "--tensorboard needs the package tensorboard; install it with: "
+            "python -m pip install tensorboard, or read metrics.jsonl"
         ) from error
     board = SummaryWriter(run.path / "tensorboard")
 

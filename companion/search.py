@@ -282,7 +282,7 @@ def import_optuna() -> Any:
     except ImportError as error:
         raise ValueError(
             "tuning needs optuna, which is not installed; install it with: "
-            "python -m pip install 'trained-to-predict[tune]'"
+            "python -m pip install optuna"
         ) from error
     return optuna
 

@@ -305,15 +305,17 @@ class Picture:
         return ipywidgets.VBox([*inputs, shown])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        """Both faces; the live one only under a kernel that has ipywidgets."""
+        """Both faces; the HTML alone without a kernel, or where the live face fails in any way.
+
+        The HTML responds all the same, so a reader loses nothing that a traceback would give back.
+        `draw` is not called here: its errors were raised when the picture was made.
+        """
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.html}
-        if _in_kernel():
-            try:
+        with contextlib.suppress(Exception):
+            if _in_kernel():
                 if self._widget is None:
                     self._widget = self.widget()
-            except ModuleNotFoundError:  # without ipywidgets the HTML responds all the same
-                return bundle
-            bundle[WIDGET_VIEW] = self._widget._repr_mimebundle_()[WIDGET_VIEW]
+                bundle[WIDGET_VIEW] = _view(self._widget)
         return bundle
 
     def __repr__(self) -> str:
@@ -344,6 +346,18 @@ class Picture:
             "<noscript>The controls need JavaScript; one frame is shown.</noscript>\n"
             f"{caption}</figure>"
         )
+
+
+def _view(widget: Any) -> Mapping[str, Any]:
+    """What names the widget to the notebook; AttributeError or ValueError when nothing does."""
+    view: Mapping[str, Any]
+    if hasattr(widget, "_repr_mimebundle_"):
+        view = widget._repr_mimebundle_()[WIDGET_VIEW]
+    else:  # ipywidgets 7, which Colab holds, displays by itself and has no bundle to ask for
+        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    if not view["model_id"]:
+        raise ValueError("the widget has no model: its comm did not open")
+    return view
 
 
 def _control(

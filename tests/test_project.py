@@ -223,6 +223,23 @@ def test_the_lock_satisfies_every_bound_in_pyproject() -> None:
         assert requirement.specifier.contains(locked[name]), requirement
 
 
+def test_the_lowest_versions_are_installed_with_all_that_their_tests_import() -> None:
+    """A module of tests that skips itself for want of a library tries no lower bound."""
+    installed = {re.split("==", pin)[0] for pin in minimum.pins()}
+    wanted = {"bs4": "beautifulsoup4"}
+    for path in (ROOT / "tests").glob("test_*.py"):
+        for name in re.findall(r'importorskip\(\s*"(\w+)"', path.read_text(encoding="utf-8")):
+            assert wanted.get(name, name) in installed, f"{path.name} would skip itself: {name}"
+
+
+def test_what_colab_holds_satisfies_every_bound_in_pyproject() -> None:
+    """There the package is installed without its dependencies, and nobody else would notice."""
+    held = minimum.pinned(ROOT / "tests" / "colab.txt")
+    for name, requirement in requirements().items():
+        assert name in held, f"tests/colab.txt lacks {name}"
+        assert requirement.specifier.contains(held[name]), requirement
+
+
 def test_every_requirement_has_a_lower_bound() -> None:
     for requirement in requirements("book", "test", "dev").values():
         assert minimum.lower_bound(requirement)
@@ -281,7 +298,26 @@ def test_each_place_that_needs_the_address_has_it() -> None:
 def test_the_version_is_the_same_wherever_it_is_named() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert companion.__version__ == chapters.version() == str(citation["version"])
-    assert f"@v{companion.__version__}" in chapters.first_cell()
+
+
+def test_chapters_are_opened_and_installed_from_one_branch() -> None:
+    """A branch and no tag, which would have to be there before the release that makes it."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert config["repository"]["branch"] == chapters.BRANCH
+    url = f"{chapters.repository_url()}@{chapters.BRANCH}"
+    assert f'"trained-to-predict @ git+{url}"' in chapters.first_cell()
+
+
+def test_nobody_is_told_to_install_us_from_where_we_are_not() -> None:
+    """No package index holds our name: whoever installs it is given the repository."""
+    found = [
+        line
+        for text in texts().values()
+        for line in text.splitlines()
+        if re.search(r"pip3? install\b.*trained-to" + "-predict", line)
+    ]
+    assert len(found) > len(NOTEBOOKS)  # the first cells, and where they are made
+    assert [line for line in found if "git+" not in line] == []
 
 
 def test_no_file_names_a_package_registry_or_a_place_on_one_machine() -> None:

@@ -18,11 +18,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: The branch that chapters are opened from (_config.yml names it too) and their first cell installs
+#: from: it is there before the first release and after, and what it holds belongs together.
+BRANCH = "main"
+
 FIRST_CELL = """\
 try:
     import companion
 except ModuleNotFoundError:  # away from the book's environment, as in Colab: add the companion alone
-    %pip install -q --no-deps "trained-to-predict @ git+{url}@v{version}"
+    %pip install -q --no-deps "trained-to-predict @ git+{url}@{branch}"
     import companion"""  # noqa: E501
 
 #: The site folds the first cell away, and nbval compares its (empty) output like any other.
@@ -51,7 +55,7 @@ def version() -> str:
 
 def first_cell() -> str:
     """The source of every chapter's first code cell."""
-    return FIRST_CELL.format(url=repository_url(), version=version())
+    return FIRST_CELL.format(url=repository_url(), branch=BRANCH)
 
 
 def toc_files() -> list[Path]:
