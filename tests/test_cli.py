@@ -5,6 +5,7 @@ Signals, and what is said of a mistake, are tried on real processes once; else s
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import TERMINAL, companion
+
+from companion import cli
 
 SMALL = [
     "--preset", "char-small", "--device", "cpu", "--set", "model.hidden_size=16",
@@ -260,6 +264,122 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) ->
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.005)
+
+
+# --- output that cannot be encoded ---------------------------------------------------------------
+
+#: Terminals and pipes that are not UTF-8: Windows', ASCII alone, and a machine without a locale.
+NARROW: dict[str, dict[str, str]] = {
+    "cp1252": {"PYTHONIOENCODING": "cp1252"},
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+@pytest.fixture(scope="module")
+def snowmen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose text, corpus and folder have signs in their names that few encodings know."""
+    folder = tmp_path_factory.mktemp("wide")
+    text = folder / "雪.txt"
+    text.write_text("☃ 雪 🙂\n" * 900, encoding="utf-8")
+    path = folder / "☃"
+    done = companion(
+        "train", "--corpus", str(text), "--out", str(path), "--set", "train.steps=2", *SMALL
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NARROW)
+def test_text_that_the_output_cannot_encode_is_replaced_and_not_lost(
+    name: str, snowmen: Path
+) -> None:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "companion", *arguments],
+            capture_output=True, check=False, env={**os.environ, **TERMINAL, **NARROW[name]},
+        )  # fmt: skip
+        return done.returncode, done.stdout.decode("cp1252"), done.stderr.decode("cp1252")
+
+    prompt = ["--prompt", "雪☃", "--tokens", "9"]
+    code, text, errors = run("generate", str(snowmen), *prompt)
+    assert (code, errors) == (0, "")  # the prompt was understood: all its tokens are known
+    assert text.startswith("??")
+    code, answer, errors = run("generate", str(snowmen), *prompt, "--json")
+    assert (code, errors) == (0, "")
+    assert answer.isascii()
+    assert json.loads(answer)["text"].startswith("雪☃")
+    # A table and a warning, by rich; and an error.
+    code, table, errors = run("evaluate", str(snowmen))
+    assert code == 0
+    assert "?.txt" in table
+    assert "Traceback" not in errors
+    code, _, errors = run("evaluate", str(snowmen / "雪"))
+    assert code == 1
+    assert errors.startswith("error: no run at ")
+    assert "?" in errors
+
+
+@pytest.mark.parametrize("name", ["cp1252", "ascii"])
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["train", "--help"], ["corpora"], ["presets"], ["presets", "small"],
+     ["study", "list"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_list_can_be_printed_in_any_encoding(
+    command: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding = NARROW[name]["PYTHONIOENCODING"]
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", err)
+    monkeypatch.setattr("sys.argv", ["companion", *command])
+    with pytest.raises(SystemExit) as leave:
+        cli.main()
+    assert not leave.value.code
+    out.flush()
+    assert out.buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "command", [["corpora"], ["presets"], ["presets", "small"], ["study", "list"]], ids=" ".join
+)
+def test_json_is_ascii(command: list[str]) -> None:
+    done = companion(*command, "--json")
+    assert done.stdout.isascii()
+    json.loads(done.stdout)
+
+
+# --- export --------------------------------------------------------------------------------------
+
+
+def test_export_to_a_folder_that_is_not_there_is_one_sentence(run: Path, tmp_path: Path) -> None:
+    done = companion("export", str(run), "--out", str(tmp_path / "no" / "a.pt2"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the folder of ")
+    assert "does not exist; make it first" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_export_says_by_which_names_the_file_is_called(run: Path, tmp_path: Path) -> None:
+    """The lines that it prints are run as they stand."""
+    done = companion("export", str(run), "--out", str(tmp_path / "a.pt2"))
+    assert done.returncode == 0, done.stderr
+    load, call = (line.strip() for line in done.stderr.splitlines() if line.startswith("  "))
+    shape = re.search(r"two tensors of shape\n\((\d+), B, (\d+)\)", done.stderr)
+    assert shape is not None
+    layers, hidden = map(int, shape.groups())
+    names = {
+        "torch": torch,
+        "inputs": torch.zeros(3, 1, dtype=torch.int64),
+        "state": (torch.zeros(layers, 3, hidden), torch.zeros(layers, 3, hidden)),
+    }
+    exec(f"{load}\n{call}", names)
+    assert names["logits"].shape[:2] == (3, 1)
+    assert f"logits: (B, 1, {names['logits'].shape[2]})" in done.stderr
 
 
 def test_version_is_the_package_s() -> None:

@@ -15,6 +15,7 @@ from companion.cli.console import (
     RunPath,
     Seed,
     answer,
+    as_typed,
     err,
     pairs,
     warn,
@@ -243,6 +244,7 @@ def generate(
 
     from companion import decoding, pipeline, runtime
 
+    prompt = as_typed(prompt)
     decoder = decoding.Decoder(temperature=temperature, top_k=top_k, top_p=top_p)
     trained = pipeline.load_run(run, device=device)
     place = next(trained.model.parameters()).device
@@ -277,12 +279,19 @@ def export(
     from companion import pipeline
     from companion.export import export_model
 
-    path = export_model(pipeline.load_run(run, device="cpu"), out_file, length=length)
+    trained = pipeline.load_run(run, device="cpu")
+    path = export_model(trained, out_file, length=length)
+    layers, _, hidden = trained.model.initial_state(1)[0].shape
     err.print(
-        f"Wrote {path}: its logits and states equal the run's. Load it with:\n"
-        f'  torch.export.load("{path}").module()',
+        f"Wrote {path}: its logits and states equal the run's. Torch alone runs it:\n"
+        f'  model = torch.export.load("{path}").module()\n'
+        "  logits, state = model(inputs, state)\n"
+        f"inputs: int64 of shape (B, {length}), B any number of texts; state: two tensors of shape\n"
+        f"({layers}, B, {hidden}), zeros before a text begins; logits: (B, {length}, "
+        f"{trained.model.config.vocabulary_size}).",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 
