@@ -54,7 +54,8 @@ def train(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Change a field of the preset: train.epochs=2, model.hidden_size=256; repeatable.",
+            help="Change a setting of the preset: train.epochs=2, tokenizer.vocabulary_size=2000 "
+            "(all of them: companion presets NAME); repeatable.",
         ),
     ] = None,
     device: Device = "auto",
@@ -286,9 +287,9 @@ def export(
         f"Wrote {path}: its logits and states equal the run's. Torch alone runs it:\n"
         f'  model = torch.export.load("{path}").module()\n'
         "  logits, state = model(inputs, state)\n"
-        f"inputs: int64 of shape (B, {length}), B any number of texts; state: two tensors of shape\n"
-        f"({layers}, B, {hidden}), zeros before a text begins; logits: (B, {length}, "
-        f"{trained.model.config.vocabulary_size}).",
+        f"inputs: int64 of shape (B, {length}), B any number of texts.\n"
+        f"state: two tensors of shape ({layers}, B, {hidden}), zeros where a text begins.\n"
+        f"logits: shape (B, {length}, {trained.model.config.vocabulary_size}).",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -310,7 +311,7 @@ def _refuse_changes(
             )
     for setting, text in pairs(settings or []).items():
         section, _, field = setting.partition(".")
-        recorded = record.get(section, {})
+        recorded = record.get(section, {}) if field else {"": record.get(section)}
         if not isinstance(recorded, dict) or str(recorded.get(field)) != text:
             raise ValueError(
                 f"--set {setting}={text} differs from the run being resumed; leave it out, "
