@@ -145,8 +145,8 @@ class SearchSpace:
         for each in self.ranges:
             if not each.setting.startswith(("model.", "train.")) and is_setting(each.setting):
                 raise ValueError(
-                    f"range {each}: a search varies settings of model and train alone, for losses of "
-                    "different tokenizers cannot be compared; fix it with --set"
+                    f"range {each}: a search varies settings of model and train alone, for losses "
+                    "of different tokenizers cannot be compared; fix it with --set"
                 )
             for value in each.ends:
                 try:
