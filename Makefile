@@ -83,6 +83,7 @@ lock: ## write requirements.lock again, from pyproject.toml in a fresh environme
 
 $(SITE): $(READY) $(SOURCES)
 	@rm -f $@
+	@$(PY) -m tools.engine
 	$(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --all --quiet
 
 serve: $(SITE)  ## local preview on PORT (8000)

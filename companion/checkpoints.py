@@ -200,7 +200,8 @@ class RunFolder:
             if _digest(file) != state["sha256"].get(name):
                 raise CheckpointError(_damaged(path, name))
             try:
-                loaded[name] = load_file(file)
+                # Copies: Windows removes no file that a tensor still reads from.
+                loaded[name] = {key: value.clone() for key, value in load_file(file).items()}
             except SafetensorError as error:  # digest right, contents not: not written by us
                 raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
         return Checkpoint(
@@ -363,9 +364,22 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    if not path.is_dir():
+        with path.open("r+b") as file:  # Windows flushes none that is open for reading alone
+            os.fsync(file.fileno())
+        return
+    # Windows opens no folder, and some network disks flush none: there, the system alone decides
+    # when a new name is on the disk. What is in the files has been flushed.
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES):
+            raise
     finally:
         os.close(descriptor)
 

@@ -97,6 +97,7 @@ def train_run(
         "preset": preset_name,
         "seed": seed,
         "threads": preset.threads,
+        "tokenizer": {"kind": preset.tokenizer, **preset.tokenizer_options},
         "model": dataclasses.asdict(model_config),
         "train": dataclasses.asdict(preset.train),
         "environment": environment(),

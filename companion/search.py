@@ -20,7 +20,7 @@ import numpy as np
 
 from companion.checkpoints import CheckpointError
 from companion.lstm import LSTMConfig
-from companion.presets import Preset, override
+from companion.presets import Preset, is_setting, override
 from companion.training import TrainConfig, TrainingError
 
 #: A setting's value: a number where it is one.
@@ -143,6 +143,11 @@ class SearchSpace:
     def check(self, preset: Preset) -> None:
         """Raise ValueError, naming the setting, where `preset` cannot take a range's ends."""
         for each in self.ranges:
+            if not each.setting.startswith(("model.", "train.")) and is_setting(each.setting):
+                raise ValueError(
+                    f"range {each}: a search varies settings of model and train alone, for losses "
+                    "of different tokenizers cannot be compared; fix it with --set"
+                )
             for value in each.ends:
                 try:
                     override(preset, {each.setting: str(value)})

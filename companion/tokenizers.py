@@ -11,7 +11,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,8 +36,8 @@ class Tokenizer(ABC):
 
     kind: ClassVar[str]
     """Name of the kind, as `build_tokenizer` takes it."""
-    options: ClassVar[tuple[str, ...]] = ()
-    """Names of the options that `fit` takes."""
+    options: ClassVar[Mapping[str, str]] = {}
+    """The options that `fit` takes, and what each is."""
     unknown_id: int | None = None
     """Id of whatever was not in the training text; None where that cannot happen."""
     end_id: int
@@ -165,7 +165,7 @@ class WordTokenizer(Tokenizer):
     """
 
     kind = "word"
-    options = ("min_count",)
+    options: ClassVar = {"min_count": "Words that stand more rarely in the text are unknown."}
     unknown_id: int = 0
     end_id = 1
 
@@ -215,7 +215,7 @@ class BPETokenizer(Tokenizer):
     """
 
     kind = "bpe"
-    options = ("vocabulary_size",)
+    options: ClassVar = {"vocabulary_size": "Pieces at most, the 256 bytes and the end among them."}
 
     def __init__(self, pieces: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
         from tokenizers import decoders, models, pre_tokenizers
@@ -282,7 +282,8 @@ class BPETokenizer(Tokenizer):
         return cls(_strings(fields["pieces"]), merges)
 
 
-_KINDS: dict[str, type[Tokenizer]] = {
+#: The tokenizers by the names of their kinds.
+KINDS: dict[str, type[Tokenizer]] = {
     each.kind: each for each in (ByteTokenizer, CharacterTokenizer, WordTokenizer, BPETokenizer)
 }
 
@@ -292,13 +293,13 @@ def build_tokenizer(kind: str, texts: Iterable[str], **options: Any) -> Tokenize
 
     Options: `min_count` for word, `vocabulary_size` for bpe. ValueError for others of either.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"tokenizer kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    if kind not in KINDS:
+        raise ValueError(f"tokenizer kind must be one of {', '.join(KINDS)}, got {kind!r}")
     for option in options:
-        if option not in _KINDS[kind].options:
-            known = ", ".join(_KINDS[kind].options) or "none"
+        if option not in KINDS[kind].options:
+            known = ", ".join(KINDS[kind].options) or "none"
             raise ValueError(f"options of a {kind} tokenizer are: {known}; got {option!r}")
-    return _KINDS[kind].fit(texts, **options)
+    return KINDS[kind].fit(texts, **options)
 
 
 def tokenizer_from_dict(fields: Any) -> Tokenizer:
@@ -311,10 +312,10 @@ def tokenizer_from_dict(fields: Any) -> Tokenizer:
             "load it with the release that saved it"
         )
     kind = fields.get("kind")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"tokenizer kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"tokenizer kind must be one of {', '.join(KINDS)}, got {kind!r}")
     try:
-        return _KINDS[kind]._from_fields(fields)
+        return KINDS[kind]._from_fields(fields)
     # Everything, because the library that holds the merges raises bare Exceptions.
     except Exception as error:
         raise ValueError(

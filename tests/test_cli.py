@@ -5,6 +5,7 @@ Signals, and what is said of a mistake, are tried on real processes once; else s
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,11 +14,17 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+import torch
 from command_line import TERMINAL, companion
+
+from companion import cli
+from companion.presets import PRESETS
 
 SMALL = [
     "--preset", "char-small", "--device", "cpu", "--set", "model.hidden_size=16",
@@ -137,6 +144,40 @@ def test_an_unknown_option_is_refused() -> None:
     assert "No such option" in done.stderr
 
 
+def test_a_run_has_the_tokenizer_that_was_set_and_resuming_knows_it(
+    text_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    chosen = ["--set", "tokenizer.kind=bpe", "--set", "tokenizer.vocabulary_size=270"]
+    done = companion(
+        "train", "--corpus", str(text_file), "--out", str(path), "--set", "train.steps=2", *SMALL,
+        *chosen, "--set", "threads=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    assert record["tokenizer"] == {"kind": "bpe", "vocabulary_size": 270}
+    assert record["model"]["vocabulary_size"] == 270
+    for setting, differs in (
+        ("tokenizer.kind=bpe", False), ("tokenizer.vocabulary_size=270", False),
+        ("threads=1", False), ("tokenizer.kind=byte", True), ("threads=2", True),
+    ):  # fmt: skip
+        done = companion("train", "--out", str(path), "--resume", "--set", setting)
+        assert ("differs from the run being resumed" in done.stderr) == differs, setting
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_shown_whole_with_what_each_setting_means(name: str) -> None:
+    shown = companion("presets", name)
+    settings = json.loads(companion("presets", name, "--json").stdout)["settings"]
+    assert {"tokenizer.kind", "threads", "model.hidden_size", "train.learning_rate"} < set(settings)
+    for setting, fields in settings.items():
+        assert re.search(rf"(?m)^ *{re.escape(setting)} ", shown.stdout), setting
+        assert fields["description"].split()[0] in shown.stdout
+    wrong = companion("presets", "smal")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "Did you mean 'small'" in wrong.stderr
+
+
 def test_an_existing_folder_is_refused_and_untouched(run: Path, text_file: Path) -> None:
     before = sorted((path.name, path.stat().st_mtime_ns) for path in run.rglob("*"))
     done = companion("train", "--corpus", str(text_file), "--out", str(run), *SMALL)
@@ -177,7 +218,9 @@ def test_resuming_passes_a_damaged_checkpoint_over_aloud(run: Path, tmp_path: Pa
     assert losses(copy) == expected
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+@pytest.mark.skipif(
+    getattr(os, "geteuid", lambda: None)() != 0, reason="mounting a small disk takes root"
+)
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(
     tmp_path: Path, text_file: Path
 ) -> None:
@@ -260,6 +303,128 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) ->
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.005)
+
+
+# --- output that cannot be encoded ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def snowmen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose text has signs that few encodings know."""
+    folder = tmp_path_factory.mktemp("wide")
+    text = folder / "text.txt"
+    text.write_text("☃ 雪 🙂\n" * 900, encoding="utf-8")
+    path = folder / "run"
+    done = companion(
+        "train", "--corpus", str(text), "--out", str(path), "--set", "train.steps=2", *SMALL
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def narrow(encoding: str, *arguments: str) -> tuple[object, str, str]:
+    """The command with both outputs in `encoding`, as on Windows or in a pipe: exit code, outputs.
+
+    A character that cannot be encoded raises where nothing is done about it.
+    """
+    outputs = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    with (
+        mock.patch.dict(os.environ, TERMINAL),
+        mock.patch.multiple(sys, stdout=outputs[0], stderr=outputs[1]),
+        mock.patch.object(sys, "argv", ["companion", *arguments]),
+        warnings.catch_warnings(),
+    ):
+        try:
+            cli.main()
+            code: object = 0
+        except SystemExit as leave:
+            code = leave.code or 0
+    for output in outputs:
+        output.flush()
+    texts = [output.buffer.getvalue().decode(encoding) for output in outputs]  # type: ignore[attr-defined]
+    return code, texts[0], texts[1]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_text_that_the_output_cannot_encode_is_replaced_and_not_lost(
+    encoding: str, snowmen: Path
+) -> None:
+    prompt = ["--prompt", "雪☃", "--tokens", "9", "--device", "cpu"]
+    code, text, errors = narrow(encoding, "generate", str(snowmen), *prompt)
+    assert (code, errors) == (0, "")
+    assert text.startswith("??")
+    code, answer, errors = narrow(encoding, "generate", str(snowmen), *prompt, "--json")
+    assert (code, errors) == (0, "")
+    assert answer.isascii()
+    assert json.loads(answer)["text"].startswith("雪☃")
+    code, _, errors = narrow(encoding, "evaluate", str(snowmen / "雪"))
+    assert code == 1
+    assert errors.startswith("error: no run at ")
+    assert "?" in errors
+
+
+@pytest.mark.slow
+def test_without_a_locale_a_prompt_is_read_and_its_text_is_printed(snowmen: Path) -> None:
+    bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    process = [sys.executable, "-m", "companion", "generate", str(snowmen), "--prompt", "雪☃"]
+    done = subprocess.run(
+        process, capture_output=True, check=False, env={**os.environ, **TERMINAL, **bare}
+    )
+    # Nothing is said of unknown tokens: the bytes of the prompt were read as UTF-8.
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"??")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["train", "--help"], ["corpora"], ["presets"], ["presets", "small"],
+     ["study", "list"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_list_can_be_printed_in_any_encoding(command: list[str], encoding: str) -> None:
+    code, text, _ = narrow(encoding, *command)
+    assert code == 0
+    assert text.strip()
+
+
+@pytest.mark.parametrize(
+    "command", [["corpora"], ["presets"], ["presets", "small"], ["study", "list"]], ids=" ".join
+)
+def test_json_is_ascii(command: list[str]) -> None:
+    done = companion(*command, "--json")
+    assert done.stdout.isascii()
+    json.loads(done.stdout)
+
+
+# --- export --------------------------------------------------------------------------------------
+
+
+def test_export_to_a_folder_that_is_not_there_is_one_sentence(run: Path, tmp_path: Path) -> None:
+    done = companion("export", str(run), "--out", str(tmp_path / "no" / "a.pt2"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the folder of ")
+    assert "does not exist; make it first" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_export_says_by_which_names_the_file_is_called(run: Path, tmp_path: Path) -> None:
+    """The lines that it prints are run as they stand."""
+    done = companion("export", str(run), "--out", str(tmp_path / "a.pt2"))
+    assert done.returncode == 0, done.stderr
+    load, call = (line.strip() for line in done.stderr.splitlines() if line.startswith("  "))
+    shape = re.search(r"two tensors of shape \((\d+), B, (\d+)\)", done.stderr)
+    assert shape is not None
+    layers, hidden = map(int, shape.groups())
+    names: dict[str, Any] = {
+        "torch": torch,
+        "inputs": torch.zeros(3, 1, dtype=torch.int64),
+        "state": (torch.zeros(layers, 3, hidden), torch.zeros(layers, 3, hidden)),
+    }
+    exec(f"{load}\n{call}", names)
+    assert names["logits"].shape[:2] == (3, 1)
+    assert f"logits: shape (B, 1, {names['logits'].shape[2]})" in done.stderr
 
 
 def test_version_is_the_package_s() -> None:

@@ -82,6 +82,9 @@ def test_a_space_has_each_setting_once_and_fits_the_preset() -> None:
         SearchSpace.parse(["model.dropout=0:2"]).check(preset)
     with pytest.raises(ValueError, match=r"unknown setting 'model\.depth'"):
         SearchSpace.parse(["model.depth=1:2"]).check(preset)
+    for fixed in ("tokenizer.vocabulary_size=300:900", "tokenizer.kind=byte,bpe", "threads=1,2"):
+        with pytest.raises(ValueError, match=r"a search varies settings of model and train alone"):
+            SearchSpace.parse([fixed]).check(get_preset("small"))
     for name in ("small", "char-small", "char-medium"):
         search.DEFAULT_SPACE.check(get_preset(name))
 

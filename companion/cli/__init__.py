@@ -15,7 +15,7 @@ import typer
 
 from companion import __version__
 from companion.cli import lists, runs, tune
-from companion.cli.console import SIGINT_EXIT, err, plain, warn
+from companion.cli.console import SIGINT_EXIT, err, plain, print_anything, warn
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,6 +60,7 @@ def main() -> None:
     """Entry point: run the command; turn an error of use into one sentence and exit code 1."""
     from companion.training import TrainingError
 
+    print_anything()
     warnings.showwarning = lambda message, *rest, **named: warn(str(message))
     try:
         app()

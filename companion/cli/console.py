@@ -6,7 +6,10 @@ and errors go to standard error.
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,10 +30,30 @@ Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, ma
 SIGINT_EXIT = 130
 
 
+def print_anything() -> None:
+    """From here on, a character that a terminal or a pipe cannot encode is replaced by a `?`.
+
+    Output in another encoding than UTF-8 (`LC_ALL=C`, cp1252 on Windows) would else lose all of an
+    answer for one sign in it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not in a notebook, nor None as in pythonw
+            stream.reconfigure(errors="replace")
+
+
+def as_typed(argument: str) -> str:
+    """`argument` as it was typed, in UTF-8, where Python could not decode it by the locale."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode(errors="replace")
+    return argument
+
+
 def answer(figures: dict[str, Any], as_json: bool) -> None:
     """Print an answer: one JSON object, or a table of names and values."""
     if as_json:
-        print(json.dumps(figures, ensure_ascii=False))
+        print(json.dumps(figures))  # in ASCII, which every output can carry
         return
     table = Table(box=None, show_header=False)
     for name, value in figures.items():

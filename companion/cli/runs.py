@@ -15,6 +15,7 @@ from companion.cli.console import (
     RunPath,
     Seed,
     answer,
+    as_typed,
     err,
     pairs,
     warn,
@@ -53,7 +54,8 @@ def train(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Change a field of the preset: train.epochs=2, model.hidden_size=256; repeatable.",
+            help="Change a setting of the preset: train.epochs=2, tokenizer.vocabulary_size=2000 "
+            "(all of them: companion presets NAME); repeatable.",
         ),
     ] = None,
     device: Device = "auto",
@@ -243,6 +245,7 @@ def generate(
 
     from companion import decoding, pipeline, runtime
 
+    prompt = as_typed(prompt)
     decoder = decoding.Decoder(temperature=temperature, top_k=top_k, top_p=top_p)
     trained = pipeline.load_run(run, device=device)
     place = next(trained.model.parameters()).device
@@ -277,12 +280,19 @@ def export(
     from companion import pipeline
     from companion.export import export_model
 
-    path = export_model(pipeline.load_run(run, device="cpu"), out_file, length=length)
+    trained = pipeline.load_run(run, device="cpu")
+    path = export_model(trained, out_file, length=length)
+    layers, _, hidden = trained.model.initial_state(1)[0].shape
     err.print(
-        f"Wrote {path}: its logits and states equal the run's. Load it with:\n"
-        f'  torch.export.load("{path}").module()',
+        f"Wrote {path}: its logits and states equal the run's. Torch alone runs it:\n"
+        f'  model = torch.export.load("{path}").module()\n'
+        "  logits, state = model(inputs, state)\n"
+        f"inputs: int64 of shape (B, {length}), B any number of texts.\n"
+        f"state: two tensors of shape ({layers}, B, {hidden}), zeros where a text begins.\n"
+        f"logits: shape (B, {length}, {trained.model.config.vocabulary_size}).",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 
@@ -301,7 +311,7 @@ def _refuse_changes(
             )
     for setting, text in pairs(settings or []).items():
         section, _, field = setting.partition(".")
-        recorded = record.get(section, {})
+        recorded = record.get(section, {}) if field else {"": record.get(section)}
         if not isinstance(recorded, dict) or str(recorded.get(field)) != text:
             raise ValueError(
                 f"--set {setting}={text} differs from the run being resumed; leave it out, "

@@ -42,7 +42,7 @@ def tune(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Fix a field of the preset; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Fix a setting; repeatable."),
     ] = None,
     seed: Annotated[
         int | None,
