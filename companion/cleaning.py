@@ -6,29 +6,21 @@ in one split and tested on in another.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from companion.documents import Document
+from companion.duplicates import PASSAGE_WORDS, copied_passages
+from companion.duplicates import near_duplicates as near_duplicates
 
 _LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
 # Control characters but tab and line feed, the byte-order mark, and halves of surrogate pairs,
 # which no file in UTF-8 can hold.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 
-#: Words in a shingle: two texts share one where as many words in a row are the same.
-SHINGLE_WORDS = 5
-#: A document is dropped when this share of its shingles stands in one other document.
-NEAR_DUPLICATE_SHARE = 0.8
-# Above this many words shingles are sampled, which keeps memory within some hundred megabytes...
-_FULL_INDEX_WORDS = 2_000_000
-# ...and a document with fewer of them in the sample is compared as a whole only.
-_FEWEST_SAMPLED = 8
 _NAMES_SHOWN = 6
 
 
@@ -142,48 +134,6 @@ def clean_documents(
         notes=tuple(notes),
     )
     return kept, report
-
-
-def near_duplicates(texts: Sequence[str]) -> dict[int, int]:
-    """For each text that repeats another: its index, and the index of the one that stays.
-
-    A text repeats another if both are equal but for case and white space, or if at least
-    `NEAR_DUPLICATE_SHARE` of its shingles (five words in a row, Broder 1997) stand in the other,
-    longer one. That is containment, not Jaccard's resemblance: a chapter that a book quotes in full
-    resembles the book little, and would leak all the same. Of equal texts the first stays.
-
-    Every shingle is compared up to two million words in all, a fixed sample of them beyond.
-    """
-    words = [text.casefold().split() for text in texts]
-    stride = 1 + sum(map(len, words)) // _FULL_INDEX_WORDS
-    repeats: dict[int, int] = {}
-    seen: dict[bytes, int] = {}
-    owners: dict[int, list[int]] = {}
-    # Longest first: whatever contains a text is in the index before it.
-    for i in sorted(range(len(texts)), key=lambda i: (-len(words[i]), i)):
-        first = seen.setdefault(hashlib.sha256(" ".join(words[i]).encode()).digest(), i)
-        if first != i:
-            repeats[i] = repeats.get(first, first)
-            continue
-        shingles = _shingles(words[i], stride)
-        if not shingles or (stride > 1 and len(shingles) < _FEWEST_SAMPLED):
-            continue
-        shared = Counter(owner for shingle in shingles for owner in owners.get(shingle, ()))
-        most, owner = max(((n, -owner) for owner, n in shared.items()), default=(0, 0))
-        if most >= NEAR_DUPLICATE_SHARE * len(shingles):
-            repeats[i] = -owner
-            continue
-        for shingle in shingles:
-            owners.setdefault(shingle, []).append(i)
-    return repeats
-
-
-def _shingles(words: list[str], stride: int) -> set[int]:
-    """Checksums of the runs of five words; one in `stride`, the same ones in every text."""
-    runs = zip(*(words[start:] for start in range(SHINGLE_WORDS)), strict=False)
-    # A checksum, because Python's own hash of a text differs from process to process.
-    hashes = {zlib.crc32(" ".join(run).encode()) for run in runs}
-    return {value for value in hashes if value % stride == 0} if stride > 1 else hashes
 
 
 def _count(number: int, what: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,25 @@ class Document:
 
     name: str
     text: str
+
+
+_SPACE = re.compile(r"\s")
+
+
+def pieces(text: str, size: int = 1 << 20) -> Iterator[str]:
+    """The text in pieces of about `size` characters, each ending in white space but the last.
+
+    So that work on a long text needs memory for a piece alone. A run of more than `size` characters
+    without white space is cut as well.
+    """
+    start = 0
+    while len(text) - start > size:
+        space = _SPACE.search(text, start + size, start + 2 * size)
+        end = space.end() if space else start + 2 * size
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
 
 
 def read_text(path: Path) -> str:
