@@ -22,6 +22,8 @@ _LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 
 _NAMES_SHOWN = 6
+# Where less than this many characters would be left, repetition is what the text is made of.
+_FEWEST_LEFT = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,10 @@ class CleaningReport:
     """Names of the documents dropped because nothing was left in them."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """(dropped, kept): near-duplicate documents dropped, and the one that each repeats."""
+    copied_passages: int = 0
+    """Passages removed because they stand earlier in the same document."""
+    copied_characters: int = 0
+    """Characters of these."""
     notes: tuple[str, ...] = ()
     """Sentences about the corpus that a reader of its numbers should know."""
 
@@ -65,6 +71,11 @@ class CleaningReport:
                     f" and {more:,} more" if more > 0 else ""
                 )
                 lines.append(f"Dropped {_count(len(names), what)}: {shown}.")
+        if self.copied_passages:
+            lines.append(
+                f"Removed {_count(self.copied_passages, 'passage')} of {PASSAGE_WORDS} words or "
+                f"more that stood in the text before: {self.copied_characters:,} characters."
+            )
         changes = [
             f"{_count(number, what)} {verb}"
             for number, what, verb in (
@@ -107,7 +118,11 @@ def clean_text(text: str) -> tuple[str, dict[str, int]]:
 def clean_documents(
     documents: Iterable[Document], *, notes: Iterable[str] = ()
 ) -> tuple[tuple[Document, ...], CleaningReport]:
-    """The documents cleaned, in their order, without empty and near-duplicate ones; the report."""
+    """The documents cleaned, in their order, without empty and near-duplicate ones; the report.
+
+    A single one, which will be cut into training and test text, is also rid of the passages that it
+    repeats.
+    """
     documents = tuple(documents)
     counts: Counter[str] = Counter()
     cleaned, empty = [], []
@@ -120,6 +135,11 @@ def clean_documents(
             empty.append(document.name)
     repeats = near_duplicates([document.text for document in cleaned])
     kept = tuple(document for i, document in enumerate(cleaned) if i not in repeats)
+    copies: list[tuple[int, int]] = []
+    notes = tuple(notes)
+    if len(kept) == 1:
+        kept, copies, more = _without_copies(kept[0])
+        notes += more
     report = CleaningReport(
         documents_read=len(documents),
         documents_kept=len(kept),
@@ -131,9 +151,32 @@ def clean_documents(
         recomposed=counts["recomposed"],
         empty=tuple(empty),
         duplicates=tuple((cleaned[i].name, cleaned[j].name) for i, j in sorted(repeats.items())),
-        notes=tuple(notes),
+        copied_passages=len(copies),
+        copied_characters=sum(end - start for start, end in copies),
+        notes=notes,
     )
     return kept, report
+
+
+def _without_copies(
+    document: Document,
+) -> tuple[tuple[Document, ...], list[tuple[int, int]], tuple[str, ...]]:
+    """The document without what it repeats, where that was, and a note where it had to stay."""
+    text = document.text
+    copies = copied_passages(text)
+    size = sum(end - start for start, end in copies)
+    if not copies:
+        return (document,), [], ()
+    if len(text) - size < _FEWEST_LEFT:
+        note = (
+            f"{size / len(text):.0%} of the text repeats the other {len(text) - size:,} characters "
+            "of it. That is too little to train on alone, so nothing was removed, and losses on "
+            "validation and test text say nothing about new text."
+        )
+        return (document,), [], (note,)
+    edges = [0, *(edge for copy in copies for edge in copy), len(text)]
+    parts = [text[edges[i] : edges[i + 1]] for i in range(0, len(edges), 2)]
+    return (Document(document.name, "".join(parts).rstrip() + "\n"),), copies, ()
 
 
 def _count(number: int, what: str) -> str:

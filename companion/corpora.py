@@ -18,7 +18,14 @@ from typing import Any
 
 from companion import embedded
 from companion.cleaning import CleaningReport, clean_documents
-from companion.documents import CorpusError, Document, read_folder, read_text
+from companion.documents import (
+    CorpusError,
+    Document,
+    pieces,
+    read_documents,
+    read_folder,
+    read_text,
+)
 from companion.splitting import SPLITS, split_documents
 
 __all__ = [
@@ -84,7 +91,7 @@ class Corpus:
                 "documents": len(texts),
                 "characters": sum(map(len, texts)),
                 "bytes": sum(len(text.encode()) for text in texts),
-                "words": sum(len(text.split()) for text in texts),
+                "words": sum(len(piece.split()) for text in texts for piece in pieces(text)),
             }
         return sizes
 
@@ -146,14 +153,17 @@ def load_corpus(
     Files found there are used as they are; where one differs from the published file, the report
     says so. Others are downloaded, checked and kept in the operating system's cache folder.
 
-    A file is cut into its first 80 %, the next 10 % and the last 10 %, at line ends. A folder is
-    read with all folders below it, a document a file, and split by document; how is said in
-    `companion.splitting.split_documents`.
+    A file is cut into its first 80 %, the next 10 % and the last 10 %, where a paragraph ends, or
+    else a line, a sentence or a word; passages that it repeats are removed before. A folder is read
+    with all folders below it, a document a file, and split by document; how is said in
+    `companion.splitting.split_documents`. JSON Lines (.jsonl) are a document each, in their field
+    `text`.
 
     `max_characters` shortens the corpus to that many in all, each split by the same factor.
 
     Raises CorpusError, in one sentence, for an unknown name, a missing, empty, binary or non-UTF-8
-    file, a folder without text, too little to split, and a download that fails.
+    file, a line of JSON without text, a folder without text, too little to split, and a download
+    that fails.
     """
     if max_characters is not None and max_characters < 1:
         raise CorpusError(f"max_characters must be >= 1, got {max_characters}")
@@ -187,7 +197,7 @@ def _from_path(name_or_path: str | os.PathLike[str]) -> Corpus:
         if others:
             notes = (f"Left out {others:,} other file(s), which hold no text by their names.",)
     elif path.is_file():
-        documents = [Document(path.name, read_text(path))]
+        documents = read_documents(path, path.name)
     elif path.exists():
         raise CorpusError(f"{name} is neither a file nor a folder; name one of the two")
     else:
@@ -222,7 +232,7 @@ def _cleaned(
         test=test,
         licence=licence,
         origin=origin,
-        report=replace(report, notes=(*notes, *split_notes)),
+        report=replace(report, notes=(*notes, *report.notes, *split_notes)),
     )
 
 
