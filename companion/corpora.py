@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,6 +47,8 @@ _DESCRIPTIONS = {
     "tiny-shakespeare": "40,000 lines of Shakespeare (Karpathy 2015), no test split; fetched",
     "wikitext-2": "WikiText-2, word level (Merity et al. 2016); fetched",
 }
+
+_UNSEEN_SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,26 @@ class Corpus:
                     digest.update(b"%d:" % len(data) + data)
         return digest.hexdigest()
 
+    @property
+    def unseen(self) -> dict[str, dict[str, Any]]:
+        """For validation and test text: kinds and number of characters that training text lacks."""
+        seen: set[str] = set()
+        for document in self.train:
+            seen.update(document.text)
+        found = {}
+        for split in SPLITS[1:]:
+            counts: Counter[str] = Counter()
+            for document in getattr(self, split):
+                if not seen.issuperset(document.text):
+                    counts.update(document.text)
+            new = sorted(counts.keys() - seen, key=lambda each: (-counts[each], each))
+            found[split] = {
+                "kinds": len(new),
+                "characters": sum(counts[each] for each in new),
+                "most_frequent": "".join(new[:_UNSEEN_SHOWN]),
+            }
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """Everything but the text, in plain types that JSON can hold."""
         return {
@@ -118,16 +141,24 @@ class Corpus:
             "origin": self.origin,
             "fingerprint": self.fingerprint,
             "sizes": self.sizes,
+            "unseen": self.unseen,
             "report": asdict(self.report),
         }
 
     def summary(self) -> str:
-        """Origin, licence, sizes of the splits and what cleaning did, for people to read."""
+        """Origin, licence, sizes of the splits, what cleaning did, what is new in held-out text."""
         lines = [f"{self.name}: {self.origin} ({self.licence})"]
         for split, size in self.sizes.items():
             numbers = (f"{number:12,} {what}" for what, number in size.items())
             lines.append(f"  {split:5}" + ("".join(numbers) if size["documents"] else "  none"))
-        return "\n".join((*lines, str(self.report), f"Fingerprint {self.fingerprint[:16]}."))
+        lines.append(str(self.report))
+        for split, unseen in self.unseen.items():
+            if unseen["kinds"]:
+                lines.append(
+                    f"Never seen in training: {unseen['characters']:,} characters of the {split} "
+                    f"text, of {unseen['kinds']:,} kinds ({' '.join(unseen['most_frequent'])})."
+                )
+        return "\n".join((*lines, f"Fingerprint {self.fingerprint[:16]}."))
 
 
 def corpus_names() -> tuple[str, ...]:

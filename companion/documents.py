@@ -12,7 +12,8 @@ from pathlib import Path
 
 TEXT_SUFFIXES = frozenset({
     ".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".org", ".tex", ".log", ".srt",
-    ".html", ".htm", ".xml", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".toml", ".ini",
+    ".html", ".htm", ".xml", ".csv", ".tsv", ".json", ".jsonl", ".ndjson",
+    ".yaml", ".yml", ".toml", ".ini",
     ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".rs", ".go", ".java", ".kt", ".swift",
     ".js", ".ts", ".r", ".jl", ".lua", ".rb", ".sh", ".sql",
 })  # fmt: skip
