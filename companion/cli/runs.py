@@ -17,6 +17,7 @@ from companion.cli.console import (
     answer,
     err,
     pairs,
+    plain,
     warn,
 )
 
