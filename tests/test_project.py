@@ -32,12 +32,12 @@ ORDER = [
     "evaluation", "calibration", "significance", "groups", "cache_pointer", "dynamic_evaluation",
     "recipe", "watch", "training", "constraints", "decoding", "beam", "source_models", "shift",
     "adaptation", "out_of_distribution", "canaries", "phrases", "questions", "world", "stage_cache",
-    "stages", "replies", "presets", "pipeline", "assessment", "export", "text_metrics", "search", "tuning",
-    "quality", "preference", "best_of_n", "policy_gradient", "dpo", "unlikelihood", "tuned_models",
-    "studies", "figures.style", "figures.training", "figures.tuning", "figures.rewards",
-    "figures.refusals", "figures.memorization", "figures.shift", "figures.generalization",
-    "figures", "widgets", "grading", "benchmark", "cli.console", "cli.runs", "cli.tune",
-    "cli.lists", "cli", "__main__",
+    "stages", "replies", "presets", "pipeline", "assessment", "export", "text_metrics", "search",
+    "tuning", "quality", "preference", "best_of_n", "policy_gradient", "dpo", "unlikelihood",
+    "tuned_models", "studies", "figures.style", "figures.training", "figures.tuning",
+    "figures.rewards", "figures.refusals", "figures.memorization", "figures.shift",
+    "figures.generalization", "figures", "widgets", "grading", "benchmark", "cli.console",
+    "cli.runs", "cli.tune", "cli.lists", "cli", "__main__",
 ]  # fmt: skip
 
 
