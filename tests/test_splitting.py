@@ -59,7 +59,7 @@ def test_training_text_of_few_characters_is_noted() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.text("ab ", max_size=20), min_size=1, max_size=60))
+@given(st.lists(st.text("ab.", max_size=20), min_size=1, max_size=60))
 def test_one_document_is_cut_in_order_at_line_ends(lines: list[str]) -> None:
     text = "".join(f"x{line}\n" for line in lines)
     try:
