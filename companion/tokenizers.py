@@ -74,7 +74,7 @@ class Tokenizer(ABC):
     def _join(self, ids: list[int]) -> str:
         """Text of ids known to be in the vocabulary."""
 
-    def _pieces(self, text: str) -> Iterator[str]:
+    def _parts(self, text: str) -> Iterator[str]:
         """Pieces of a long text whose tokens, one after the other, are those of the whole."""
         return pieces(text)
 
@@ -282,7 +282,7 @@ class BPETokenizer(Tokenizer):
                 ids += encoding.ids
         return ids
 
-    def _pieces(self, text: str) -> Iterator[str]:
+    def _parts(self, text: str) -> Iterator[str]:
         return _chunks(text, _PIECE_CHARACTERS)
 
     def _join(self, ids: list[int]) -> str:
@@ -384,7 +384,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document]) -> Enc
     for document in documents:
         num_bytes += len(_utf8(document.text))
         ids.append(tokenizer.end_id)
-        for piece in tokenizer._pieces(document.text):
+        for piece in tokenizer._parts(document.text):
             ids.extend(tokenizer.encode(piece))
         num_characters += len(document.text)
     if len(ids) < 2:

@@ -145,7 +145,7 @@ def test_a_text_encoded_in_pieces_has_the_tokens_of_the_whole(
     whole = [tokenizer.end_id, *tokenizer.encode(text)]
     monkeypatch.setattr(tokenizers, "_PIECE_CHARACTERS", 20)
     monkeypatch.setattr(tokenizers, "pieces", lambda text: documents.pieces(text, 20))
-    assert len(list(tokenizer._pieces(text))) > 30
+    assert len(list(tokenizer._parts(text))) > 30
     assert encode_documents(tokenizer, [Document("a", text)]).ids.tolist() == whole
 
 
