@@ -7,6 +7,7 @@ tokenizer on its training text, encode, build, seed, train.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from companion.checkpoints import CheckpointError, RunFolder
+from companion.checkpoints import CheckpointError, RunFolder, write_json
 from companion.corpora import Corpus, load_corpus
 from companion.evaluation import Evaluation, Scores, score, summarize
 from companion.lstm import LSTMConfig, LSTMLanguageModel
@@ -42,6 +43,10 @@ from companion.training import TrainConfig, TrainResult, share_of_streams, train
 BYTES_PER_PARAMETER = 16
 #: Called with each record of metrics.
 OnRecord = Callable[[dict[str, Any]], None]
+#: Called with one line before each stage that may take long.
+OnStage = Callable[[str], None]
+#: File in a run's folder that says what the run learns from: `Corpus.as_dict`.
+CORPUS_FILE = "corpus.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,20 +75,25 @@ def train_run(
     progress: bool = False,
     tensorboard: bool = False,
     on_record: OnRecord | None = None,
+    on_stage: OnStage | None = None,
 ) -> TrainResult:
     """Train on `corpus` by `preset` into a new run folder `out`.
 
     `tensorboard` writes the metrics for TensorBoard besides; `on_record` is called with each of
-    them.
+    them. The folder keeps what the run learns from as corpus.json.
     """
+    say = on_stage or _silent
     # What cannot be done is refused before a folder is made.
     accelerator = make_accelerator(device, preset.train.precision)
     share_of_streams(preset.train.num_streams, accelerator)
+    characters = sum(len(document.text) for document in corpus.train)
+    say(f"Fitting the {preset.tokenizer} tokenizer on {characters:,} characters ...")
     tokenizer = build_tokenizer(
         preset.tokenizer, (document.text for document in corpus.train), **preset.tokenizer_options
     )
     model_config = preset.model_config(tokenizer.vocabulary_size)
     _check_fits(model_config, accelerator.device)
+    say(f"Encoding the training text by {tokenizer.vocabulary_size:,} tokens ...")
     encoded = encode_documents(tokenizer, corpus.train)
     if encoded.ids.numel() <= preset.train.num_streams:
         raise ValueError(
@@ -105,6 +115,7 @@ def train_run(
     if accelerator.is_main_process:
         run = RunFolder.create(out, record, overwrite=overwrite)
         save_tokenizer(tokenizer, run.path / "tokenizer.json")
+        write_json(run.path / CORPUS_FILE, corpus.as_dict())
     accelerator.wait_for_everyone()
     run = RunFolder.open(out)
     return _train(
@@ -126,12 +137,14 @@ def resume_run(
     progress: bool = False,
     tensorboard: bool = False,
     on_record: OnRecord | None = None,
+    on_stage: OnStage | None = None,
 ) -> TrainResult:
     """Go on with the run in `out` from its newest checkpoint, by the configuration it records."""
     choose_device(device)
     run = RunFolder.open(out)
     corpus = _corpus_of(run.record())
     tokenizer = load_tokenizer(run.path / "tokenizer.json")
+    (on_stage or _silent)(f"Encoding the training text of {corpus.name} ...")
     encoded = encode_documents(tokenizer, corpus.train)
     return _train(
         run,
@@ -191,7 +204,7 @@ def _train(
     if record["threads"] and device in ("auto", "cpu"):
         torch.set_num_threads(record["threads"])
     seed_everything(record["seed"])
-    return train(
+    result = train(
         LSTMLanguageModel(_config(LSTMConfig, record, "model")),
         encoded.ids,
         _config(TrainConfig, record, "train"),
@@ -202,6 +215,25 @@ def _train(
         progress=progress,
         on_record=on_record,
     )
+    _warn_of_nothing_learnt(result, tokenizer)
+    return result
+
+
+def _warn_of_nothing_learnt(result: TrainResult, tokenizer: Tokenizer) -> None:
+    """Say it when the best validation loss is worse than a guess among all tokens."""
+    best, uniform = result.best_nats_per_token, math.log(tokenizer.vocabulary_size)
+    if best is not None and best > uniform:
+        warnings.warn(
+            f"the best validation loss, {best:.2f} nats/token, is above ln V = {uniform:.2f}, that "
+            f"of a guess among all {tokenizer.vocabulary_size:,} tokens: training was too short or "
+            "too fast, or the validation text is unlike the training text (see "
+            f"{CORPUS_FILE} in the run)",
+            stacklevel=3,
+        )
+
+
+def _silent(stage: str) -> None:
+    """For programs that want no lines."""
 
 
 def _check_fits(config: LSTMConfig, device: torch.device) -> None:

@@ -56,6 +56,11 @@ def run(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--set", "train.checkpoint_every=20", *SMALL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    before, _, _ = done.stderr.partition("Fitting the ")
+    assert "Reading " in before
+    assert re.search(r"  train +1 documents .* characters", before)
+    assert "Cut into splits between lines." in before
+    assert "Encoding the training text by " in done.stderr
     assert "40 of 40 steps" in done.stderr
     assert f"companion evaluate {path}" in done.stderr
     return path
@@ -69,6 +74,7 @@ def test_evaluate_prints_the_documented_names_as_json(run: Path) -> None:
         "nats_per_token", "perplexity", "bits_per_byte", "accuracy", "tokens", "bytes",
         "split", "corpus",
     } <= set(report)  # fmt: skip
+    assert json.loads(Path(report["corpus_report"]).read_text())["sizes"]["train"]["documents"] == 1
     assert report["split"] == "test"
     assert 0 < report["macro_f1"] <= 1
     assert report["perplexity"] == pytest.approx(2.718281828 ** report["nats_per_token"], rel=1e-6)

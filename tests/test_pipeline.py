@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import random
+import warnings
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,41 @@ def test_the_same_seed_gives_the_same_run(preset: str, text_file: Path, tmp_path
         losses.append(result.history[-1]["valid_nats_per_token"])
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
+
+
+def test_the_run_keeps_what_it_learnt_from_and_each_stage_is_said(
+    text_file: Path, tmp_path: Path
+) -> None:
+    preset, corpus = override(get_preset("char-small"), tiny()), load_corpus(text_file)
+    said: list[str] = []
+    pipeline.train_run(corpus, preset, tmp_path / "run", device="cpu", on_stage=said.append)
+    assert json.loads((tmp_path / "run" / "corpus.json").read_text()) == json.loads(
+        json.dumps(corpus.as_dict())
+    )
+    size = len(corpus.text("train"))
+    assert said[0] == f"Fitting the character tokenizer on {size:,} characters ..."
+    assert said[1].startswith("Encoding the training text by ")
+
+
+def test_a_validation_loss_above_that_of_a_guess_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    # No character of the validation text stands in the training text: each is unknown.
+    path.write_text("ab" * 4000 + "cd" * 1000)
+    preset = override(get_preset("char-small"), tiny())
+    with pytest.warns(UserWarning, match=r"above ln V = 1\.39, that of a guess among all 4 tokens"):
+        pipeline.train_run(load_corpus(path), preset, tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize("preset", ["small", "char-small"])
+def test_a_text_without_a_space_or_a_line_trains(preset: str, tmp_path: Path) -> None:
+    draw = random.Random(0)
+    path = tmp_path / "a.txt"
+    path.write_text("".join(chr(0x4E00 + draw.randrange(300)) for _ in range(20_000)))
+    recipe = override(get_preset(preset), {"train.steps": "2", "train.num_streams": "4"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # after two steps the loss may be anything
+        result = pipeline.train_run(load_corpus(path), recipe, tmp_path / "run", device="cpu")
+    assert result.steps == 2
 
 
 def test_a_text_too_short_for_the_streams_is_refused_before_a_folder_is_made(

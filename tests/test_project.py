@@ -26,10 +26,10 @@ PACKAGE = ROOT / "companion"
 #: A module imports only from those before it; "studies" stands for every module below studies/,
 #: none of which imports another.
 ORDER = [
-    "information", "runtime", "documents", "cleaning", "splitting", "embedded", "corpora",
-    "automata", "markov", "grammar", "sources", "tokenizers", "batching", "numerals", "ngram",
-    "lstm", "sequence_models", "objectives", "sequence_losses", "checkpoints", "claims",
-    "evaluation", "calibration", "significance", "groups", "cache_pointer",
+    "information", "runtime", "documents", "duplicates", "cleaning", "splitting", "embedded",
+    "corpora", "automata", "markov", "grammar", "sources", "tokenizers", "batching", "numerals",
+    "ngram", "lstm", "sequence_models", "objectives", "sequence_losses", "checkpoints",
+    "claims", "evaluation", "calibration", "significance", "groups", "cache_pointer",
     "dynamic_evaluation", "recipe", "watch", "training", "constraints", "decoding", "beam",
     "source_models", "shift", "adaptation", "out_of_distribution", "canaries", "phrases",
     "questions", "world", "stage_cache", "stages", "replies", "presets", "pipeline",

@@ -18,6 +18,7 @@ from companion.cli.console import (
     as_typed,
     err,
     pairs,
+    plain,
     warn,
 )
 
@@ -72,7 +73,8 @@ def train(
 ) -> None:
     """Train a language model.
 
-    Writes checkpoints while it goes. Ctrl-C saves and stops; a run that was killed goes on with
+    Says what it will learn from, and keeps that in the run as corpus.json. Writes checkpoints while
+    it goes. Ctrl-C saves and stops; a run that was killed goes on with
     --resume, to the same losses as if it had never stopped. On several GPUs or machines, start the
     same command by `accelerate launch --multi_gpu -m companion train ...`; on CPUs by
     `torchrun --nproc_per_node 2 -m companion train ...`.
@@ -84,13 +86,16 @@ def train(
     if resume:
         _refuse_changes(out_folder, corpus=corpus, preset=preset, seed=seed, settings=settings)
         result = pipeline.resume_run(
-            out_folder, device=device, progress=True, tensorboard=tensorboard
+            out_folder, device=device, progress=True, tensorboard=tensorboard, on_stage=_say
         )
     else:
         preset_name = preset or "small"
         recipe = presets.override(presets.get_preset(preset_name), pairs(settings or []))
+        _say(f"Reading {corpus or 'python-docs'} ...")
+        text = corpora.load_corpus(corpus or "python-docs")
+        _say(text.summary())
         result = pipeline.train_run(
-            corpora.load_corpus(corpus or "python-docs"),
+            text,
             recipe,
             out_folder,
             preset_name=preset_name,
@@ -99,6 +104,7 @@ def train(
             overwrite=overwrite,
             progress=True,
             tensorboard=tensorboard,
+            on_stage=_say,
         )
     if os.environ.get("RANK", "0") != "0":
         return  # under accelerate launch, the first process speaks for all
@@ -154,7 +160,7 @@ def evaluate(
     five documents. `ece` is the calibration error. Temperature, cache and learning rate are chosen
     on validation text.
     """
-    from companion import assessment
+    from companion import assessment, pipeline
 
     trained, text = _run_and_text(run, corpus, device)
     chosen = split or ("test" if text.test else "valid")
@@ -162,6 +168,7 @@ def evaluate(
     report: dict[str, Any] = {
         "run": str(run),
         "corpus": text.name,
+        "corpus_report": str(kept) if (kept := run / pipeline.CORPUS_FILE).exists() else None,
         "split": chosen,
         "step": trained.step,
         **assessment.figures_of(scored),
@@ -294,6 +301,12 @@ def export(
         markup=False,
         soft_wrap=True,
     )
+
+
+def _say(lines: str) -> None:
+    """Print what happens next; of several processes, the first alone does."""
+    if os.environ.get("RANK", "0") == "0":
+        err.print(plain(lines), highlight=False, soft_wrap=True)
 
 
 def _refuse_changes(
