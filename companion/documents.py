@@ -91,11 +91,13 @@ _MARKS = (
 
 
 def _about_zero(path: Path, data: bytes, zero: int) -> str:
-    """What a file with a NUL byte is: UTF-16, where most of them stand at every other place."""
-    sample = data[: 1 << 16]
+    """What a file with a NUL byte is: UTF-16, where they stand at every other place of readable text."""
+    sample = data[: (1 << 16) - len(data) % 2]
     at_even, at_odd = sample[::2].count(0), sample[1::2].count(0)
     for likely, other, encoding in ((at_odd, at_even, "UTF-16LE"), (at_even, at_odd, "UTF-16BE")):
-        if likely > len(sample) / 8 and likely > 8 * other:
+        text = sample.decode(encoding, errors="replace")
+        readable = sum(sign.isprintable() or sign.isspace() for sign in text) > 0.9 * len(text)
+        if likely > len(sample) / 8 and likely > 8 * other and readable:
             return (
                 f"{path} looks like {encoding} without a byte-order mark; convert it: "
                 f"iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
