@@ -91,7 +91,7 @@ _MARKS = (
 
 
 def _about_zero(path: Path, data: bytes, zero: int) -> str:
-    """What a file with a NUL byte is: UTF-16, where they stand at every other place of readable text."""
+    """What a file with NUL bytes is: UTF-16, where every other byte of a readable text is one."""
     sample = data[: (1 << 16) - len(data) % 2]
     at_even, at_odd = sample[::2].count(0), sample[1::2].count(0)
     for likely, other, encoding in ((at_odd, at_even, "UTF-16LE"), (at_even, at_odd, "UTF-16BE")):
