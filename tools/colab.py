@@ -66,7 +66,8 @@ def publish(folder: Path) -> None:
 
 def environment(published: Path, home: Path) -> dict[str, str]:
     """The variables of a stranger's kernel: no path to us, our address sent to `published`."""
-    ours = ("PYTHON", "VIRTUAL_ENV", "JUPYTER", "COMPANION")
+    # COMPANION_CACHE stays: a model that this very source has trained before is the same there.
+    ours = ("PYTHON", "VIRTUAL_ENV", "JUPYTER", "COMPANION_DATA")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return {
         **kept,
