@@ -41,7 +41,8 @@ test: $(READY)  ## everything that CI runs
 	+@$(TWO) lint types $(SITE)
 	+@$(MAKE) --no-print-directory package
 	+@$(MAKE) --no-print-directory nbval
-	+@$(TWO) minimum site-test colab
+	+@$(TWO) minimum site-test
+	+@$(MAKE) --no-print-directory colab
 	@echo "All tiers passed: lint, types, unit, slow, notebooks, site, Colab, minimum versions."
 
 # --- environment ---------------------------------------------------------------------------------
@@ -151,7 +152,8 @@ minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.to
 
 colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that Colab holds (ALL=1: every chapter)
 	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/test_widgets.py
-	$(PYTEST) --unchecked -m 'network$(if $(ALL),, and not slow)' --durations=0 tests/test_colab.py
+	$(PYTEST) --unchecked -n 2 --dist worksteal \
+	  -m 'network$(if $(ALL),, and not slow)' --durations=0 tests/test_colab.py
 
 clean:  ## remove environments and everything built
 	rm -rf .venv .venv-minimum .venv-colab _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,9 +2,9 @@
 
 `explore(draw, alt=..., temperature=[0.5, 1, 2])` calls `draw` once for each value (or pair of
 values) and returns one object with two faces. In a running notebook it is made of ipywidgets and
-calls `draw` again at every move. In the stored notebook, and so in the built book, it is HTML that
-holds every frame, with no library, no request to anywhere and no identifier that two pictures on a
-page could share.
+calls `draw` again at every move. In the stored notebook, in the built book, and wherever ipywidgets
+fail, it is HTML that holds every frame, with no library, no request to anywhere and no identifier
+that two pictures on a page could share.
 
 One rule for chapters: nbval compares that HTML strictly, less the pixels. Labels, values,
 alternative texts, captions and text frames hold nothing random or timed and are the same on every

@@ -31,7 +31,8 @@ pytestmark = [
     pytest.mark.skipif(not COLAB.exists(), reason="no .venv-colab here: run `make colab`"),
 ]
 
-#: Of each part of the book the chapter that takes least; the others run once a week.
+#: Of each part of the book a chapter that takes little, the more so when the models it shares with
+#: other chapters are in the cache, as after `make nbval`; the others run once a week.
 LEAST = {
     "background/language_models",
     "cross_entropy/surprise_and_code_length",

@@ -15,6 +15,7 @@ import asyncio
 import copy
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def publish(folder: Path) -> None:
 
 def environment(published: Path, home: Path) -> dict[str, str]:
     """The variables of a stranger's kernel: no path to us, our address sent to `published`."""
-    ours = ("PYTHON", "VIRTUAL_ENV", "JUPYTER", "COMPANION")
+    # COMPANION_CACHE stays: a model that this very source has trained before is the same there.
+    ours = ("PYTHON", "VIRTUAL_ENV", "JUPYTER", "COMPANION_DATA")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return {
         **kept,
@@ -168,7 +170,10 @@ async def _set(client: Any, model: str, state: dict[str, Any], *, answer: str) -
     client.kc.shell_channel.send(message)
     value: str | None = None
     while True:
-        reply = await client.kc.iopub_channel.get_msg(timeout=SECONDS_TO_RESPOND)
+        try:
+            reply = await client.kc.iopub_channel.get_msg(timeout=SECONDS_TO_RESPOND)
+        except queue.Empty:  # the kernel never came to an end with it
+            return None
         if reply["parent_header"].get("msg_id") != message["header"]["msg_id"]:
             continue
         if reply["msg_type"] == "comm_msg" and reply["content"]["comm_id"] == answer:
