@@ -30,7 +30,7 @@ from companion import batching
 from companion.checkpoints import Checkpoint, RunFolder, optimizer_tensors, restore_optimizer
 from companion.evaluation import summed_nats_of_rows
 from companion.lstm import LSTMLanguageModel, State, detach
-from companion.objectives import NoiseSampler, TrainingLoss
+from companion.objectives import DIVERGED, NoiseSampler, TrainingLoss
 from companion.recipe import TrainConfig as TrainConfig
 from companion.recipe import learning_rate_at as learning_rate_at
 from companion.runtime import make_accelerator, out_of_memory, synchronize
@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 
 #: Parallel pieces in which the validation text is scored, whatever the number of processes.
 VALIDATION_STREAMS = 32
+#: What it means to diverge, in words.
+DIVERGENCE = (
+    f"its loss rose above {DIVERGED} times that of a uniform guess and of its own start, or it or "
+    "its gradient is no finite number"
+)
 
 
 class TrainingError(RuntimeError):
@@ -61,8 +66,6 @@ class Progress:
     """Lowest validation loss so far."""
     evaluations_since_best: int = 0
     """Validations since then."""
-    unlogged_targets: int = 0
-    """Targets since the last record of the training loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +131,9 @@ def train(
     called with each record of metrics; what it raises ends the training.
 
     Ctrl-C ends training after the step in hand, with a checkpoint. Raises ValueError when the
-    text is too short for the streams, and TrainingError when memory runs out or the loss stops
-    being finite: then nothing is saved, the checkpoint before it stands, and failed-step.json in
-    the run's folder holds the batch that did it.
+    text is too short for the streams, and TrainingError when memory runs out or the loss diverges
+    (`objectives.divergence_limit`): then nothing is saved, the checkpoint before it stands, and
+    failed-step.json in the run's folder holds the batch that did it.
     """
     trainer = Trainer(
         model, ids, config, valid_ids=valid_ids, run=run, device=device, on_record=on_record
@@ -174,7 +177,7 @@ class Trainer:
         self.state: State | None = None
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
-        self.watch = Watch(self.accelerator)
+        self.watch = Watch(self.accelerator, model.config.vocabulary_size)
         self._cuts: tuple[int, list[int]] = -1, []
         self._seconds_before = self._validation_seconds = 0.0
 
@@ -227,7 +230,10 @@ class Trainer:
         )
 
     def train_step(self) -> None:
-        """One optimizer step: forward and backward over its windows, clip, update."""
+        """One optimizer step: forward and backward over its windows, clip, update.
+
+        Every `log_every` steps, and after the last, it looks whether one went wrong: see `check`.
+        """
         config, at = self.config, self.progress
         windows = self.windows_of(at.step)
         if windows[0][0] == 0:
@@ -248,6 +254,8 @@ class Trainer:
         self.stepper.zero_grad()
         at.step += 1
         self.watch.step_done(norm)
+        if self._due(config.log_every):
+            self.check()
 
     def windows_of(self, step: int) -> list[tuple[int, int]]:
         """Where the windows of optimizer step `step` (from 0) begin and end in the streams."""
@@ -299,8 +307,8 @@ class Trainer:
                     }
                 )
         raise TrainingError(
-            f"the loss or its gradient stopped being a finite number at step {step}; nothing "
-            f"was saved since, and {where}: lower learning_rate or clip_norm and train again"
+            f"training diverged at step {step}: {DIVERGENCE}; nothing was saved since, and {where}: "
+            "lower learning_rate or clip_norm and train again"
         )
 
     def validate(self) -> dict[str, Any]:
@@ -314,6 +322,11 @@ class Trainer:
         total = self.accelerator.reduce(summed.to(self.accelerator.device), reduction="sum")
         nats = float(total) / (self.valid_ids.numel() - 1)
         at = self.progress
+        if self.watch.beyond(torch.tensor(nats, dtype=torch.float64)):
+            raise TrainingError(
+                f"training diverged at step {at.step}, as its validation shows: {DIVERGENCE}; "
+                "lower learning_rate or clip_norm and train again"
+            )
         if at.best_nats_per_token is None or nats < at.best_nats_per_token:
             at.best_nats_per_token, at.evaluations_since_best = nats, 0
         else:
@@ -335,7 +348,6 @@ class Trainer:
             return
         at = self.progress
         self.check()
-        at.unlogged_targets = self.watch.targets
         tensors = optimizer_tensors(self.model, self.optimizer)
         tensors |= {f"watch.{name}": value for name, value in self.watch.tensors().items()}
         tensors["rng.cpu"] = self._from_all(torch.get_rng_state())
@@ -386,7 +398,7 @@ class Trainer:
                 for name in ("state.hidden", "state.cell")
             )
             self.state = hidden, cell
-        self.watch.put(tensors, self.progress.unlogged_targets)
+        self.watch.put(tensors)
         self._seconds_before = self.progress.seconds
         if self.accelerator.is_main_process:
             self.history = self.run.rewind_metrics(self.progress.step)
