@@ -76,6 +76,8 @@ class TrainResult:
     """Optimizer steps done."""
     total_steps: int
     """Optimizer steps planned."""
+    new_steps: int
+    """Optimizer steps done in this call: none where a run that has ended is resumed."""
     seconds: float
     """Wall-clock seconds, over all resumptions."""
     tokens_per_second: float
@@ -184,17 +186,20 @@ class Trainer:
     def fit(self, *, progress: bool = False) -> TrainResult:
         """Train from where the run stands to its end, its patience, or Ctrl-C."""
         at, config = self.progress, self.config
-        first_step, clock, stopped = at.step, time.perf_counter() - at.seconds, "finished"
+        first_step, clock = at.step, time.perf_counter() - at.seconds
+        stopped = "patience" if self.out_of_patience else "finished"
         bar = tqdm(
             total=self.total_steps,
             initial=at.step,
-            disable=not (progress and self.accelerator.is_main_process),
+            disable=not (progress and self.accelerator.is_main_process)
+            or stopped != "finished"
+            or at.step >= self.total_steps,
             unit="step",
             mininterval=1.0,
         )
         self.model.train()
         with _interruptible() as interrupted, self._memory_watched(), bar:
-            while at.step < self.total_steps:
+            while at.step < self.total_steps and stopped == "finished":
                 self.train_step()
                 at.seconds = time.perf_counter() - clock
                 bar.update()
@@ -209,12 +214,10 @@ class Trainer:
 
                 if interrupted.is_set() and at.step < self.total_steps:
                     stopped = "interrupted"
-                elif config.patience and at.evaluations_since_best >= config.patience:
+                elif self.out_of_patience:
                     stopped = "patience"
                 if validated or stopped != "finished" or self._due(config.checkpoint_every):
                     self.save(best=validated and at.evaluations_since_best == 0)
-                if stopped != "finished":
-                    break
         synchronize(self.accelerator.device)
         self.model.eval()
         seconds = time.perf_counter() - clock
@@ -222,6 +225,7 @@ class Trainer:
         return TrainResult(
             steps=at.step,
             total_steps=self.total_steps,
+            new_steps=at.step - first_step,
             seconds=seconds,
             tokens_per_second=(at.step - first_step) * self.targets_per_step / training_seconds,
             best_nats_per_token=at.best_nats_per_token,
@@ -307,8 +311,8 @@ class Trainer:
                     }
                 )
         raise TrainingError(
-            f"training diverged at step {step}: {DIVERGENCE}; nothing was saved since, and {where}: "
-            "lower learning_rate or clip_norm and train again"
+            f"training diverged at step {step}: {DIVERGENCE}; nothing was saved since, and "
+            f"{where}: lower learning_rate or clip_norm and train again"
         )
 
     def validate(self) -> dict[str, Any]:
@@ -407,6 +411,12 @@ class Trainer:
     def evaluate_every(self) -> int:
         """Steps between validations."""
         return self.config.evaluate_every or self.steps_per_epoch
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the validation loss has not fallen for as long as `patience` allows."""
+        patience = self.config.patience
+        return patience is not None and self.progress.evaluations_since_best >= patience
 
     @property
     def targets_per_step(self) -> int:

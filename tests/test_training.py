@@ -277,7 +277,7 @@ def test_a_finished_run_resumed_does_nothing_more(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", {})
     train(model(), text(), config(steps=10), run=run, device="cpu")
     result = train(model(), text(), config(steps=10), run=run, resume=True, device="cpu")
-    assert result.steps == 10
+    assert (result.steps, result.new_steps) == (10, 0)
     assert [record["step"] for record in result.history] == [5, 10]
 
 
@@ -535,16 +535,19 @@ def test_memory_that_runs_out_is_said_with_what_to_lower(monkeypatch: pytest.Mon
         train(model(), text(), config(), device="cpu")
 
 
-def test_patience_ends_a_run_that_no_longer_improves() -> None:
+def test_patience_ends_a_run_that_no_longer_improves_for_good(tmp_path: Path) -> None:
     noise = torch.randint(VOCABULARY, (401,), generator=torch.Generator().manual_seed(5))
     settings = config(steps=400, learning_rate=3e-2, evaluate_every=10, patience=2)
-    result = train(model(dropout=0.0), text(), settings, valid_ids=noise, device="cpu")
+    run = RunFolder.create(tmp_path / "run", {})
+    result = train(model(dropout=0.0), text(), settings, valid_ids=noise, run=run, device="cpu")
     assert result.stopped == "patience"
     assert result.steps < 400
     valid = [r["valid_nats_per_token"] for r in result.history if "valid_nats_per_token" in r]
     assert min(valid) == result.best_nats_per_token
     assert valid[-2] > min(valid)
     assert valid[-1] > min(valid)
+    again = train(model(), text(), settings, valid_ids=noise, run=run, resume=True, device="cpu")
+    assert (again.stopped, again.steps, again.new_steps) == ("patience", result.steps, 0)
 
 
 def test_the_best_checkpoint_is_the_one_with_the_lowest_validation_loss(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ and errors go to standard error.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +27,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for 
 Device = Annotated[str, typer.Option(help="auto (CUDA, else MPS, else CPU), cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1)]
 SIGINT_EXIT = 130
+
+
+def stoppable(
+    command: Callable[..., None], in_words: Callable[[Path], str] | None = None
+) -> Callable[..., None]:
+    """`command`, such that Ctrl-C ends it with a line: `in_words` of its --out, or "Stopped."."""
+
+    @functools.wraps(command)
+    def stopping(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            if os.environ.get("RANK", "0") == "0":  # the first process speaks for all
+                words = "Stopped." if in_words is None else in_words(options["out_folder"])
+                err.print(plain(words), highlight=False, soft_wrap=True)
+            raise typer.Exit(SIGINT_EXIT) from None
+
+    return stopping
 
 
 def answer(figures: dict[str, Any], as_json: bool) -> None:

@@ -19,10 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from companion.checkpoints import CheckpointError, read_json, write_json
-from companion.runtime import cpu_seconds, environment
+from companion.runtime import cpu_seconds, cpu_threads, environment
 
 
 def study_names() -> tuple[str, ...]:
@@ -129,15 +127,9 @@ def stored_report(name: str) -> dict[str, Any]:
     raise ValueError(f"no stored measurement is called {name!r}; make one with: make results")
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> contextlib.AbstractContextManager[None]:
     """Let torch use one CPU thread for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return cpu_threads(1)
 
 
 def spread(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
