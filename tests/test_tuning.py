@@ -242,7 +242,7 @@ def objective(settings, report):
         time.sleep(600)
     return bowl(settings, report)
 
-config = search.SearchConfig(space=SPACE, trials=5, startup=2)
+config = search.SearchConfig(space=SPACE, trials=5, startup=2, prune=False)
 search.search(objective, config, database=Path(sys.argv[1]))
 """
 
@@ -267,9 +267,11 @@ def test_a_killed_search_goes_on_to_the_trials_of_one_that_was_not(tmp_path: Pat
     """The trial that the kill cut off is failed, and its settings are tried again, the next."""
     database = tmp_path / "study.db"
     process = in_its_third_trial(database)
-    config = SearchConfig(space=SPACE, trials=5, startup=2)
+    config, shorter = (
+        SearchConfig(space=SPACE, trials=trials, startup=2, prune=False) for trials in (5, 3)
+    )
     # While that process lives, its trial is its own; this one may finish another or two.
-    search.search(bowl, SearchConfig(space=SPACE, trials=3, startup=2), database=database)
+    search.search(bowl, shorter, database=database)
     assert states(database) == ["COMPLETE", "COMPLETE", "RUNNING", "COMPLETE"]
     process.kill()
     process.communicate()
