@@ -16,18 +16,20 @@ moment leaves either the old or the new one. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -37,6 +39,9 @@ FORMAT_VERSION = 1
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.safetensors"
 STATE_FILE = "state.json"
+LOCK_FILE = ".lock"
+#: What stands beside a lock in a folder whose making was cut off before run.json was there.
+UNFINISHED_RUN = ("tokenizer.json", "checkpoints", ".run.json.partial", ".tokenizer.json.partial")
 
 
 class CheckpointError(ValueError):
@@ -57,8 +62,41 @@ class Checkpoint:
     """Plain numbers: best loss so far, evaluations without improvement, seconds used."""
 
 
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, which is made; CheckpointError while another process holds it.
+
+    The system lets go of it when a process ends, however it ends. Reading needs no lock.
+    """
+    with _disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise CheckpointError(
+                f"another process is writing to {folder}; wait until it ends, or choose another "
+                "--out"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_free(folder: Path, unfinished: Collection[str]) -> bool:
+    """Whether `folder` is missing or empty, or holds a lock and `unfinished` files alone: what a
+    process leaves that was killed while it made the folder."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return not names or (LOCK_FILE in names and names <= {LOCK_FILE, *unfinished})
+
+
 class RunFolder:
-    """The folder of one run. `create` makes it, `open` finds it."""
+    """The folder of one run. `create` makes it, `open` finds it; `only_writer` keeps others out."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,34 +105,45 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: str | Path, record: Mapping[str, Any], *, overwrite: bool = False
+        cls,
+        path: str | Path,
+        record: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        prepare: Callable[[Path], object] | None = None,
     ) -> RunFolder:
         """A new folder at `path` holding `record` as run.json.
 
         An existing one is refused, or replaced when `overwrite` and when it is a run of ours.
+        `prepare(path)` writes what a run needs besides: run.json comes last, and whoever finds it
+        finds all.
         """
         run = cls(Path(path))
-        if run.path.exists():
-            is_run = (run.path / "run.json").exists()
-            is_empty = run.path.is_dir() and not any(run.path.iterdir())
-            if not is_empty and not overwrite:
-                raise CheckpointError(
-                    f"{run.path} already exists; choose another --out, or give --resume or "
-                    "--overwrite"
-                )
-            if not is_empty and not is_run:
-                raise CheckpointError(
-                    f"{run.path} exists and is not a run of companion; nothing was changed, "
-                    "choose another --out"
-                )
-            if is_run:
-                _remove(run.path)
+        run.check_free(overwrite=overwrite)
         with _disk_errors(run.path):
+            if run.path.exists():
+                _empty(run.path)
             run.checkpoints.mkdir(parents=True, exist_ok=True)
+            if prepare is not None:
+                prepare(run.path)
             write_json(
                 run.path / "run.json", {"format": FORMAT, "version": FORMAT_VERSION, **record}
             )
         return run
+
+    def check_free(self, *, overwrite: bool) -> None:
+        """CheckpointError, and nothing changed, where `create` refuses to make this folder."""
+        if is_free(self.path, UNFINISHED_RUN):
+            return
+        if not overwrite:
+            raise CheckpointError(
+                f"{self.path} already exists; choose another --out, or give --resume or --overwrite"
+            )
+        if not (self.path / "run.json").exists():
+            raise CheckpointError(
+                f"{self.path} exists and is not a run of companion; nothing was changed, "
+                "choose another --out"
+            )
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -406,3 +455,14 @@ def _digest(path: Path) -> str:
 def _remove(path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
+
+
+def _empty(folder: Path) -> None:
+    """Remove all of a run but its lock; run.json last, by which a half removed one is known."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "run.json"):
+        if path.name == LOCK_FILE:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import random
 import sys
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +81,33 @@ def make_accelerator(device: str = "auto", precision: str = "fp32") -> Accelerat
         cpu=chosen.type == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
     )
+
+
+def warn_of_missing_processes(accelerator: Accelerator) -> None:
+    """Warn when `accelerate launch` was asked for several processes and started this one alone.
+
+    That is what it does with --cpu. It leaves the address at which they would have met.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
+    if launched and accelerator.num_processes == 1:
+        warnings.warn(
+            "accelerate launch --cpu starts one process, whatever its --num_processes: training "
+            "goes on in one. For several on CPUs, start it with: "
+            "torchrun --nproc_per_node 2 -m companion train ...",
+            stacklevel=3,
+        )
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` CPU threads for a while; None leaves its own choice."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def seed_everything(seed: int) -> None:

@@ -5,6 +5,7 @@ Signals, and what is said of a mistake, are tried on real processes once; else s
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -199,6 +200,79 @@ def test_resuming_with_another_setting_names_it(run: Path) -> None:
         assert done.returncode == 1
         assert option[0] in done.stderr
         assert "differs from the run being resumed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "setting", ["train.learning_rate=1e-2", "train.betas=0.90,.99", "train.steps=040"]
+)
+def test_resuming_with_the_same_setting_in_other_words_goes_on(run: Path, setting: str) -> None:
+    done = companion("train", "--out", str(run), "--resume", "--set", setting)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_finished_run_says_so_when_resumed(run: Path) -> None:
+    done = companion("train", "--out", str(run), "--resume")
+    assert done.returncode == 0
+    assert done.stderr.startswith("Nothing is left to train: this run ended after 40 of 40 steps,")
+    assert "tokens/s" not in done.stderr
+
+
+def test_a_text_that_is_gone_is_said_with_the_run_and_what_to_do(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    record = json.loads((copy / "run.json").read_text())
+    assert Path(record["corpus"]).is_absolute()
+    (copy / "run.json").write_text(json.dumps({**record, "corpus": "/no/such/text"}))
+    for command in (["evaluate", str(copy)], ["train", "--resume", "--out", str(copy)]):
+        done = companion(*command)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: run {copy} was trained on /no/such/text, and")
+        assert done.stderr.endswith("name its text with --corpus\n")
+        done = companion(*command, "--corpus", record["corpus"])
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "words"),
+    [
+        ("corpora", "load_corpus", "Stopped before training began: run holds no run"),
+        ("pipeline", "save_tokenizer", "Stopped before training began: run holds no run"),
+        ("pipeline", "seed_everything", "Stopped: no step was saved, it begins at its start."),
+    ],
+)
+def test_ctrl_c_before_the_first_step_says_so_and_leaves_nothing_broken(
+    module: str, name: str, words: str, text_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["train", "--corpus", str(text_file), "--out", "run", *SMALL]
+    arguments += ["--set", "train.steps=5"]
+    monkeypatch.setattr(importlib.import_module(f"companion.{module}"), name, interrupted)
+    done = companion(*arguments, cwd=tmp_path)
+    monkeypatch.undo()
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith(words)
+    if "--resume" in done.stderr:
+        arguments = ["train", "--out", "run", "--resume"]
+    done = companion(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5 of 5 steps" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["evaluate", "x"], ["tune", "--out", "x"]])
+def test_ctrl_c_in_any_command_is_one_line(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("companion.pipeline"), "load_run", interrupted)
+    monkeypatch.setattr(importlib.import_module("companion.corpora"), "load_corpus", interrupted)
+    done = companion(*command, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("Stopped")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_damaged_checkpoint_is_refused_in_one_sentence(run: Path, tmp_path: Path) -> None:

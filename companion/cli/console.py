@@ -6,11 +6,12 @@ and errors go to standard error.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +49,24 @@ def as_typed(argument: str) -> str:
     except UnicodeEncodeError:
         return os.fsencode(argument).decode(errors="replace")
     return argument
+
+
+def stoppable(
+    command: Callable[..., None], in_words: Callable[[Path], str] | None = None
+) -> Callable[..., None]:
+    """`command`, such that Ctrl-C ends it with a line: `in_words` of its --out, or "Stopped."."""
+
+    @functools.wraps(command)
+    def stopping(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            if os.environ.get("RANK", "0") == "0":  # the first process speaks for all
+                words = "Stopped." if in_words is None else in_words(options["out_folder"])
+                err.print(plain(words), highlight=False, soft_wrap=True)
+            raise typer.Exit(SIGINT_EXIT) from None
+
+    return stopping
 
 
 def answer(figures: dict[str, Any], as_json: bool) -> None:

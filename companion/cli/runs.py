@@ -84,9 +84,14 @@ def train(
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other; give one of them")
     if resume:
-        _refuse_changes(out_folder, corpus=corpus, preset=preset, seed=seed, settings=settings)
+        _refuse_changes(out_folder, preset=preset, seed=seed, settings=settings)
         result = pipeline.resume_run(
-            out_folder, device=device, progress=True, tensorboard=tensorboard, on_stage=_say
+            out_folder,
+            corpus=None if corpus is None else corpora.load_corpus(corpus),
+            device=device,
+            progress=True,
+            tensorboard=tensorboard,
+            on_stage=_say,
         )
     else:
         preset_name = preset or "small"
@@ -116,14 +121,29 @@ def train(
         )
         raise typer.Exit(SIGINT_EXIT)
     best = result.best_nats_per_token
+    done = f"{result.steps} of {result.total_steps} steps"
+    patient = " as its validation loss no longer fell" if result.stopped == "patience" else ""
+    if result.new_steps:
+        speed = f"{result.tokens_per_second:,.0f} tokens/s"
+        done += f" in {result.seconds:.1f} s ({speed})" + (patient and f", stopped{patient}")
+    else:
+        done = f"Nothing is left to train: this run ended after {done}{patient}"
     err.print(
-        f"{result.steps} of {result.total_steps} steps in {result.seconds:.1f} s "
-        f"({result.tokens_per_second:,.0f} tokens/s), best validation "
+        f"{done}, best validation "
         f"{'not measured' if best is None else f'{best:.4f} nats/token'}. Next:\n"
         f"  companion evaluate {out_folder}\n"
         f'  companion generate {out_folder} --prompt "The "',
         highlight=False,
     )
+
+
+def stopped_in_words(out_folder: Path) -> str:
+    """What Ctrl-C before the first step, or twice, leaves behind, and how to go on."""
+    if not (out_folder / "run.json").exists():
+        return f"Stopped before training began: {out_folder} holds no run, and nothing is lost."
+    saved = any((out_folder / "checkpoints").glob("step-*"))
+    what = "the last checkpoint stands" if saved else "no step was saved, it begins at its start"
+    return f"Stopped: {what}. Go on with:\n  companion train --out {out_folder} --resume"
 
 
 def evaluate(
@@ -314,6 +334,8 @@ def _refuse_changes(
 ) -> None:
     """A resumed run keeps its configuration; say which option differs from it."""
     from companion.checkpoints import RunFolder
+    from companion.pipeline import recorded_preset
+    from companion.presets import override
 
     record = RunFolder.open(out_folder).record()
     for name, value in given.items():
@@ -322,10 +344,9 @@ def _refuse_changes(
                 f"--{name} {value} differs from the run being resumed, which has "
                 f"{record.get(name)}; leave --{name} out, or train another run"
             )
+    recorded = recorded_preset(record)
     for setting, text in pairs(settings or []).items():
-        section, _, field = setting.partition(".")
-        recorded = record.get(section, {}) if field else {"": record.get(section)}
-        if not isinstance(recorded, dict) or str(recorded.get(field)) != text:
+        if override(recorded, {setting: text}) != recorded:
             raise ValueError(
                 f"--set {setting}={text} differs from the run being resumed; leave it out, "
                 "or train another run"
@@ -337,9 +358,11 @@ def _run_and_text(run: Path, corpus: str | None, device: str) -> tuple[TrainedMo
     from companion import corpora, pipeline
 
     trained = pipeline.load_run(run, device=device)
-    text = corpora.load_corpus(corpus or trained.record["corpus"])
-    if corpus is None and text.fingerprint != trained.record["corpus_fingerprint"]:
-        warn(f"the text of corpus {text.name} is not the one this run was trained on")
+    if corpus is not None:
+        return trained, corpora.load_corpus(corpus)
+    text = pipeline.corpus_at(trained.record["corpus"], f"run {run}")
+    if text.fingerprint != trained.record["corpus_fingerprint"]:
+        warn(pipeline.another_text(text, trained.record, f"run {run}"))
     return trained, text
 
 

@@ -15,16 +15,14 @@ import importlib
 import json
 import pkgutil
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from companion.checkpoints import CheckpointError, write_json
 from companion.claims import spread, stored_report
-from companion.runtime import cpu_seconds, environment
+from companion.runtime import cpu_seconds, cpu_threads, environment
 
 __all__ = [
     "configured",
@@ -134,12 +132,6 @@ def run_study(
     return report
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> contextlib.AbstractContextManager[None]:
     """Let torch use one CPU thread for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return cpu_threads(1)
