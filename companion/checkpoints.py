@@ -2,6 +2,8 @@
 
     run.json            corpus, tokenizer kind, model and training configuration, seed, environment
     tokenizer.json      the tokenizer
+    corpus.json         what the run learns from: documents and characters of each split, what was
+                        dropped and why
     metrics.jsonl       one record a line
     failed-step.json    the batch at which the loss stopped being finite, if it did
     checkpoints/step-00001200/
@@ -41,7 +43,12 @@ TRAINING_FILE = "training.safetensors"
 STATE_FILE = "state.json"
 LOCK_FILE = ".lock"
 #: What stands beside a lock in a folder whose making was cut off before run.json was there.
-UNFINISHED_RUN = ("tokenizer.json", "checkpoints", ".run.json.partial", ".tokenizer.json.partial")
+_WRITTEN_FIRST = ("tokenizer.json", "corpus.json")
+UNFINISHED_RUN = (
+    "checkpoints",
+    *_WRITTEN_FIRST,
+    *(f".{name}.partial" for name in ("run.json", *_WRITTEN_FIRST)),
+)
 
 
 class CheckpointError(ValueError):

@@ -213,7 +213,7 @@ def test_resuming_with_the_same_setting_in_other_words_goes_on(run: Path, settin
 def test_a_finished_run_says_so_when_resumed(run: Path) -> None:
     done = companion("train", "--out", str(run), "--resume")
     assert done.returncode == 0
-    assert done.stderr.startswith("Nothing is left to train: this run ended after 40 of 40 steps,")
+    assert "\nNothing is left to train: this run ended after 40 of 40 steps," in done.stderr
     assert "tokens/s" not in done.stderr
 
 
@@ -252,7 +252,7 @@ def test_ctrl_c_before_the_first_step_says_so_and_leaves_nothing_broken(
     done = companion(*arguments, cwd=tmp_path)
     monkeypatch.undo()
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr.startswith(words)
+    assert any(line.startswith(words) for line in done.stderr.splitlines())
     if "--resume" in done.stderr:
         arguments = ["train", "--out", "run", "--resume"]
     done = companion(*arguments, cwd=tmp_path)
