@@ -387,10 +387,12 @@ class Trainer:
         self.model.load_state_dict(dict(checkpoint.model))
         restore_optimizer(self.model, self.optimizer, tensors)
         rank = self.accelerator.process_index
+        # Clones: torch 2.13 reads a row of a larger tensor as if it began where that one does, and
+        # every process but the first dies of it.
         if rank < len(tensors["rng.cpu"]):
-            torch.set_rng_state(tensors["rng.cpu"][rank])
+            torch.set_rng_state(tensors["rng.cpu"][rank].clone())
         if self.accelerator.device.type == "cuda" and rank < len(tensors.get("rng.cuda", ())):
-            torch.cuda.set_rng_state(tensors["rng.cuda"][rank])
+            torch.cuda.set_rng_state(tensors["rng.cuda"][rank].clone())
         if self.accelerator.scaler is not None and "scaler.scale" in tensors:
             names = self.accelerator.scaler.state_dict()
             self.accelerator.scaler.load_state_dict(
