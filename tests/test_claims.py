@@ -119,6 +119,35 @@ def test_measuring_writes_figures_down_and_compares_nothing(
     ]
 
 
+def test_runs_on_another_release_s_text_are_not_compared_and_that_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stored = report(VALUES)
+    for result in stored["results"]:
+        result["text"] = "abc"
+    same = Claims("toy", stored, text="abc")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ClaimError, match=r"loss is 0\.9"):
+        same.value("loss", 0.9)
+    other = Claims("toy", stored, text="abd")
+    assert "the stored runs read the text of another Python" in capsys.readouterr().out
+    other.value("loss", 0.9)
+    with pytest.raises(ClaimError, match="no figure 'los'"):
+        other.value("los", 0.9)
+    other.holds("the loss is below one", lambda run: run["loss"] < 1)
+
+
+def test_measuring_writes_down_which_text_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "claims.jsonl"
+    monkeypatch.setenv(claims.RECORD, str(record))
+    Claims("toy", text="abc")
+    assert json.loads(record.read_text()) == {
+        "measurement": "toy", "figure": "text", "value": "abc"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("change", [0.1, -0.1])
 def test_a_planted_change_of_a_tenth_in_one_stored_figure_is_found(change: float) -> None:
     """What a chapter's run gives today must not pass when a study's result has moved."""

@@ -76,7 +76,7 @@ def measured_chapters() -> dict[str, Path]:
     found = {}
     for path in chapters.toc_notebooks():
         cells = chapters.code_cells(chapters.read_notebook(path))
-        if any(f'Claims("{path.stem}")' in cell["source"] for cell in cells):
+        if any(f'Claims("{path.stem}"' in cell["source"] for cell in cells):
             found[path.stem] = path
     return found
 
