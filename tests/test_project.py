@@ -367,18 +367,19 @@ def prints_text(cell: dict[str, Any]) -> bool:
 
 
 def is_check(node: ast.AST) -> bool:
-    """An assert statement, or a call of `check(...)` or `assert_...(...)`, all of which raise."""
+    """An assert statement, or a call that raises: `check`, `assert_...`, or a claim's `value` or
+    `holds`."""
     if isinstance(node, ast.Assert):
         return True
     if not isinstance(node, ast.Call):
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    return name == "check" or name.startswith("assert_")
+    return name in ("check", "value", "holds") or name.startswith("assert_")
 
 
 @each_notebook
 def test_output_that_is_not_compared_is_asserted_instead(path: Path) -> None:
-    """A cell whose trained numbers nbval ignores must assert them within a tolerance."""
+    """A cell whose trained numbers nbval ignores must claim or assert something of them."""
     for cell in chapters.code_cells(chapters.read_notebook(path)):
         if "nbval-ignore-output" in cell["metadata"].get("tags", []) and prints_text(cell):
             tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", cell["source"]))
