@@ -100,8 +100,12 @@ def stored_report(name: str) -> dict[str, Any]:
 
 
 def figures_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """Each number of a result by its name; of numbers within it, "outer inner"."""
-    return {name: value for name, value in _numbers(result) if name not in ("seed", "cpu_seconds")}
+    """Each number of a result by its name; of numbers within it, "outer inner".
+
+    Numbers of a list are "outer 0", "outer 1" and so on.
+    """
+    found = _numbers(result, lists=True)
+    return {name: value for name, value in found if name not in ("seed", "cpu_seconds")}
 
 
 def spread(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -116,12 +120,16 @@ def spread(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     return table
 
 
-def _numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def _numbers(
+    result: Mapping[str, Any], prefix: str = "", *, lists: bool = False
+) -> Iterator[tuple[str, float]]:
     for name, value in result.items():
         if prefix == "" and name in ("environment", "variant"):
             continue
+        if lists and isinstance(value, list):
+            value = {str(index): item for index, item in enumerate(value)}
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{name} ")
+            yield from _numbers(value, f"{prefix}{name} ", lists=lists)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{prefix}{name}", float(value)
 

@@ -1,8 +1,9 @@
 """Trained models that several chapters need, kept on the disk and found by what made them.
 
-A model is found only under the very settings, package source and torch version that made it: change
-a line of the package, and it is trained again. The folder is `COMPANION_CACHE`, or else
-`trained-to-predict` in the user's cache folder; it may be deleted at any time.
+A model is found only under the very settings, package source, torch version, kernels and number of
+threads that made it: change a line of the package, and it is trained again. The folder is
+`COMPANION_CACHE`, or else `trained-to-predict` in the user's cache folder; it may be deleted at any
+time.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def cache_folder() -> Path:
 
 def _key(name: str, settings: Mapping[str, Any]) -> str:
     text = json.dumps([name, dict(settings)], sort_keys=True)
-    made_by = f"{text} {torch.__version__} {package_digest()}"
+    kernels = f"{torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
+    made_by = f"{text} {torch.__version__} {kernels} {package_digest()}"
     return hashlib.sha256(made_by.encode()).hexdigest()[:24]
 
 

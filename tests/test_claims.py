@@ -77,6 +77,14 @@ def test_a_value_like_the_stored_ones_passes_and_another_is_named_with_its_inter
         found.value("loss", math.nan)
 
 
+def test_numbers_of_a_list_are_figures_by_their_place() -> None:
+    curves = {"share": [0.2, 0.4], "by kind": {"old": [1, {"deep": 2}]}, "seed": 3, "word": ["a"]}
+    assert claims.figures_of(curves) == {
+        "share 0": 0.2, "share 1": 0.4, "by kind old 0": 1.0, "by kind old 1 deep": 2.0
+    }  # fmt: skip
+    assert set(claims.spread([curves])) == set()  # tables of a study stay short
+
+
 def test_an_unknown_figure_is_named_with_those_there_are() -> None:
     found = Claims("toy", report(VALUES))
     with pytest.raises(ClaimError, match=r"no figure 'los' .* it has by kind twice, loss"):

@@ -299,6 +299,18 @@ def test_other_settings_another_stage_and_another_source_are_made_anew(
     assert len(list(folder.iterdir())) == 4
 
 
+def test_another_rounding_is_made_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Maker()
+    stage_cache.cached_model("a", {"steps": 1}, build, make)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "ANOTHER")
+        stage_cache.cached_model("a", {"steps": 1}, build, make)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch, "get_num_threads", lambda: 99)
+        stage_cache.cached_model("a", {"steps": 1}, build, make)
+    assert make.asked == 3
+
+
 def test_a_damaged_file_is_said_and_replaced(folder: Path) -> None:
     make = Maker()
     stage_cache.cached_model("a", {}, build, make)
