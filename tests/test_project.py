@@ -367,13 +367,13 @@ def prints_text(cell: dict[str, Any]) -> bool:
 
 
 def is_check(node: ast.AST) -> bool:
-    """An assert statement, or a call of `check(...)` or `assert_...(...)`, all of which raise."""
+    """An assert statement, or a call of `check`, `assert_...`, or a claim's `value` or `holds`."""
     if isinstance(node, ast.Assert):
         return True
     if not isinstance(node, ast.Call):
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    return name == "check" or name.startswith("assert_")
+    return name in ("check", "value", "holds") or name.startswith("assert_")
 
 
 @each_notebook
