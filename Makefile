@@ -131,12 +131,13 @@ nbval: $(READY)  ## run every chapter and compare its outputs with the stored on
 
 # Another processor is another seed (tools/variants.py). Two threads want both cores for one worker.
 WORKERS := $(if $(filter two-threads,$(VARIANT)),1,2)
+SHARE ?= 1/1
 
-elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VARIANT=avx2, default, two-threads)
+elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VARIANT=avx2, default, two-threads; SHARE=1/3)
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) -n $(WORKERS) --dist worksteal \
 	  -m 'not (gpu or browser or network)' --ignore tests/test_project.py --ignore tests/test_prose.py
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) $(NBVAL) -n $(WORKERS) \
-	  $$($(PY) -m tools.chapters --that-train)
+	  $$($(PY) -m tools.chapters --that-train --share $(SHARE))
 
 site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREENSHOTS=1 keeps pictures)
 	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/test_site.py tests/test_widgets.py

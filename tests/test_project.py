@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import companion
-from tools import chapters, minimum, notebooks
+from tools import chapters, minimum, notebooks, variants
 
 ROOT = chapters.ROOT
 PACKAGE = ROOT / "companion"
@@ -551,3 +551,35 @@ def test_every_page_describes_itself(path: Path) -> None:
     notebook = chapters.read_notebook(path)
     description = notebook["metadata"]["myst"]["html_meta"]["description"]
     assert 50 <= len(description) <= 220
+
+
+def test_shares_of_the_chapters_that_train_are_together_all_of_them() -> None:
+    every = chapters.listed(longest_first=False, that_train=True, share="1/1")
+    thirds = [
+        chapters.listed(longest_first=False, that_train=True, share=f"{part}/3")
+        for part in (1, 2, 3)
+    ]
+    assert sorted(sum(thirds, [])) == sorted(every)
+    assert set(every) < set(chapters.toc_notebooks())
+    assert min(map(len, thirds)) >= len(every) // 3
+    with pytest.raises(ValueError, match=r"a share is like 1/3 .* got '0/3'"):
+        chapters.listed(longest_first=False, that_train=True, share="0/3")
+
+
+@pytest.mark.parametrize("name", variants.VARIANTS)
+def test_a_variant_is_printed_as_variables_for_env(name: str) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "tools.variants", name],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    assert dict(pair.split("=") for pair in printed) == variants.variables(name)
+
+
+def test_a_variant_that_there_is_not_stops_make() -> None:
+    with pytest.raises(ValueError, match=r"unknown variant 'avx3'; there are as-is, avx2"):
+        variants.variables("avx3")
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.variants", "avx3"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "unknown variant" in done.stderr

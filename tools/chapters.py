@@ -2,14 +2,15 @@
 
 `python -m tools.chapters` prints the notebooks of the table of contents, one a line; with
 --longest-first, those that train most come first, so that none is begun when all others are done;
-with --that-train, in the same order, those alone whose outputs depend on training.
+with --that-train, in the same order, those alone whose outputs depend on training; with --share
+1/3, every third of what is left.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -105,11 +106,31 @@ def trained_cells(path: Path) -> int:
     return sum("nbval-ignore-output" in cell["metadata"].get("tags", []) for cell in cells)
 
 
+def listed(*, longest_first: bool, that_train: bool, share: str) -> list[Path]:
+    """The notebooks that the command line asks for; ValueError for a share that is none."""
+    part, _, parts = share.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"a share is like 1/3 (the first of three), got {share!r}")
+    found = toc_notebooks()
+    if longest_first or that_train:
+        found.sort(key=trained_cells, reverse=True)
+    if that_train:
+        found = [path for path in found if trained_cells(path)]
+    return found[int(part) - 1 :: int(parts)]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tools.chapters")
+    parser.add_argument("--longest-first", action="store_true")
+    parser.add_argument("--that-train", action="store_true")
+    parser.add_argument("--share", default="1/1", metavar="1/3")
+    try:
+        for path in listed(**vars(parser.parse_args())):
+            print(path.relative_to(ROOT))
+    except ValueError as error:
+        parser.error(str(error))
+
+
 if __name__ == "__main__":
-    listed = toc_notebooks()
-    if {"--longest-first", "--that-train"} & set(sys.argv[1:]):
-        listed.sort(key=trained_cells, reverse=True)
-    if "--that-train" in sys.argv[1:]:
-        listed = [chapter for chapter in listed if trained_cells(chapter)]
-    for chapter in listed:
-        print(chapter.relative_to(ROOT))
+    main()
