@@ -559,7 +559,7 @@ def test_shares_of_the_chapters_that_train_are_together_all_of_them() -> None:
         chapters.listed(longest_first=False, that_train=True, share=f"{part}/3")
         for part in (1, 2, 3)
     ]
-    assert sorted(sum(thirds, [])) == sorted(every)
+    assert sorted(path for third in thirds for path in third) == sorted(every)
     assert set(every) < set(chapters.toc_notebooks())
     assert min(map(len, thirds)) >= len(every) // 3
     with pytest.raises(ValueError, match=r"a share is like 1/3 .* got '0/3'"):
