@@ -15,6 +15,7 @@ unexport PYTHONPATH PYTHONHOME
 
 READY   := $(VENV)/.ready
 MINIMUM := .venv-minimum/.ready
+COLAB   := .venv-colab/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
            _config.yml _toc.yml companion/__init__.py
 PYTEST  := $(PY) -m pytest
@@ -27,7 +28,7 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
        $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .DELETE_ON_ERROR:
-.PHONY: help book test serve notebooks lint format types package unit slow nbval site-test alone minimum lock \
+.PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
         results gpu-results repository install clean
 
 help:  ## list these targets
@@ -40,8 +41,9 @@ test: $(READY)  ## everything that CI runs
 	+@$(TWO) lint types $(SITE)
 	+@$(MAKE) --no-print-directory package
 	+@$(MAKE) --no-print-directory nbval
-	+@$(TWO) minimum site-test alone
-	@echo "All tiers passed: lint, types, unit, slow, notebooks, site, chapter alone, minimum versions."
+	+@$(TWO) minimum site-test
+	+@$(MAKE) --no-print-directory colab
+	@echo "All tiers passed: lint, types, unit, slow, notebooks, site, Colab, minimum versions."
 
 # --- environment ---------------------------------------------------------------------------------
 
@@ -65,6 +67,16 @@ $(MINIMUM): requirements.lock pyproject.toml tools/minimum.py | $(READY)
 	.venv-minimum/bin/python -m pip check
 	@touch $@
 
+# --no-deps, as all that is wanted is named there, and the notebook server is not wanted.
+$(COLAB): tests/colab.txt requirements.lock | $(READY)
+	test -x .venv-colab/bin/python || $(PYTHON) -m venv .venv-colab
+	grep -v '^torch==' tests/colab.txt > .venv-colab/requirements.txt
+	.venv-colab/bin/python -m pip install --quiet --no-compile "$$(grep '^torch==' requirements.lock)"
+	.venv-colab/bin/python -m pip install --quiet --no-compile --constraint requirements.lock \
+	  pytest pytest-timeout hypothesis beautifulsoup4
+	.venv-colab/bin/python -m pip install --quiet --no-compile --no-deps --requirement .venv-colab/requirements.txt
+	@touch $@
+
 lock: ## write requirements.lock again, from pyproject.toml in a fresh environment
 	$(PYTHON) tools/lock.py
 
@@ -72,6 +84,7 @@ lock: ## write requirements.lock again, from pyproject.toml in a fresh environme
 
 $(SITE): $(READY) $(SOURCES)
 	@rm -f $@
+	@$(PY) -m tools.engine
 	$(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --all --quiet
 
 serve: $(SITE)  ## local preview on PORT (8000)
@@ -81,7 +94,7 @@ serve: $(SITE)  ## local preview on PORT (8000)
 notebooks: $(READY)  ## execute the chapters in place and store their outputs (ONLY=book/x.ipynb)
 	$(PY) -m tools.notebooks $(ONLY)
 
-results: $(READY)  ## measure again what the book quotes from book/results (NAME=one of them; 50 minutes)
+results: $(READY)  ## measure again what the book quotes from book/results (NAME=one of them; all: three hours)
 	$(PY) -m tools.results $(NAME)
 
 gpu-results: $(READY)  ## the same for what needs a GPU (PART=tests, parity, speed, train or evaluate)
@@ -116,11 +129,17 @@ slow: $(READY)  ## tests that train, time or start processes
 nbval: $(READY)  ## run every chapter and compare its outputs with the stored ones
 	$(PYTEST) $(NBVAL) $$($(PY) -m tools.chapters --longest-first)
 
+# Another processor is another seed (tools/variants.py). Two threads want both cores for one worker.
+WORKERS := $(if $(filter two-threads,$(VARIANT)),1,2)
+
+elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VARIANT=avx2, default, two-threads)
+	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) -n $(WORKERS) --dist worksteal \
+	  -m 'not (gpu or browser or network)' --ignore tests/test_project.py --ignore tests/test_prose.py
+	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) $(NBVAL) -n $(WORKERS) \
+	  $$($(PY) -m tools.chapters --that-train)
+
 site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREENSHOTS=1 keeps pictures)
 	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/test_site.py tests/test_widgets.py
-
-alone: $(READY)  ## a chapter by itself, in an environment without the package
-	$(PYTEST) --unchecked -m network tests/test_chapter_alone.py
 
 # The lowest versions are years old and warn about each other, which is not ours to mend. What is
 # tried is that the package works with them; its annotations are checked in the other tiers.
@@ -129,7 +148,12 @@ LENIENT := $(foreach kind,Deprecation PendingDeprecation Future,-W default::$(ki
 minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.toml allows
 	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network)' \
 	  --ignore tests/test_project.py --ignore tests/test_notebooks.py --ignore tests/test_site.py \
-	  --ignore tests/test_chapter_alone.py $(LENIENT)
+	  --ignore tests/test_colab.py $(LENIENT)
+
+colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that Colab holds (ALL=1: every chapter)
+	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/test_widgets.py
+	$(PYTEST) --unchecked -n 2 --dist worksteal \
+	  -m 'network$(if $(ALL),, and not slow)' --durations=0 tests/test_colab.py
 
 clean:  ## remove environments and everything built
-	rm -rf .venv .venv-minimum _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-minimum .venv-colab _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

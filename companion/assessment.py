@@ -143,7 +143,7 @@ def dynamically(assessment: Assessment) -> dict[str, Any]:
 
 def in_one_stream(assessment: Assessment) -> dict[str, Any]:
     """The plain loss read as the cache and dynamic evaluation read: without a start in between."""
-    scores = score(assessment.trained.model, assessment.ids, num_streams=1)
+    scores = score(assessment.trained.model, assessment.ids, as_one=True)
     return {"one_stream_nats_per_token": float(scores.nats.double().mean())}
 
 

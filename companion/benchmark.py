@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 from companion.lstm import LSTMConfig, LSTMLanguageModel
-from companion.runtime import choose_device, synchronize
+from companion.runtime import choose_device, peak_memory_bytes, synchronize
 from companion.training import TrainConfig, Trainer
 
 #: How long a turn of both loops takes, where a step is shorter than that.
@@ -232,7 +231,4 @@ def _seconds_per_step(step: Callable[[], None], steps: int, device: torch.device
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource  # Unix only
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes
+    return peak_memory_bytes()

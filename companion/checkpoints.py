@@ -2,6 +2,8 @@
 
     run.json            corpus, tokenizer kind, model and training configuration, seed, environment
     tokenizer.json      the tokenizer
+    corpus.json         what the run learns from: documents and characters of each split, what was
+                        dropped and why
     metrics.jsonl       one record a line
     failed-step.json    the batch at which the loss stopped being finite, if it did
     checkpoints/step-00001200/
@@ -16,18 +18,20 @@ moment leaves either the old or the new one. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -37,6 +41,14 @@ FORMAT_VERSION = 1
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.safetensors"
 STATE_FILE = "state.json"
+LOCK_FILE = ".lock"
+#: What stands beside a lock in a folder whose making was cut off before run.json was there.
+_WRITTEN_FIRST = ("tokenizer.json", "corpus.json")
+UNFINISHED_RUN = (
+    "checkpoints",
+    *_WRITTEN_FIRST,
+    *(f".{name}.partial" for name in ("run.json", *_WRITTEN_FIRST)),
+)
 
 
 class CheckpointError(ValueError):
@@ -57,8 +69,41 @@ class Checkpoint:
     """Plain numbers: best loss so far, evaluations without improvement, seconds used."""
 
 
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, which is made; CheckpointError while another process holds it.
+
+    The system lets go of it when a process ends, however it ends. Reading needs no lock.
+    """
+    with _disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise CheckpointError(
+                f"another process is writing to {folder}; wait until it ends, or choose another "
+                "--out"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_free(folder: Path, unfinished: Collection[str]) -> bool:
+    """Whether `folder` is missing or empty, or holds a lock and `unfinished` files alone: what a
+    process leaves that was killed while it made the folder."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return not names or (LOCK_FILE in names and names <= {LOCK_FILE, *unfinished})
+
+
 class RunFolder:
-    """The folder of one run. `create` makes it, `open` finds it."""
+    """The folder of one run. `create` makes it, `open` finds it; `only_writer` keeps others out."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,34 +112,45 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: str | Path, record: Mapping[str, Any], *, overwrite: bool = False
+        cls,
+        path: str | Path,
+        record: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        prepare: Callable[[Path], object] | None = None,
     ) -> RunFolder:
         """A new folder at `path` holding `record` as run.json.
 
         An existing one is refused, or replaced when `overwrite` and when it is a run of ours.
+        `prepare(path)` writes what a run needs besides: run.json comes last, and whoever finds it
+        finds all.
         """
         run = cls(Path(path))
-        if run.path.exists():
-            is_run = (run.path / "run.json").exists()
-            is_empty = run.path.is_dir() and not any(run.path.iterdir())
-            if not is_empty and not overwrite:
-                raise CheckpointError(
-                    f"{run.path} already exists; choose another --out, or give --resume or "
-                    "--overwrite"
-                )
-            if not is_empty and not is_run:
-                raise CheckpointError(
-                    f"{run.path} exists and is not a run of companion; nothing was changed, "
-                    "choose another --out"
-                )
-            if is_run:
-                _remove(run.path)
+        run.check_free(overwrite=overwrite)
         with _disk_errors(run.path):
+            if run.path.exists():
+                _empty(run.path)
             run.checkpoints.mkdir(parents=True, exist_ok=True)
+            if prepare is not None:
+                prepare(run.path)
             write_json(
                 run.path / "run.json", {"format": FORMAT, "version": FORMAT_VERSION, **record}
             )
         return run
+
+    def check_free(self, *, overwrite: bool) -> None:
+        """CheckpointError, and nothing changed, where `create` refuses to make this folder."""
+        if is_free(self.path, UNFINISHED_RUN):
+            return
+        if not overwrite:
+            raise CheckpointError(
+                f"{self.path} already exists; choose another --out, or give --resume or --overwrite"
+            )
+        if not (self.path / "run.json").exists():
+            raise CheckpointError(
+                f"{self.path} exists and is not a run of companion; nothing was changed, "
+                "choose another --out"
+            )
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -200,7 +256,8 @@ class RunFolder:
             if _digest(file) != state["sha256"].get(name):
                 raise CheckpointError(_damaged(path, name))
             try:
-                loaded[name] = load_file(file)
+                # Copies: Windows removes no file that a tensor still reads from.
+                loaded[name] = {key: value.clone() for key, value in load_file(file).items()}
             except SafetensorError as error:  # digest right, contents not: not written by us
                 raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
         return Checkpoint(
@@ -363,9 +420,22 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    if not path.is_dir():
+        with path.open("r+b") as file:  # Windows flushes none that is open for reading alone
+            os.fsync(file.fileno())
+        return
+    # Windows opens no folder, and some network disks flush none: there, the system alone decides
+    # when a new name is on the disk. What is in the files has been flushed.
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES):
+            raise
     finally:
         os.close(descriptor)
 
@@ -392,3 +462,14 @@ def _digest(path: Path) -> str:
 def _remove(path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
+
+
+def _empty(folder: Path) -> None:
+    """Remove all of a run but its lock; run.json last, by which a half removed one is known."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "run.json"):
+        if path.name == LOCK_FILE:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -6,30 +6,24 @@ in one split and tested on in another.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from companion.documents import Document
+from companion.duplicates import PASSAGE_WORDS, copied_passages
+from companion.duplicates import near_duplicates as near_duplicates
 
 _LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
 # Control characters but tab and line feed, the byte-order mark, and halves of surrogate pairs,
 # which no file in UTF-8 can hold.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 
-#: Words in a shingle: two texts share one where as many words in a row are the same.
-SHINGLE_WORDS = 5
-#: A document is dropped when this share of its shingles stands in one other document.
-NEAR_DUPLICATE_SHARE = 0.8
-# Above this many words shingles are sampled, which keeps memory within some hundred megabytes...
-_FULL_INDEX_WORDS = 2_000_000
-# ...and a document with fewer of them in the sample is compared as a whole only.
-_FEWEST_SAMPLED = 8
 _NAMES_SHOWN = 6
+# Where less than this many characters would be left, repetition is what the text is made of.
+_FEWEST_LEFT = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +50,10 @@ class CleaningReport:
     """Names of the documents dropped because nothing was left in them."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """(dropped, kept): near-duplicate documents dropped, and the one that each repeats."""
+    copied_passages: int = 0
+    """Passages removed because they stand earlier in the same document."""
+    copied_characters: int = 0
+    """Characters of these."""
     notes: tuple[str, ...] = ()
     """Sentences about the corpus that a reader of its numbers should know."""
 
@@ -73,6 +71,11 @@ class CleaningReport:
                     f" and {more:,} more" if more > 0 else ""
                 )
                 lines.append(f"Dropped {_count(len(names), what)}: {shown}.")
+        if self.copied_passages:
+            lines.append(
+                f"Removed {_count(self.copied_passages, 'passage')} of {PASSAGE_WORDS} words or "
+                f"more that stood in the text before: {self.copied_characters:,} characters."
+            )
         changes = [
             f"{_count(number, what)} {verb}"
             for number, what, verb in (
@@ -115,7 +118,11 @@ def clean_text(text: str) -> tuple[str, dict[str, int]]:
 def clean_documents(
     documents: Iterable[Document], *, notes: Iterable[str] = ()
 ) -> tuple[tuple[Document, ...], CleaningReport]:
-    """The documents cleaned, in their order, without empty and near-duplicate ones; the report."""
+    """The documents cleaned, in their order, without empty and near-duplicate ones; the report.
+
+    A single one, which will be cut into training and test text, is also rid of the passages that it
+    repeats.
+    """
     documents = tuple(documents)
     counts: Counter[str] = Counter()
     cleaned, empty = [], []
@@ -128,6 +135,11 @@ def clean_documents(
             empty.append(document.name)
     repeats = near_duplicates([document.text for document in cleaned])
     kept = tuple(document for i, document in enumerate(cleaned) if i not in repeats)
+    copies: list[tuple[int, int]] = []
+    notes = tuple(notes)
+    if len(kept) == 1:
+        kept, copies, more = _without_copies(kept[0])
+        notes += more
     report = CleaningReport(
         documents_read=len(documents),
         documents_kept=len(kept),
@@ -139,51 +151,32 @@ def clean_documents(
         recomposed=counts["recomposed"],
         empty=tuple(empty),
         duplicates=tuple((cleaned[i].name, cleaned[j].name) for i, j in sorted(repeats.items())),
-        notes=tuple(notes),
+        copied_passages=len(copies),
+        copied_characters=sum(end - start for start, end in copies),
+        notes=notes,
     )
     return kept, report
 
 
-def near_duplicates(texts: Sequence[str]) -> dict[int, int]:
-    """For each text that repeats another: its index, and the index of the one that stays.
-
-    A text repeats another if both are equal but for case and white space, or if at least
-    `NEAR_DUPLICATE_SHARE` of its shingles (five words in a row, Broder 1997) stand in the other,
-    longer one. That is containment, not Jaccard's resemblance: a chapter that a book quotes in full
-    resembles the book little, and would leak all the same. Of equal texts the first stays.
-
-    Every shingle is compared up to two million words in all, a fixed sample of them beyond.
-    """
-    words = [text.casefold().split() for text in texts]
-    stride = 1 + sum(map(len, words)) // _FULL_INDEX_WORDS
-    repeats: dict[int, int] = {}
-    seen: dict[bytes, int] = {}
-    owners: dict[int, list[int]] = {}
-    # Longest first: whatever contains a text is in the index before it.
-    for i in sorted(range(len(texts)), key=lambda i: (-len(words[i]), i)):
-        first = seen.setdefault(hashlib.sha256(" ".join(words[i]).encode()).digest(), i)
-        if first != i:
-            repeats[i] = repeats.get(first, first)
-            continue
-        shingles = _shingles(words[i], stride)
-        if not shingles or (stride > 1 and len(shingles) < _FEWEST_SAMPLED):
-            continue
-        shared = Counter(owner for shingle in shingles for owner in owners.get(shingle, ()))
-        most, owner = max(((n, -owner) for owner, n in shared.items()), default=(0, 0))
-        if most >= NEAR_DUPLICATE_SHARE * len(shingles):
-            repeats[i] = -owner
-            continue
-        for shingle in shingles:
-            owners.setdefault(shingle, []).append(i)
-    return repeats
-
-
-def _shingles(words: list[str], stride: int) -> set[int]:
-    """Checksums of the runs of five words; one in `stride`, the same ones in every text."""
-    runs = zip(*(words[start:] for start in range(SHINGLE_WORDS)), strict=False)
-    # A checksum, because Python's own hash of a text differs from process to process.
-    hashes = {zlib.crc32(" ".join(run).encode()) for run in runs}
-    return {value for value in hashes if value % stride == 0} if stride > 1 else hashes
+def _without_copies(
+    document: Document,
+) -> tuple[tuple[Document, ...], list[tuple[int, int]], tuple[str, ...]]:
+    """The document without what it repeats, where that was, and a note where it had to stay."""
+    text = document.text
+    copies = copied_passages(text)
+    size = sum(end - start for start, end in copies)
+    if not copies:
+        return (document,), [], ()
+    if len(text) - size < _FEWEST_LEFT:
+        note = (
+            f"{size / len(text):.0%} of the text repeats the other {len(text) - size:,} characters "
+            "of it. That is too little to train on alone, so nothing was removed, and losses on "
+            "validation and test text say nothing about new text."
+        )
+        return (document,), [], (note,)
+    edges = [0, *(edge for copy in copies for edge in copy), len(text)]
+    parts = [text[edges[i] : edges[i + 1]] for i in range(0, len(edges), 2)]
+    return (Document(document.name, "".join(parts).rstrip() + "\n"),), copies, ()
 
 
 def _count(number: int, what: str) -> str:

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +19,14 @@ from typing import Any
 
 from companion import embedded
 from companion.cleaning import CleaningReport, clean_documents
-from companion.documents import CorpusError, Document, read_folder, read_text
+from companion.documents import (
+    CorpusError,
+    Document,
+    pieces,
+    read_documents,
+    read_folder,
+    read_text,
+)
 from companion.splitting import SPLITS, split_documents
 
 __all__ = [
@@ -39,6 +47,8 @@ _DESCRIPTIONS = {
     "tiny-shakespeare": "40,000 lines of Shakespeare (Karpathy 2015), no test split; fetched",
     "wikitext-2": "WikiText-2, word level (Merity et al. 2016); fetched",
 }
+
+_UNSEEN_SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +94,7 @@ class Corpus:
                 "documents": len(texts),
                 "characters": sum(map(len, texts)),
                 "bytes": sum(len(text.encode()) for text in texts),
-                "words": sum(len(text.split()) for text in texts),
+                "words": sum(len(piece.split()) for text in texts for piece in pieces(text)),
             }
         return sizes
 
@@ -103,6 +113,26 @@ class Corpus:
                     digest.update(b"%d:" % len(data) + data)
         return digest.hexdigest()
 
+    @property
+    def unseen(self) -> dict[str, dict[str, Any]]:
+        """For validation and test text: kinds and number of characters that training text lacks."""
+        seen: set[str] = set()
+        for document in self.train:
+            seen.update(document.text)
+        found = {}
+        for split in SPLITS[1:]:
+            counts: Counter[str] = Counter()
+            for document in getattr(self, split):
+                if not seen.issuperset(document.text):
+                    counts.update(document.text)
+            new = sorted(counts.keys() - seen, key=lambda each: (-counts[each], each))
+            found[split] = {
+                "kinds": len(new),
+                "characters": sum(counts[each] for each in new),
+                "most_frequent": "".join(new[:_UNSEEN_SHOWN]),
+            }
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """Everything but the text, in plain types that JSON can hold."""
         return {
@@ -111,16 +141,24 @@ class Corpus:
             "origin": self.origin,
             "fingerprint": self.fingerprint,
             "sizes": self.sizes,
+            "unseen": self.unseen,
             "report": asdict(self.report),
         }
 
     def summary(self) -> str:
-        """Origin, licence, sizes of the splits and what cleaning did, for people to read."""
+        """Origin, licence, sizes of the splits, what cleaning did, what is new in held-out text."""
         lines = [f"{self.name}: {self.origin} ({self.licence})"]
         for split, size in self.sizes.items():
             numbers = (f"{number:12,} {what}" for what, number in size.items())
             lines.append(f"  {split:5}" + ("".join(numbers) if size["documents"] else "  none"))
-        return "\n".join((*lines, str(self.report), f"Fingerprint {self.fingerprint[:16]}."))
+        lines.append(str(self.report))
+        for split, unseen in self.unseen.items():
+            if unseen["kinds"]:
+                lines.append(
+                    f"Never seen in training: {unseen['characters']:,} characters of the {split} "
+                    f"text, of {unseen['kinds']:,} kinds ({' '.join(unseen['most_frequent'])})."
+                )
+        return "\n".join((*lines, f"Fingerprint {self.fingerprint[:16]}."))
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -146,14 +184,17 @@ def load_corpus(
     Files found there are used as they are; where one differs from the published file, the report
     says so. Others are downloaded, checked and kept in the operating system's cache folder.
 
-    A file is cut into its first 80 %, the next 10 % and the last 10 %, at line ends. A folder is
-    read with all folders below it, a document a file, and split by document; how is said in
-    `companion.splitting.split_documents`.
+    A file is cut into its first 80 %, the next 10 % and the last 10 %, where a paragraph ends, or
+    else a line, a sentence or a word; passages that it repeats are removed before. A folder is read
+    with all folders below it, a document a file, and split by document; how is said in
+    `companion.splitting.split_documents`. JSON Lines (.jsonl) are a document each, in their field
+    `text`.
 
     `max_characters` shortens the corpus to that many in all, each split by the same factor.
 
     Raises CorpusError, in one sentence, for an unknown name, a missing, empty, binary or non-UTF-8
-    file, a folder without text, too little to split, and a download that fails.
+    file, a line of JSON without text, a folder without text, too little to split, and a download
+    that fails.
     """
     if max_characters is not None and max_characters < 1:
         raise CorpusError(f"max_characters must be >= 1, got {max_characters}")
@@ -187,7 +228,7 @@ def _from_path(name_or_path: str | os.PathLike[str]) -> Corpus:
         if others:
             notes = (f"Left out {others:,} other file(s), which hold no text by their names.",)
     elif path.is_file():
-        documents = [Document(path.name, read_text(path))]
+        documents = read_documents(path, path.name)
     elif path.exists():
         raise CorpusError(f"{name} is neither a file nor a folder; name one of the two")
     else:
@@ -222,7 +263,7 @@ def _cleaned(
         test=test,
         licence=licence,
         origin=origin,
-        report=replace(report, notes=(*notes, *split_notes)),
+        report=replace(report, notes=(*notes, *report.notes, *split_notes)),
     )
 
 

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from companion.batching import scoring_streams
 from companion.evaluation import Scores
 from companion.lstm import LSTMLanguageModel, detach
-from companion.objectives import token_nats
+from companion.objectives import divergence_limit, token_nats
 
 if TYPE_CHECKING:
     from jaxtyping import Int
 
 
 class DivergedError(ValueError):
-    """The loss is no number any more: the steps were too long."""
+    """The loss rose far above any guess's, or is no number: the steps were too long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,21 +68,27 @@ def score_dynamically(
     `gradient_sizes` on training text, a weight's step is divided by its gradient's usual size
     relative to the others', and its decay multiplied by it. Afterwards the weights are what they
     were. With learning rate 0 it is `evaluation.score` in one stream.
+
+    Raises DivergedError when a segment's mean loss is above `objectives.divergence_limit`.
     """
     named = _trained(model)
     start = {name: weight.detach().clone() for name, weight in named.items()}
     if sizes is not None and sizes.keys() != named.keys():
         raise ValueError("sizes must be of this model: make them with gradient_sizes(model, ...)")
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    limit: Tensor | None = None
     try:
         for nats, logits, slopes in _segments(model, ids, config.segment, named):
             top, prediction = logits.max(dim=-1)
             confidence = (top - logits.logsumexp(dim=-1)).exp()
             parts.append((nats.cpu(), prediction.cpu(), confidence.cpu()))
-            if not math.isfinite(float(nats.sum())):
+            mean = nats.mean()
+            if limit is None:
+                limit = divergence_limit(model.config.vocabulary_size, mean)
+            if not (mean.isfinite() and mean <= limit):
                 raise DivergedError(
-                    "dynamic evaluation diverged; lower learning_rate, now "
-                    f"{config.learning_rate:g}"
+                    f"dynamic evaluation diverged: a segment's loss is above {float(limit):.4g} "
+                    f"nats a token, or no number; lower learning_rate, now {config.learning_rate:g}"
                 )
             for name, slope in slopes.items():
                 weight, step, decay = named[name].data, config.learning_rate, config.decay

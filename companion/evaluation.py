@@ -16,11 +16,13 @@ from torch import Tensor
 
 from companion.batching import IGNORE, Batch, scoring_streams
 from companion.information import nats_to_bits, perplexity
-from companion.lstm import LSTMLanguageModel
+from companion.lstm import LSTMLanguageModel, State
 from companion.objectives import token_nats
 
 #: Most logits held at once while scoring: 16 MB in float32.
 MOST_LOGITS = 2**22
+#: A start that moves no more than this, in any of its numbers, is where reading on would begin.
+STATE_TOLERANCE = 1e-6
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -98,21 +100,25 @@ def score(
     num_streams: int = 32,
     window_length: int = 128,
     temperature: float = 1.0,
+    as_one: bool = False,
 ) -> Scores:
     """Score every token of `ids` but the first, each given those before it.
 
     The text is read as `num_streams` contiguous pieces side by side, the state carried through
     each, so the answer does not depend on `window_length`. A piece begins with no memory of the
-    one before it: `num_streams=1` reads the text as one, and slowly. Logits are divided by
-    `temperature`, which `calibration.fit_temperature` finds.
+    one before it: `num_streams=1` reads the text as one, and slowly. With `as_one`, a piece begins
+    in the state that reading all before it leaves (`starting_states`), so the answer does not
+    depend on `num_streams` either. Logits are divided by `temperature`, which
+    `calibration.fit_temperature` finds.
 
     The model is put in evaluation mode and back.
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
     batch = scoring_streams(ids.cpu(), num_streams)
+    start = starting_states(model, batch, window_length) if as_one else None
     pieces = []
-    for logits, targets in scored_pieces(model, batch, window_length):
+    for logits, targets in scored_pieces(model, batch, window_length, start=start):
         logits = logits.float() / temperature
         top, prediction = logits.max(dim=-1)
         confidence = (top - logits.logsumexp(dim=-1)).exp()
@@ -146,11 +152,43 @@ def summed_nats_of_rows(
     return total
 
 
+@torch.no_grad()
+def starting_states(model: LSTMLanguageModel, batch: Batch, window_length: int) -> State:
+    """The states in which rows begin where each goes on with the text of the row before it.
+
+    All rows are read side by side, first from empty states, then each from the state in which the
+    one before it ended, until no start changes by more than `STATE_TOLERANCE`. Where a model
+    forgets what lies a row behind, that takes two or three readings, without the cost of a softmax;
+    and never more than there are rows, when the last one has all of the text behind it.
+
+    The model is put in evaluation mode and back.
+    """
+    device, was_training = next(model.parameters()).device, model.training
+    rows, length = batch.inputs.shape
+    starts = model.initial_state(rows)
+    model.eval()
+    for _ in range(rows - 1):
+        state = starts
+        for first in range(0, length, window_length):
+            inputs = batch.inputs[:, first : first + window_length].to(device)
+            _, state = model.outputs(inputs, state)
+        hidden, cell = (
+            torch.cat([torch.zeros_like(part[:, :1]), part[:, :-1]], dim=1) for part in state
+        )
+        change = max(float((hidden - starts[0]).abs().max()), float((cell - starts[1]).abs().max()))
+        starts = hidden, cell
+        if change <= STATE_TOLERANCE:
+            break
+    model.train(was_training)
+    return starts
+
+
 def scored_pieces(
-    model: LSTMLanguageModel, batch: Batch, window_length: int
+    model: LSTMLanguageModel, batch: Batch, window_length: int, *, start: State | None = None
 ) -> Iterator[tuple[Float[Tensor, "batch part vocab"], Int[Tensor, "batch part"]]]:
     """Logits and targets, in pieces small enough for a large vocabulary; on the model's device.
 
+    Rows are read from the states `start`, or from empty ones.
     The model is put in evaluation mode and back.
     """
     if window_length < 1:
@@ -160,9 +198,9 @@ def scored_pieces(
     at_once = max(1, MOST_LOGITS // max(1, rows * model.config.vocabulary_size))
     was_training = model.training
     model.eval()
-    state = None
-    for start in range(0, length, window_length):
-        span = slice(start, start + window_length)
+    state = start
+    for first in range(0, length, window_length):
+        span = slice(first, first + window_length)
         inputs, targets = batch.inputs[:, span].to(device), batch.targets[:, span].to(device)
         features, state = model.features(inputs, state)
         parts = torch.split(features, at_once, dim=1), torch.split(targets, at_once, dim=1)

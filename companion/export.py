@@ -38,13 +38,15 @@ def export_model(trained: TrainedModel, out: str | Path, *, length: int = 1) -> 
 
     The file also holds the run's record and the tokenizer, as JSON. It is put in place only after
     it was read back and gave the model's own logits and states at several batch sizes; ExportError
-    when it did not, and when `out` exists or does not end in .pt2.
+    when it did not, and when `out` exists, does not end in .pt2, or its folder is missing.
     """
     path = Path(out)
     if path.suffix != ".pt2":
         raise ExportError(f"an exported model is a .pt2 file, got {path.name}; use {path.name}.pt2")
     if path.exists():
         raise ExportError(f"{path} already exists; choose another --out")
+    if not path.parent.is_dir():
+        raise ExportError(f"the folder of {path} does not exist; make it first")
     program = export_program(trained.model, length=length)
     partial = path.with_name(f".{path.stem}.partial.pt2")
     documents = {"run.json": trained.record, "tokenizer.json": trained.tokenizer.to_dict()}

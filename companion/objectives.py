@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: How training may compute its loss.
 LOSSES = ("full", "chunked", "sampled")
+#: A loss so many times as high as the uniform model's, or as before any step, has diverged. A model
+#: that is sure and wrong may cost ten times as much, and a spike that passes twenty.
+DIVERGED = 100
 
 
 def token_nats(
@@ -164,6 +167,16 @@ def sampled_nats(
     others = others.float().masked_fill(samples == targets.unsqueeze(1), -math.inf)
     normaliser = torch.logsumexp(torch.cat([right.float().unsqueeze(1), others], dim=1), dim=1)
     return ((normaliser - right) * (targets != IGNORE)).sum()
+
+
+def divergence_limit(vocabulary_size: int, first: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Mean nats a token above which a loss has diverged: `DIVERGED` times the uniform model's ln V,
+    or times `first`, the loss before any step, where that is higher.
+
+    Steps that were far too long give 1e29 on one processor and no number on another, which rounds
+    otherwise: so size decides, and what is no number is above every limit.
+    """
+    return DIVERGED * first.clamp(min=math.log(max(2, vocabulary_size)))
 
 
 class TrainingLoss(nn.Module):

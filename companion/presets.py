@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import itertools
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from companion.lstm import LSTMConfig
+from companion.tokenizers import KINDS
 from companion.training import TrainConfig
 
 
@@ -29,6 +34,14 @@ class Preset:
     threads: int | None = None
     """CPU threads: a small model's matrices are too small to share, and two threads cost more CPU
     time than they save. None leaves torch's own choice."""
+
+    def __post_init__(self) -> None:
+        if self.tokenizer not in KINDS:
+            raise ValueError(
+                f"the kind of tokenizer must be one of {', '.join(KINDS)}, got {self.tokenizer!r}"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be >= 1, got {self.threads}")
 
     def model_config(self, vocabulary_size: int) -> LSTMConfig:
         """The model for a tokenizer with this many tokens."""
@@ -112,36 +125,134 @@ def get_preset(name: str) -> Preset:
     raise ValueError(f"unknown preset {name!r}; the presets are {', '.join(PRESETS)}.{hint}")
 
 
-def override(preset: Preset, settings: Mapping[str, str]) -> Preset:
-    """`preset` with some fields changed: `{"train.epochs": "2", "model.hidden_size": "64"}`.
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One choice of a preset, which `train --set NAME=VALUE` changes."""
 
-    Values are text, read as the field's type. ValueError names the setting that is wrong.
+    name: str
+    """As in `override`: tokenizer.kind, tokenizer.OPTION, threads, model.FIELD or train.FIELD."""
+    value: Any
+    """What the preset chose, or left as it is by default."""
+    description: str
+    """What it is."""
+
+    @property
+    def text(self) -> str:
+        """The value as `override` reads it."""
+        if isinstance(self.value, tuple):
+            return ",".join(map(str, self.value)) or "()"
+        return str(self.value).lower() if self.value in (None, True, False) else str(self.value)
+
+
+def settings_of(preset: Preset) -> list[Setting]:
+    """Everything that `preset` decides, its defaults too."""
+    own, kind = _documented(Preset), KINDS[preset.tokenizer]
+    settings = [
+        Setting(name="tokenizer.kind", value=preset.tokenizer, description=own["tokenizer"])
+    ]
+    for option, description in kind.options.items():
+        default = inspect.signature(kind.fit).parameters[option].default
+        value = preset.tokenizer_options.get(option, default)
+        settings.append(Setting(name=f"tokenizer.{option}", value=value, description=description))
+    settings.append(Setting(name="threads", value=preset.threads, description=own["threads"]))
+    # The vocabulary is not known yet; it comes from the tokenizer and is not listed.
+    for section, config in (("model", preset.model_config(2**31)), ("train", preset.train)):
+        settings += [
+            Setting(name=f"{section}.{name}", value=getattr(config, name), description=description)
+            for name, description in _documented(type(config)).items()
+            if f"{section}.{name}" in _TYPES
+        ]
+    return settings
+
+
+def override(preset: Preset, settings: Mapping[str, str]) -> Preset:
+    """`preset` with some settings changed: `{"train.epochs": "2", "tokenizer.kind": "byte"}`.
+
+    Values are text, read as the setting's type. With another kind of tokenizer, options that only
+    the old one has are left out. ValueError names the setting that is wrong.
     """
     model, train = dict(preset.model), dataclasses.asdict(preset.train)
+    tokenizer: dict[str, Any] = {"kind": preset.tokenizer, **preset.tokenizer_options}
+    own: dict[str, Any] = {"threads": preset.threads}
     for setting, text in settings.items():
-        section, _, name = setting.partition(".")
-        known = {"model": LSTMConfig, "train": TrainConfig}.get(section)
-        names = [] if known is None else [f.name for f in dataclasses.fields(known)]
-        names = [field_name for field_name in names if field_name != "vocabulary_size"]
-        if known is None or name not in names:
-            raise ValueError(
-                f"unknown setting {setting!r}; use model.FIELD of LSTMConfig or train.FIELD of "
-                f"TrainConfig{', one of ' + ', '.join(names) if names else ''}"
-            )
-        value = _parse(setting, text, known, name)
-        (model if section == "model" else train)[name] = value
+        if setting not in _TYPES:
+            raise ValueError(_unknown(setting))
+        value = _parse(setting, text)
+        section, _, name = setting.rpartition(".")
+        {"model": model, "train": train, "tokenizer": tokenizer, "": own}[section][name] = value
         other = {"train.epochs": "steps", "train.steps": "epochs"}.get(setting)
         if other and value is not None and f"train.{other}" not in settings:
             train[other] = None  # one replaces the other; TrainConfig refuses both together
-    changed = dataclasses.replace(preset, model=model, train=TrainConfig(**train))
+    kind = tokenizer.pop("kind")
+    known = KINDS[kind].options if kind in KINDS else tokenizer  # Preset refuses an unknown kind
+    for option in [option for option in tokenizer if option not in known]:
+        if f"tokenizer.{option}" in settings:
+            raise ValueError(
+                f"tokenizer.{option} is no option of a {kind} tokenizer, which takes "
+                f"{', '.join(known) or 'none'}; leave it out, or set tokenizer.kind as well"
+            )
+        del tokenizer[option]
+    changed = dataclasses.replace(
+        preset,
+        tokenizer=kind,
+        tokenizer_options=tokenizer,
+        model=model,
+        train=TrainConfig(**train),
+        **own,
+    )
     # So that a bad value is refused before any work; the vocabulary is not known yet.
     changed.model_config(vocabulary_size=2**31)
     return changed
 
 
-def _parse(setting: str, text: str, owner: type, name: str) -> Any:
-    """`text` as the type that the dataclass `owner` declares for its field `name`."""
-    declared = str(next(f.type for f in dataclasses.fields(owner) if f.name == name))
+def is_setting(name: str) -> bool:
+    """Whether `override` knows a setting of that name."""
+    return name in _TYPES
+
+
+def _types() -> dict[str, str]:
+    """The settings by name, with their types as they are declared."""
+    types = {"tokenizer.kind": "str"}
+    types |= {f"tokenizer.{option}": "int" for kind in KINDS.values() for option in kind.options}
+    types["threads"] = "int | None"
+    for section, owner in (("model", LSTMConfig), ("train", TrainConfig)):
+        types |= {f"{section}.{f.name}": str(f.type) for f in dataclasses.fields(owner)}
+    del types["model.vocabulary_size"]
+    return types
+
+
+_TYPES = _types()
+
+
+def _unknown(setting: str) -> str:
+    """That there is no such setting, which may be meant, and which there are."""
+    section, _, name = setting.rpartition(".")
+    whole = {known.rpartition(".")[2]: known for known in _TYPES} | {"tokenizer": "tokenizer.kind"}
+    near = difflib.get_close_matches(name, whole, n=1)
+    hint = f" Did you mean {whole[near[0]]!r}?" if near else ""
+    own = [known for known in _TYPES if section and known.startswith(f"{section}.")]
+    return (
+        f"unknown setting {setting!r}.{hint} The settings"
+        f"{f' of {section}' if own else ''} are {', '.join(own or _TYPES)}; "
+        "companion presets NAME says what each is"
+    )
+
+
+def _documented(owner: type) -> dict[str, str]:
+    """The fields of a dataclass, each with the text that stands under it, on one line."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field_node, text in itertools.pairwise(tree.body):
+        if isinstance(field_node, ast.AnnAssign) and isinstance(field_node.target, ast.Name):
+            assert isinstance(text, ast.Expr), f"{field_node.target.id} needs a text under it"
+            found[field_node.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+    return found
+
+
+def _parse(setting: str, text: str) -> Any:
+    """`text` as the setting's type."""
+    declared = _TYPES[setting]
     kinds = [kind.strip() for kind in declared.split("|")]
     if text.lower() == "none" and "None" in kinds:
         return None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import random
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,6 +83,33 @@ def make_accelerator(device: str = "auto", precision: str = "fp32") -> Accelerat
     )
 
 
+def warn_of_missing_processes(accelerator: Accelerator) -> None:
+    """Warn when `accelerate launch` was asked for several processes and started this one alone.
+
+    That is what it does with --cpu. It leaves the address at which they would have met.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
+    if launched and accelerator.num_processes == 1:
+        warnings.warn(
+            "accelerate launch --cpu starts one process, whatever its --num_processes: training "
+            "goes on in one. For several on CPUs, start it with: "
+            "torchrun --nproc_per_node 2 -m companion train ...",
+            stacklevel=3,
+        )
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` CPU threads for a while; None leaves its own choice."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python's, NumPy's and torch's global generators. Only entry points call this."""
     if not 0 <= seed < 2**32:
@@ -108,6 +139,22 @@ def memory_bytes(device: torch.device) -> int:
     import psutil
 
     return int(psutil.virtual_memory().total)
+
+
+def peak_memory_bytes() -> int:
+    """The largest size that this process has had in the machine's memory."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux, getrusage would count the parent's size in
+        lines = dict(line.split(":", 1) for line in status.read_text("ascii").splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # on Unix alone
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others kibibytes
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -11,20 +11,24 @@ import contextlib
 import dataclasses
 import math
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from companion.checkpoints import CheckpointError
 from companion.lstm import LSTMConfig
-from companion.presets import Preset, override
+from companion.presets import Preset, is_setting, override
 from companion.training import TrainConfig, TrainingError
 
 #: A setting's value: a number where it is one.
 Value = int | float | str
+#: A trial that so often took its process with it is not tried again: memory may have run out.
+MOST_DEATHS = 3
 
 
 def _value(text: str) -> Value:
@@ -143,6 +147,11 @@ class SearchSpace:
     def check(self, preset: Preset) -> None:
         """Raise ValueError, naming the setting, where `preset` cannot take a range's ends."""
         for each in self.ranges:
+            if not each.setting.startswith(("model.", "train.")) and is_setting(each.setting):
+                raise ValueError(
+                    f"range {each}: a search varies settings of model and train alone, for losses "
+                    "of different tokenizers cannot be compared; fix it with --set"
+                )
             for value in each.ends:
                 try:
                     override(preset, {each.setting: str(value)})
@@ -237,13 +246,18 @@ def search(
     """Minimise `objective` over `config.space`; a `database` keeps the trials, and shares them.
 
     Proposals depend on the seed, the trial's number and the trials that ended before it: a search
-    that goes on makes the proposals it would have made without the break.
+    that goes on makes the proposals it would have made without the break. A trial that was cut off,
+    by Ctrl-C or by its process's death, is marked failed, and the next trial has its settings.
     """
-    with _study(config, database) as (optuna, study):
+    with _study(config, database) as (optuna, study), _worker(database) as worker:
         states = optuna.trial.TrialState
         while len(study.get_trials(states=(states.COMPLETE, states.PRUNED))) < config.trials:
-            trial = study.ask()
-            seed = np.random.SeedSequence((config.seed, trial.number)).generate_state(1)
+            with _alone(database):
+                if database is not None:
+                    _give_up_the_dead(study, database)
+                trial = study.ask()
+                trial.set_user_attr("worker", worker)
+            seed = np.random.SeedSequence((config.seed, _turn(study, trial))).generate_state(1)
             study.sampler = optuna.samplers.TPESampler(
                 seed=int(seed[0]),
                 n_startup_trials=config.startup,
@@ -260,7 +274,7 @@ def search(
                 trial.set_user_attr("reason", str(error))
                 study.tell(trial, state=states.PRUNED)  # so that TPE learns to keep away
             except KeyboardInterrupt:
-                study.tell(trial, state=states.FAIL)
+                _give_up(study, trial)
                 return _result(study, config, "interrupted")
             if on_trial is not None:
                 on_trial(next(t for t in _ended(study) if t.number == trial.number))
@@ -282,7 +296,7 @@ def import_optuna() -> Any:
     except ImportError as error:
         raise ValueError(
             "tuning needs optuna, which is not installed; install it with: "
-            "python -m pip install 'trained-to-predict[tune]'"
+            "python -m pip install optuna"
         ) from error
     return optuna
 
@@ -333,6 +347,62 @@ def _storage(optuna: Any, database: Path) -> Any:
         return sqlite3.connect(database, timeout=60)
 
     return optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
+
+
+def _alone(database: Path | None) -> contextlib.AbstractContextManager[Any]:
+    """While no other process looks for the dead or begins a trial."""
+    if database is None:
+        return contextlib.nullcontext()
+    return FileLock(database.with_name(f".{database.name}.lock"), timeout=60)
+
+
+@contextlib.contextmanager
+def _worker(database: Path | None) -> Iterator[str]:
+    """A name for this process, and a lock of that name: whoever can take it knows us dead."""
+    name = uuid.uuid4().hex
+    if database is None:
+        yield name
+        return
+    path = _worker_lock(database, name)
+    try:
+        with FileLock(path):
+            yield name
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _worker_lock(database: Path, worker: str) -> Path:
+    return database.with_name(f".worker-{worker}.lock")
+
+
+def _give_up_the_dead(study: Any, database: Path) -> None:
+    """Give up the trials that run nowhere, since their process was killed."""
+    for trial in study.get_trials():
+        if trial.state.name != "RUNNING":
+            continue
+        path = _worker_lock(database, trial.user_attrs.get("worker", "nobody"))
+        try:
+            with FileLock(path, timeout=0):
+                _give_up(study, trial)
+        except Timeout:  # it lives
+            continue
+        path.unlink(missing_ok=True)
+
+
+def _give_up(study: Any, trial: Any) -> None:
+    """Mark a trial that was cut off as failed, and have its settings tried again."""
+    first = trial.user_attrs.get("retry_of", trial.number)
+    lives = sum(first in (t.number, t.user_attrs.get("retry_of")) for t in study.get_trials())
+    if lives < MOST_DEATHS:
+        study.enqueue_trial(trial.params, user_attrs={"retry_of": first})
+    study.tell(trial.number, state=import_optuna().trial.TrialState.FAIL)
+
+
+def _turn(study: Any, trial: Any) -> int:
+    """The number that `trial` has where trials that repeat one that was cut off count as that."""
+    number = trial.user_attrs.get("retry_of", trial.number)
+    earlier = (t for t in study.get_trials(deepcopy=False) if t.number < number)
+    return sum("retry_of" not in t.user_attrs for t in earlier)
 
 
 def _reporter(trial: Any) -> Callable[[float], None]:

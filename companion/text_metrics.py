@@ -93,6 +93,6 @@ def _bleu() -> Any:
     except ImportError as error:
         raise ValueError(
             "self-BLEU needs sacrebleu, which is not installed; install it with: "
-            "python -m pip install 'trained-to-predict[metrics]'"
+            "python -m pip install sacrebleu"
         ) from error
     return BLEU

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from abc import ABC, abstractmethod
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 from companion.corpora import Document
+from companion.documents import pieces
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -29,6 +32,10 @@ _VERSION = 1
 _BYTES = 256
 _CHUNK_CHARACTERS = 1 << 14
 _CHUNKS = 64
+_PIECE_CHARACTERS = 1 << 20
+_LONGEST_FITTED = 1 << 10
+# White space as the library has it; it knows none of the four separators.
+_CUT = re.compile(r"(?<=\S)(?=[^\S\x1c-\x1f])|(?<=[^\W\d_])(?=[^\w\s])")
 
 
 class Tokenizer(ABC):
@@ -36,8 +43,8 @@ class Tokenizer(ABC):
 
     kind: ClassVar[str]
     """Name of the kind, as `build_tokenizer` takes it."""
-    options: ClassVar[tuple[str, ...]] = ()
-    """Names of the options that `fit` takes."""
+    options: ClassVar[Mapping[str, str]] = {}
+    """The options that `fit` takes, and what each is."""
     unknown_id: int | None = None
     """Id of whatever was not in the training text; None where that cannot happen."""
     end_id: int
@@ -66,6 +73,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def _join(self, ids: list[int]) -> str:
         """Text of ids known to be in the vocabulary."""
+
+    def _parts(self, text: str) -> Iterator[str]:
+        """Pieces of a long text whose tokens, one after the other, are those of the whole."""
+        return pieces(text)
 
     @property
     def vocabulary_size(self) -> int:
@@ -165,7 +176,7 @@ class WordTokenizer(Tokenizer):
     """
 
     kind = "word"
-    options = ("min_count",)
+    options: ClassVar = {"min_count": "Words that stand more rarely in the text are unknown."}
     unknown_id: int = 0
     end_id = 1
 
@@ -215,7 +226,7 @@ class BPETokenizer(Tokenizer):
     """
 
     kind = "bpe"
-    options = ("vocabulary_size",)
+    options: ClassVar = {"vocabulary_size": "Pieces at most, the 256 bytes and the end among them."}
 
     def __init__(self, pieces: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
         from tokenizers import decoders, models, pre_tokenizers
@@ -250,10 +261,12 @@ class BPETokenizer(Tokenizer):
             initial_alphabet=sorted(_byte_of_letter()),
             show_progress=False,
         )
-        fitted = [text for text in _checked(texts) if text]
+        fitted = [_valid(text) for text in _checked(texts) if text]
         if not fitted:
             raise ValueError("a BPE tokenizer needs training text, got none; pass some")
-        model.train_from_iterator(map(_valid, fitted), trainer)
+        model.train_from_iterator(
+            (part for text in fitted for part in _parts_to_fit(text)), trainer
+        )
         learnt = json.loads(model.to_str())["model"]
         pieces = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
         # Older releases of the library write a merge as one text, newer ones as two.
@@ -263,11 +276,14 @@ class BPETokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """Ids of the pieces."""
         ids: list[int] = []
-        chunks = list(_chunks(_valid(text)))
+        chunks = list(_chunks(_valid(text), _CHUNK_CHARACTERS))
         for start in range(0, len(chunks), _CHUNKS):
             for encoding in self._model.encode_batch_fast(chunks[start : start + _CHUNKS]):
                 ids += encoding.ids
         return ids
+
+    def _parts(self, text: str) -> Iterator[str]:
+        return _chunks(text, _PIECE_CHARACTERS)
 
     def _join(self, ids: list[int]) -> str:
         return str(self._model.decode([i for i in ids if i != self.end_id]))
@@ -282,7 +298,8 @@ class BPETokenizer(Tokenizer):
         return cls(_strings(fields["pieces"]), merges)
 
 
-_KINDS: dict[str, type[Tokenizer]] = {
+#: The tokenizers by the names of their kinds.
+KINDS: dict[str, type[Tokenizer]] = {
     each.kind: each for each in (ByteTokenizer, CharacterTokenizer, WordTokenizer, BPETokenizer)
 }
 
@@ -292,13 +309,13 @@ def build_tokenizer(kind: str, texts: Iterable[str], **options: Any) -> Tokenize
 
     Options: `min_count` for word, `vocabulary_size` for bpe. ValueError for others of either.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"tokenizer kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    if kind not in KINDS:
+        raise ValueError(f"tokenizer kind must be one of {', '.join(KINDS)}, got {kind!r}")
     for option in options:
-        if option not in _KINDS[kind].options:
-            known = ", ".join(_KINDS[kind].options) or "none"
+        if option not in KINDS[kind].options:
+            known = ", ".join(KINDS[kind].options) or "none"
             raise ValueError(f"options of a {kind} tokenizer are: {known}; got {option!r}")
-    return _KINDS[kind].fit(texts, **options)
+    return KINDS[kind].fit(texts, **options)
 
 
 def tokenizer_from_dict(fields: Any) -> Tokenizer:
@@ -311,10 +328,10 @@ def tokenizer_from_dict(fields: Any) -> Tokenizer:
             "load it with the release that saved it"
         )
     kind = fields.get("kind")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"tokenizer kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"tokenizer kind must be one of {', '.join(KINDS)}, got {kind!r}")
     try:
-        return _KINDS[kind]._from_fields(fields)
+        return KINDS[kind]._from_fields(fields)
     # Everything, because the library that holds the merges raises bare Exceptions.
     except Exception as error:
         raise ValueError(
@@ -363,17 +380,20 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document]) -> Enc
 
     The number of targets is `len(ids) - 1`. ValueError when there is nothing to predict.
     """
-    ids: list[int] = []
+    ids = array("q")  # an eighth of what a list of numbers takes
     num_bytes = num_characters = 0
     for document in documents:
-        ids.append(tokenizer.end_id)
-        ids += tokenizer.encode(document.text)
         num_bytes += len(_utf8(document.text))
+        ids.append(tokenizer.end_id)
+        for piece in tokenizer._parts(document.text):
+            ids.extend(tokenizer.encode(piece))
         num_characters += len(document.text)
     if len(ids) < 2:
         raise ValueError("there must be a token to predict, got documents without text")
     return EncodedText(
-        ids=torch.tensor(ids, dtype=torch.long), num_bytes=num_bytes, num_characters=num_characters
+        ids=torch.frombuffer(ids, dtype=torch.long),
+        num_bytes=num_bytes,
+        num_characters=num_characters,
     )
 
 
@@ -404,22 +424,34 @@ def _strings(value: Any) -> list[str]:
     return value
 
 
-def _chunks(text: str) -> Iterator[str]:
+def _chunks(text: str, size: int) -> Iterator[str]:
     """Pieces of a long text whose tokens, one after the other, are those of the whole.
 
     The library's time grows faster than the length. No token of it holds white space after anything
-    else, so that a cut in between changes nothing.
+    else, or other signs after a letter, so that a cut in between changes nothing.
     """
     start = 0
-    while len(text) - start > _CHUNK_CHARACTERS:
-        cut = text.find("\n", start + _CHUNK_CHARACTERS)
-        while cut > 0 and text[cut - 1].isspace():
-            cut = text.find("\n", cut + 1)
-        if cut < 0:
+    while len(text) - start > size:
+        cut = _CUT.search(text, start + size)
+        if not cut:
             break
-        yield text[start:cut]
-        start = cut
+        yield text[start : cut.start()]
+        start = cut.start()
     yield text[start:]
+
+
+def _parts_to_fit(text: str) -> Iterator[str]:
+    """The text in parts whose words are those of the whole.
+
+    But for those above 1,024 characters, as of scripts without spaces: learning takes a time that
+    grows with the square of a word's length, so they are cut, and a pair in thousand is not seen.
+    """
+    for chunk in _chunks(text, _LONGEST_FITTED):
+        if len(chunk) <= 2 * _LONGEST_FITTED:
+            yield chunk
+        else:
+            for start in range(0, len(chunk), _LONGEST_FITTED):
+                yield chunk[start : start + _LONGEST_FITTED]
 
 
 def _tokenizer(model: Any, pre_tokenizers: Any, decoders: Any) -> Any:

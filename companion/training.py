@@ -30,7 +30,7 @@ from companion import batching
 from companion.checkpoints import Checkpoint, RunFolder, optimizer_tensors, restore_optimizer
 from companion.evaluation import summed_nats_of_rows
 from companion.lstm import LSTMLanguageModel, State, detach
-from companion.objectives import NoiseSampler, TrainingLoss
+from companion.objectives import DIVERGED, NoiseSampler, TrainingLoss
 from companion.recipe import TrainConfig as TrainConfig
 from companion.recipe import learning_rate_at as learning_rate_at
 from companion.runtime import make_accelerator, out_of_memory, synchronize
@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 
 #: Parallel pieces in which the validation text is scored, whatever the number of processes.
 VALIDATION_STREAMS = 32
+#: What it means to diverge, in words.
+DIVERGENCE = (
+    f"its loss rose above {DIVERGED} times that of a uniform guess and of its own start, or it or "
+    "its gradient is no finite number"
+)
 
 
 class TrainingError(RuntimeError):
@@ -61,8 +66,6 @@ class Progress:
     """Lowest validation loss so far."""
     evaluations_since_best: int = 0
     """Validations since then."""
-    unlogged_targets: int = 0
-    """Targets since the last record of the training loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,8 @@ class TrainResult:
     """Optimizer steps done."""
     total_steps: int
     """Optimizer steps planned."""
+    new_steps: int
+    """Optimizer steps done in this call: none where a run that has ended is resumed."""
     seconds: float
     """Wall-clock seconds, over all resumptions."""
     tokens_per_second: float
@@ -128,9 +133,9 @@ def train(
     called with each record of metrics; what it raises ends the training.
 
     Ctrl-C ends training after the step in hand, with a checkpoint. Raises ValueError when the
-    text is too short for the streams, and TrainingError when memory runs out or the loss stops
-    being finite: then nothing is saved, the checkpoint before it stands, and failed-step.json in
-    the run's folder holds the batch that did it.
+    text is too short for the streams, and TrainingError when memory runs out or the loss diverges
+    (`objectives.divergence_limit`): then nothing is saved, the checkpoint before it stands, and
+    failed-step.json in the run's folder holds the batch that did it.
     """
     trainer = Trainer(
         model, ids, config, valid_ids=valid_ids, run=run, device=device, on_record=on_record
@@ -174,24 +179,27 @@ class Trainer:
         self.state: State | None = None
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
-        self.watch = Watch(self.accelerator)
+        self.watch = Watch(self.accelerator, model.config.vocabulary_size)
         self._cuts: tuple[int, list[int]] = -1, []
         self._seconds_before = self._validation_seconds = 0.0
 
     def fit(self, *, progress: bool = False) -> TrainResult:
         """Train from where the run stands to its end, its patience, or Ctrl-C."""
         at, config = self.progress, self.config
-        first_step, clock, stopped = at.step, time.perf_counter() - at.seconds, "finished"
+        first_step, clock = at.step, time.perf_counter() - at.seconds
+        stopped = "patience" if self.out_of_patience else "finished"
         bar = tqdm(
             total=self.total_steps,
             initial=at.step,
-            disable=not (progress and self.accelerator.is_main_process),
+            disable=not (progress and self.accelerator.is_main_process)
+            or stopped != "finished"
+            or at.step >= self.total_steps,
             unit="step",
             mininterval=1.0,
         )
         self.model.train()
         with _interruptible() as interrupted, self._memory_watched(), bar:
-            while at.step < self.total_steps:
+            while at.step < self.total_steps and stopped == "finished":
                 self.train_step()
                 at.seconds = time.perf_counter() - clock
                 bar.update()
@@ -206,12 +214,10 @@ class Trainer:
 
                 if interrupted.is_set() and at.step < self.total_steps:
                     stopped = "interrupted"
-                elif config.patience and at.evaluations_since_best >= config.patience:
+                elif self.out_of_patience:
                     stopped = "patience"
                 if validated or stopped != "finished" or self._due(config.checkpoint_every):
                     self.save(best=validated and at.evaluations_since_best == 0)
-                if stopped != "finished":
-                    break
         synchronize(self.accelerator.device)
         self.model.eval()
         seconds = time.perf_counter() - clock
@@ -219,6 +225,7 @@ class Trainer:
         return TrainResult(
             steps=at.step,
             total_steps=self.total_steps,
+            new_steps=at.step - first_step,
             seconds=seconds,
             tokens_per_second=(at.step - first_step) * self.targets_per_step / training_seconds,
             best_nats_per_token=at.best_nats_per_token,
@@ -227,7 +234,10 @@ class Trainer:
         )
 
     def train_step(self) -> None:
-        """One optimizer step: forward and backward over its windows, clip, update."""
+        """One optimizer step: forward and backward over its windows, clip, update.
+
+        Every `log_every` steps, and after the last, it looks whether one went wrong: see `check`.
+        """
         config, at = self.config, self.progress
         windows = self.windows_of(at.step)
         if windows[0][0] == 0:
@@ -248,6 +258,8 @@ class Trainer:
         self.stepper.zero_grad()
         at.step += 1
         self.watch.step_done(norm)
+        if self._due(config.log_every):
+            self.check()
 
     def windows_of(self, step: int) -> list[tuple[int, int]]:
         """Where the windows of optimizer step `step` (from 0) begin and end in the streams."""
@@ -299,8 +311,8 @@ class Trainer:
                     }
                 )
         raise TrainingError(
-            f"the loss or its gradient stopped being a finite number at step {step}; nothing "
-            f"was saved since, and {where}: lower learning_rate or clip_norm and train again"
+            f"training diverged at step {step}: {DIVERGENCE}; nothing was saved since, and "
+            f"{where}: lower learning_rate or clip_norm and train again"
         )
 
     def validate(self) -> dict[str, Any]:
@@ -314,6 +326,11 @@ class Trainer:
         total = self.accelerator.reduce(summed.to(self.accelerator.device), reduction="sum")
         nats = float(total) / (self.valid_ids.numel() - 1)
         at = self.progress
+        if self.watch.beyond(torch.tensor(nats, dtype=torch.float64)):
+            raise TrainingError(
+                f"training diverged at step {at.step}, as its validation shows: {DIVERGENCE}; "
+                "lower learning_rate or clip_norm and train again"
+            )
         if at.best_nats_per_token is None or nats < at.best_nats_per_token:
             at.best_nats_per_token, at.evaluations_since_best = nats, 0
         else:
@@ -335,7 +352,6 @@ class Trainer:
             return
         at = self.progress
         self.check()
-        at.unlogged_targets = self.watch.targets
         tensors = optimizer_tensors(self.model, self.optimizer)
         tensors |= {f"watch.{name}": value for name, value in self.watch.tensors().items()}
         tensors["rng.cpu"] = self._from_all(torch.get_rng_state())
@@ -371,10 +387,12 @@ class Trainer:
         self.model.load_state_dict(dict(checkpoint.model))
         restore_optimizer(self.model, self.optimizer, tensors)
         rank = self.accelerator.process_index
+        # Clones: torch 2.13 reads a row of a larger tensor as if it began where that one does, and
+        # every process but the first dies of it.
         if rank < len(tensors["rng.cpu"]):
-            torch.set_rng_state(tensors["rng.cpu"][rank])
+            torch.set_rng_state(tensors["rng.cpu"][rank].clone())
         if self.accelerator.device.type == "cuda" and rank < len(tensors.get("rng.cuda", ())):
-            torch.cuda.set_rng_state(tensors["rng.cuda"][rank])
+            torch.cuda.set_rng_state(tensors["rng.cuda"][rank].clone())
         if self.accelerator.scaler is not None and "scaler.scale" in tensors:
             names = self.accelerator.scaler.state_dict()
             self.accelerator.scaler.load_state_dict(
@@ -386,7 +404,7 @@ class Trainer:
                 for name in ("state.hidden", "state.cell")
             )
             self.state = hidden, cell
-        self.watch.put(tensors, self.progress.unlogged_targets)
+        self.watch.put(tensors)
         self._seconds_before = self.progress.seconds
         if self.accelerator.is_main_process:
             self.history = self.run.rewind_metrics(self.progress.step)
@@ -395,6 +413,12 @@ class Trainer:
     def evaluate_every(self) -> int:
         """Steps between validations."""
         return self.config.evaluate_every or self.steps_per_epoch
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the validation loss has not fallen for as long as `patience` allows."""
+        patience = self.config.patience
+        return patience is not None and self.progress.evaluations_since_best >= patience
 
     @property
     def targets_per_step(self) -> int:

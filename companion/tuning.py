@@ -20,13 +20,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from companion.checkpoints import CheckpointError, read_json, write_json
+from companion.checkpoints import CheckpointError, is_free, only_writer, read_json, write_json
 from companion.corpora import Corpus
 from companion.lstm import LSTMLanguageModel
+from companion.pipeline import another_text, place_of
 from companion.presets import Preset, override
-from companion.runtime import choose_device, environment, seed_everything
+from companion.runtime import choose_device, cpu_threads, environment, seed_everything
 from companion.search import (
     Objective,
     SearchConfig,
@@ -40,6 +39,8 @@ from companion.tokenizers import build_tokenizer, encode_documents
 from companion.training import train
 
 FORMAT = "companion-search"
+#: What stands beside a lock in a folder whose making was cut off before tune.json was there.
+UNFINISHED = ("study.db", "study.db-journal", ".study.db.lock", ".tune.json.partial")
 
 
 def tune(
@@ -60,8 +61,9 @@ def tune(
     `resume`; `record` adds to its tune.json. Without, it lives in memory.
 
     A trial whose training fails, or whose settings do not go together, counts as failed and the
-    search goes on. Ctrl-C gives up the trial in hand. Several processes may work on one folder,
-    each of them but the first with `resume`; then a few trials more than asked for may finish.
+    search goes on. A trial that Ctrl-C or a kill cuts off is given up, and its settings are tried
+    again when the search goes on. Several processes may work on one folder, each of them but the
+    first with `resume`; then a few trials more than asked for may finish.
     """
     import_optuna()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -74,15 +76,18 @@ def tune(
     folder = None
     if out is not None:
         folder = Path(out)
-        _claim(folder, _identity(corpus, preset, config) | dict(record or {}), config, resume)
-    if preset.threads and device in ("auto", "cpu"):
-        torch.set_num_threads(preset.threads)
-    result = search(
-        _training_objective(corpus, preset, config.seed, device),
-        config,
-        database=None if folder is None else folder / "study.db",
-        on_trial=on_trial,
-    )
+        identity = _identity(corpus, preset, config) | dict(record or {})
+        if resume:
+            _check_same(folder, identity, corpus)
+        else:
+            _claim(folder, identity, config)
+    with cpu_threads(preset.threads if device in ("auto", "cpu") else None):
+        result = search(
+            _training_objective(corpus, preset, config.seed, device),
+            config,
+            database=None if folder is None else folder / "study.db",
+            on_trial=on_trial,
+        )
     if folder is not None:
         own = folder / f".trials-{os.getpid()}.json"  # another process may write at this moment
         write_json(own, {"trials": [dataclasses.asdict(trial) for trial in result.trials]})
@@ -147,7 +152,7 @@ def _training_objective(corpus: Corpus, preset: Preset, seed: int, device: str) 
 def _identity(corpus: Corpus, preset: Preset, config: SearchConfig) -> dict[str, Any]:
     """What must be the same for a search to go on."""
     return {
-        "corpus": corpus.name,
+        "corpus": place_of(corpus),
         "corpus_fingerprint": corpus.fingerprint,
         "tokenizer": {"kind": preset.tokenizer, **preset.tokenizer_options},
         "model": dict(preset.model),
@@ -170,25 +175,33 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _claim(folder: Path, identity: Mapping[str, Any], config: SearchConfig, resume: bool) -> None:
-    """Make a new folder with tune.json, or check that the one there is of this very search."""
-    if resume:
-        known, wanted = _flat(recorded(folder)), _flat(json.loads(json.dumps(identity)))
-        for name, value in wanted.items():
-            if known.get(name) != value:
-                raise CheckpointError(
-                    f"{name} is {value}, which differs from the search being resumed: {folder} has "
-                    f"{known.get(name)}; leave the option out, or begin another search"
-                )
-        return
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+def _check_same(folder: Path, identity: Mapping[str, Any], corpus: Corpus) -> None:
+    """CheckpointError, naming what differs, unless the search in `folder` is this very one."""
+    known = recorded(folder)
+    if known["corpus_fingerprint"] != corpus.fingerprint:
+        raise CheckpointError(another_text(corpus, known, f"the search in {folder}"))
+    flat = _flat(known)
+    for name, value in _flat(json.loads(json.dumps(identity))).items():
+        if name != "corpus" and flat.get(name) != value:  # the same text may lie elsewhere
+            raise CheckpointError(
+                f"{name} is {value}, which differs from the search being resumed: {folder} has "
+                f"{flat.get(name)}; leave the option out, or begin another search"
+            )
+
+
+def _claim(folder: Path, identity: Mapping[str, Any], config: SearchConfig) -> None:
+    """Make a new folder with tune.json."""
+    _check_free(folder)
+    with only_writer(folder):
+        _check_free(folder)  # another process may have been quicker
+        (folder / "study.db").unlink(missing_ok=True)
+        create_study(config, folder / "study.db")  # before tune.json: whoever finds that finds it
+        write_json(
+            folder / "tune.json",
+            {"format": FORMAT, **identity, "trials": config.trials, "environment": environment()},
+        )
+
+
+def _check_free(folder: Path) -> None:
+    if not is_free(folder, UNFINISHED):
         raise CheckpointError(f"{folder} already exists; choose another --out, or give --resume")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {folder}: {error.strerror}") from error
-    create_study(config, folder / "study.db")  # before tune.json: whoever finds that finds it
-    write_json(
-        folder / "tune.json",
-        {"format": FORMAT, **identity, "trials": config.trials, "environment": environment()},
-    )

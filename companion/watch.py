@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from companion.objectives import divergence_limit
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -18,17 +20,26 @@ class Watch:
     They stay on the device, unread, so that no step waits for a number.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
+    def __init__(self, accelerator: Accelerator, vocabulary_size: int) -> None:
+        self.accelerator, self.vocabulary_size = accelerator, vocabulary_size
+        self.first: Tensor | None = None  # nats a token of the first window, over all processes
         self.nats: list[Tensor] = []
         self.norms: list[Tensor] = []
-        self.windows: list[int] = []
-        self.targets = 0
+        self.sizes: list[int] = []  # targets of each window
+        self.windows: list[int] = []  # how many there were after each step
+        self.good = 0  # steps in which `first_failure` found none
+
+    @property
+    def targets(self) -> int:
+        """Targets counted in since the last record."""
+        return sum(self.sizes)
 
     def add(self, nats: Tensor, targets: int) -> None:
         """Count in one window."""
+        if self.first is None:
+            self.first = self.accelerator.reduce(nats / targets, reduction="mean")
         self.nats.append(nats)
-        self.targets += targets
+        self.sizes.append(targets)
 
     def step_done(self, norm: Tensor) -> None:
         """Count in one step: the length of its gradient before clipping."""
@@ -36,18 +47,31 @@ class Watch:
         self.windows.append(len(self.nats))
 
     def first_failure(self, *, gradients: bool) -> int | None:
-        """How many steps ago a loss, or a gradient, was first no finite number; None if none was.
+        """How many steps ago a loss first diverged, or a gradient was no finite number; None if
+        none did.
 
-        The same for all processes.
+        A loss has diverged above `objectives.divergence_limit`. The same for all processes.
         """
-        if not self.norms:
+        if self.good == len(self.norms):
             return None
-        finite = torch.isfinite(torch.stack(self.nats).double().cumsum(0))
-        done = finite[torch.tensor(self.windows, device=finite.device) - 1]
+        start = self.windows[self.good - 1] if self.good else 0
+        nats = torch.stack(self.nats[start:])
+        sizes = torch.tensor(self.sizes[start:], device=nats.device).clamp(min=1)
+        wrong = self.beyond(nats / sizes).cumsum(0) > 0
+        failed = wrong[torch.tensor(self.windows[self.good :], device=nats.device) - start - 1]
         if gradients:
-            done &= torch.isfinite(torch.stack(self.norms))
-        failed = self.accelerator.gather((~done).unsqueeze(0)).any(dim=0).nonzero()
-        return None if not len(failed) else len(self.norms) - 1 - int(failed[0])
+            failed |= ~torch.isfinite(torch.stack(self.norms[self.good :]))
+        steps = self.accelerator.gather(failed.unsqueeze(0)).any(dim=0).nonzero()
+        if len(steps):
+            return len(self.norms) - self.good - 1 - int(steps[0])
+        self.good = len(self.norms)
+        return None
+
+    def beyond(self, nats_per_token: Tensor) -> Tensor:
+        """Whether losses have diverged: no finite number, or too far above the first one."""
+        first = nats_per_token.new_zeros(()) if self.first is None else self.first
+        limit = divergence_limit(self.vocabulary_size, first.to(nats_per_token.device))
+        return ~(torch.isfinite(nats_per_token) & (nats_per_token <= limit))
 
     def take(self) -> tuple[float, float]:
         """Nats per token over all processes, and the mean gradient norm; starts again from zero."""
@@ -56,31 +80,36 @@ class Watch:
         nats, targets = self.accelerator.reduce(sums, reduction="sum").tolist()
         norms = torch.stack(self.norms)
         norm = float(norms[torch.isfinite(norms)].mean())
-        self.nats, self.norms, self.windows, self.targets = [], [], [], 0
+        self.nats, self.norms, self.sizes, self.windows, self.good = [], [], [], [], 0
         return nats / targets, norm
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps of it: (processes, windows), (steps,) and (steps,)."""
+        """What a checkpoint keeps of it: the first loss; and, unless they are recorded, nats of
+        shape (processes, windows), sizes and windows, and norms of shape (steps,)."""
+        tensors = {} if self.first is None else {"first": self.first}
         if not self.norms:
-            return {}
-        return {
+            return tensors
+        return tensors | {
             "nats": self.accelerator.gather(torch.stack(self.nats).unsqueeze(0)),
             "norms": torch.stack(self.norms),
+            "sizes": torch.tensor(self.sizes),
             "windows": torch.tensor(self.windows),
         }
 
-    def put(self, tensors: Mapping[str, Tensor], targets: int) -> None:
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what `tensors` gave, under names that begin with "watch."."""
-        if "watch.norms" not in tensors:
-            return
         device, rank = self.accelerator.device, self.accelerator.process_index
-        nats = tensors["watch.nats"].to(device)
+        if "watch.first" in tensors:
+            self.first = tensors["watch.first"].to(device)
+        if "watch.sizes" not in tensors:
+            return
+        nats, sizes = tensors["watch.nats"].to(device), tensors["watch.sizes"]
         if len(nats) == self.accelerator.num_processes:
             own = nats[rank]
         else:  # another number of processes: the first one takes the sums
             own = nats.sum(dim=0) if rank == 0 else torch.zeros_like(nats[0])
-            targets = targets * len(nats) if rank == 0 else 0
+            sizes = sizes * len(nats) if rank == 0 else torch.zeros_like(sizes)
         self.nats = list(own.unbind())
         self.norms = list(tensors["watch.norms"].to(device).unbind())
+        self.sizes = sizes.tolist()
         self.windows = tensors["watch.windows"].tolist()
-        self.targets = targets

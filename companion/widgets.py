@@ -2,9 +2,9 @@
 
 `explore(draw, alt=..., temperature=[0.5, 1, 2])` calls `draw` once for each value (or pair of
 values) and returns one object with two faces. In a running notebook it is made of ipywidgets and
-calls `draw` again at every move. In the stored notebook, and so in the built book, it is HTML that
-holds every frame, with no library, no request to anywhere and no identifier that two pictures on a
-page could share.
+calls `draw` again at every move. In the stored notebook, in the built book, and wherever ipywidgets
+fail, it is HTML that holds every frame, with no library, no request to anywhere and no identifier
+that two pictures on a page could share.
 
 One rule for chapters: nbval compares that HTML strictly, less the pixels. Labels, values,
 alternative texts, captions and text frames hold nothing random or timed and are the same on every
@@ -305,15 +305,17 @@ class Picture:
         return ipywidgets.VBox([*inputs, shown])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        """Both faces; the live one only under a kernel that has ipywidgets."""
+        """Both faces; the HTML alone without a kernel, or where the live face fails in any way.
+
+        The HTML responds all the same, so a reader loses nothing that a traceback would give back.
+        `draw` is not called here: its errors were raised when the picture was made.
+        """
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.html}
-        if _in_kernel():
-            try:
+        with contextlib.suppress(Exception):
+            if _in_kernel():
                 if self._widget is None:
                     self._widget = self.widget()
-            except ModuleNotFoundError:  # without ipywidgets the HTML responds all the same
-                return bundle
-            bundle[WIDGET_VIEW] = self._widget._repr_mimebundle_()[WIDGET_VIEW]
+                bundle[WIDGET_VIEW] = _view(self._widget)
         return bundle
 
     def __repr__(self) -> str:
@@ -344,6 +346,18 @@ class Picture:
             "<noscript>The controls need JavaScript; one frame is shown.</noscript>\n"
             f"{caption}</figure>"
         )
+
+
+def _view(widget: Any) -> Mapping[str, Any]:
+    """What names the widget to the notebook; AttributeError or ValueError when nothing does."""
+    view: Mapping[str, Any]
+    if hasattr(widget, "_repr_mimebundle_"):
+        view = widget._repr_mimebundle_()[WIDGET_VIEW]
+    else:  # ipywidgets 7, which Colab holds, displays by itself and has no bundle to ask for
+        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    if not view["model_id"]:
+        raise ValueError("the widget has no model: its comm did not open")
+    return view
 
 
 def _control(

@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # What the package's modules import is imported first: a third party's own TYPE_CHECKING blocks are
 # not meant to run, and often cannot.
 THIRD_PARTY = (
-    "accelerate", "ipywidgets", "IPython.display", "matplotlib.pyplot", "numpy", "pooch",
-    "rich.console",
-    "rich.table", "rich.progress", "safetensors.torch", "sklearn.metrics", "tokenizers", "torch",
-    "torch.utils.data", "tqdm.auto", "typer.testing", "jaxtyping", "beartype",
+    "accelerate", "filelock", "ipywidgets", "IPython.display", "matplotlib.pyplot", "numpy",
+    "pooch", "rich.console", "rich.table", "rich.progress", "safetensors.torch",
+    "sklearn.metrics", "tokenizers", "torch", "torch.utils.data", "tqdm.auto", "typer.testing",
+    "jaxtyping", "beartype",
 )  # fmt: skip
 
 

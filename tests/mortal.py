@@ -1,10 +1,12 @@
 """A small training that can be killed: what tests/test_robustness.py runs in processes of its own.
 
 A fork server imports this module, and torch with it, once; each training is a fork of that.
+torchrun runs it as a program, for a training by several processes: see the end.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -19,7 +21,7 @@ import torch._dynamo
 from companion.checkpoints import RunFolder
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.runtime import seed_everything
-from companion.training import TrainConfig, TrainResult, train
+from companion.training import TrainConfig, Trainer, TrainResult, train
 
 VOCABULARY = 8
 #: More time goes into checkpoints, and so more deaths fall into them, than in a real run.
@@ -39,14 +41,14 @@ def text(length: int) -> torch.Tensor:
     )
 
 
-def go_on(folder: Path) -> TrainResult:
+def go_on(folder: Path, config: TrainConfig = CONFIG) -> TrainResult:
     """Train in `folder`, from its newest checkpoint if it has one, to the end."""
     torch.set_num_threads(1)
     seed_everything(0)
     sizes = {"embedding_size": 8, "hidden_size": 16, "dropout": 0.1}
     model = LSTMLanguageModel(LSTMConfig(vocabulary_size=VOCABULARY, **sizes))
     return train(
-        model, text(801), CONFIG, valid_ids=text(201), run=RunFolder(folder), resume=True,
+        model, text(801), config, valid_ids=text(201), run=RunFolder(folder), resume=True,
         device="cpu",
     )  # fmt: skip
 
@@ -66,3 +68,17 @@ def live(folder: Path, report: Connection, deadly_event: int | None = None) -> N
     report.send("begun")
     go_on(folder)
     report.send(operations)
+
+
+if __name__ == "__main__":
+    folder, deadly_step = Path(sys.argv[1]), int(sys.argv[2])
+    step = Trainer.train_step
+
+    def step_until_killed(self: Trainer) -> None:
+        if self.progress.step == deadly_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        step(self)
+
+    Trainer.train_step = step_until_killed  # type: ignore[method-assign]
+    go_on(folder, dataclasses.replace(CONFIG, window_jitter=3.0, log_every=1))
+    torch.distributed.destroy_process_group()

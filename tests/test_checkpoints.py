@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -193,3 +195,64 @@ def test_the_optimizer_comes_back_exactly() -> None:
     step(model, optimizer)
     step(twin, twin_optimizer)
     torch.testing.assert_close(twin.weight, model.weight, rtol=0, atol=0)
+
+
+# --- other systems -------------------------------------------------------------------------------
+
+
+def refuse_folders(monkeypatch: pytest.MonkeyPatch, number: int, *, opening: bool) -> None:
+    """As on Windows, which opens no folder, or on a network disk, which flushes none.
+
+    Windows also flushes no file that was opened for reading alone.
+    """
+    real_open, real_flush = os.open, os.fsync
+
+    def os_open(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if opening and Path(path).is_dir():
+            raise OSError(number, os.strerror(number), str(path))
+        return real_open(path, flags, *rest, **named)
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        real_flush(descriptor)
+
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(os, "open", os_open)
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize(
+    ("number", "opening"), [(errno.EACCES, True), (errno.EPERM, True), (errno.EINVAL, False)]
+)
+def test_a_checkpoint_is_saved_where_folders_cannot_be_flushed(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, number: int, opening: bool
+) -> None:
+    refuse_folders(monkeypatch, number, opening=opening)
+    run.save(make(1), best=True)
+    run.save(make(2))
+    loaded = run.latest()
+    assert loaded is not None
+    assert loaded.step == 2
+
+
+def test_a_folder_that_a_failing_disk_does_not_flush_is_an_error(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_folders(monkeypatch, errno.EIO, opening=False)
+    with pytest.raises(CheckpointError, match="cannot write to"):
+        run.save(make(1))
+
+
+def test_no_tensor_that_was_loaded_reads_from_its_file_any_more(run: RunFolder) -> None:
+    """Windows removes no file that is still mapped into memory."""
+    run.save(make(1))
+    file = newest(run) / checkpoints.MODEL_FILE
+    loaded = run.load(newest(run)).model["weight"]
+    header = file.stat().st_size - loaded.numel() * loaded.element_size()
+    with file.open("r+b") as stream:  # a mapping would see this
+        stream.seek(header)
+        stream.write(b"\0" * loaded.numel() * loaded.element_size())
+    assert loaded.eq(1).all()

@@ -8,7 +8,7 @@ import unicodedata
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from companion import cleaning
+from companion import duplicates
 from companion.cleaning import clean_documents, clean_text, near_duplicates
 from companion.documents import Document
 
@@ -76,7 +76,7 @@ def test_every_copy_points_at_a_document_that_stays() -> None:
 def test_a_sample_of_the_shingles_still_finds_duplicates(monkeypatch) -> None:
     texts = [words(i, 300) for i in range(10)]
     texts.append(f"{texts[4]} {words(99, 30)}")
-    monkeypatch.setattr(cleaning, "_FULL_INDEX_WORDS", 500)
+    monkeypatch.setattr(duplicates, "_MOST_SHINGLES", 500)
     assert near_duplicates(texts) == {4: 10}
 
 

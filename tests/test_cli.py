@@ -5,6 +5,8 @@ Signals, and what is said of a mistake, are tried on real processes once; else s
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import os
 import re
@@ -13,11 +15,17 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+import torch
 from command_line import TERMINAL, companion
+
+from companion import cli
+from companion.presets import PRESETS
 
 SMALL = [
     "--preset", "char-small", "--device", "cpu", "--set", "model.hidden_size=16",
@@ -49,6 +57,11 @@ def run(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--set", "train.checkpoint_every=20", *SMALL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    before, _, _ = done.stderr.partition("Fitting the ")
+    assert "Reading " in before
+    assert re.search(r"  train +1 documents .* characters", before)
+    assert "Cut into splits between lines." in before
+    assert "Encoding the training text by " in done.stderr
     assert "40 of 40 steps" in done.stderr
     assert f"companion evaluate {path}" in done.stderr
     return path
@@ -62,6 +75,7 @@ def test_evaluate_prints_the_documented_names_as_json(run: Path) -> None:
         "nats_per_token", "perplexity", "bits_per_byte", "accuracy", "tokens", "bytes",
         "split", "corpus",
     } <= set(report)  # fmt: skip
+    assert json.loads(Path(report["corpus_report"]).read_text())["sizes"]["train"]["documents"] == 1
     assert report["split"] == "test"
     assert 0 < report["macro_f1"] <= 1
     assert report["perplexity"] == pytest.approx(2.718281828 ** report["nats_per_token"], rel=1e-6)
@@ -125,8 +139,9 @@ def test_a_mistake_is_one_sentence_and_a_failing_exit(name: str, tmp_path: Path)
     before = sorted(path.name for path in tmp_path.iterdir())
     done = companion(*arguments, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert words in done.stderr
+    *_, last = done.stderr.splitlines()  # before it, what was read so far
+    assert last.startswith("error: ")
+    assert words in last
     assert done.stdout == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
@@ -135,6 +150,40 @@ def test_an_unknown_option_is_refused() -> None:
     done = companion("train", "--out", "x", "--learning-rate", "1")
     assert done.returncode == 2
     assert "No such option" in done.stderr
+
+
+def test_a_run_has_the_tokenizer_that_was_set_and_resuming_knows_it(
+    text_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    chosen = ["--set", "tokenizer.kind=bpe", "--set", "tokenizer.vocabulary_size=270"]
+    done = companion(
+        "train", "--corpus", str(text_file), "--out", str(path), "--set", "train.steps=2", *SMALL,
+        *chosen, "--set", "threads=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    assert record["tokenizer"] == {"kind": "bpe", "vocabulary_size": 270}
+    assert record["model"]["vocabulary_size"] == 270
+    for setting, differs in (
+        ("tokenizer.kind=bpe", False), ("tokenizer.vocabulary_size=270", False),
+        ("threads=1", False), ("tokenizer.kind=byte", True), ("threads=2", True),
+    ):  # fmt: skip
+        done = companion("train", "--out", str(path), "--resume", "--set", setting)
+        assert ("differs from the run being resumed" in done.stderr) == differs, setting
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_shown_whole_with_what_each_setting_means(name: str) -> None:
+    shown = companion("presets", name)
+    settings = json.loads(companion("presets", name, "--json").stdout)["settings"]
+    assert {"tokenizer.kind", "threads", "model.hidden_size", "train.learning_rate"} < set(settings)
+    for setting, fields in settings.items():
+        assert re.search(rf"(?m)^ *{re.escape(setting)} ", shown.stdout), setting
+        assert fields["description"].split()[0] in shown.stdout
+    wrong = companion("presets", "smal")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "Did you mean 'small'" in wrong.stderr
 
 
 def test_an_existing_folder_is_refused_and_untouched(run: Path, text_file: Path) -> None:
@@ -151,6 +200,79 @@ def test_resuming_with_another_setting_names_it(run: Path) -> None:
         assert done.returncode == 1
         assert option[0] in done.stderr
         assert "differs from the run being resumed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "setting", ["train.learning_rate=1e-2", "train.betas=0.90,.99", "train.steps=040"]
+)
+def test_resuming_with_the_same_setting_in_other_words_goes_on(run: Path, setting: str) -> None:
+    done = companion("train", "--out", str(run), "--resume", "--set", setting)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_finished_run_says_so_when_resumed(run: Path) -> None:
+    done = companion("train", "--out", str(run), "--resume")
+    assert done.returncode == 0
+    assert "\nNothing is left to train: this run ended after 40 of 40 steps," in done.stderr
+    assert "tokens/s" not in done.stderr
+
+
+def test_a_text_that_is_gone_is_said_with_the_run_and_what_to_do(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    record = json.loads((copy / "run.json").read_text())
+    assert Path(record["corpus"]).is_absolute()
+    (copy / "run.json").write_text(json.dumps({**record, "corpus": "/no/such/text"}))
+    for command in (["evaluate", str(copy)], ["train", "--resume", "--out", str(copy)]):
+        done = companion(*command)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: run {copy} was trained on /no/such/text, and")
+        assert done.stderr.endswith("name its text with --corpus\n")
+        done = companion(*command, "--corpus", record["corpus"])
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "words"),
+    [
+        ("corpora", "load_corpus", "Stopped before training began: run holds no run"),
+        ("pipeline", "save_tokenizer", "Stopped before training began: run holds no run"),
+        ("pipeline", "seed_everything", "Stopped: no step was saved, it begins at its start."),
+    ],
+)
+def test_ctrl_c_before_the_first_step_says_so_and_leaves_nothing_broken(
+    module: str, name: str, words: str, text_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["train", "--corpus", str(text_file), "--out", "run", *SMALL]
+    arguments += ["--set", "train.steps=5"]
+    monkeypatch.setattr(importlib.import_module(f"companion.{module}"), name, interrupted)
+    done = companion(*arguments, cwd=tmp_path)
+    monkeypatch.undo()
+    assert (done.returncode, done.stdout) == (130, "")
+    assert any(line.startswith(words) for line in done.stderr.splitlines())
+    if "--resume" in done.stderr:
+        arguments = ["train", "--out", "run", "--resume"]
+    done = companion(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5 of 5 steps" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["evaluate", "x"], ["tune", "--out", "x"]])
+def test_ctrl_c_in_any_command_is_one_line(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("companion.pipeline"), "load_run", interrupted)
+    monkeypatch.setattr(importlib.import_module("companion.corpora"), "load_corpus", interrupted)
+    done = companion(*command, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("Stopped")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_damaged_checkpoint_is_refused_in_one_sentence(run: Path, tmp_path: Path) -> None:
@@ -177,7 +299,9 @@ def test_resuming_passes_a_damaged_checkpoint_over_aloud(run: Path, tmp_path: Pa
     assert losses(copy) == expected
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+@pytest.mark.skipif(
+    getattr(os, "geteuid", lambda: None)() != 0, reason="mounting a small disk takes root"
+)
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(
     tmp_path: Path, text_file: Path
 ) -> None:
@@ -260,6 +384,128 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) ->
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.005)
+
+
+# --- output that cannot be encoded ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def snowmen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose text has signs that few encodings know."""
+    folder = tmp_path_factory.mktemp("wide")
+    text = folder / "text.txt"
+    text.write_text("☃ 雪 🙂\n" * 900, encoding="utf-8")
+    path = folder / "run"
+    done = companion(
+        "train", "--corpus", str(text), "--out", str(path), "--set", "train.steps=2", *SMALL
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def narrow(encoding: str, *arguments: str) -> tuple[object, str, str]:
+    """The command with both outputs in `encoding`, as on Windows or in a pipe: exit code, outputs.
+
+    A character that cannot be encoded raises where nothing is done about it.
+    """
+    outputs = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    with (
+        mock.patch.dict(os.environ, TERMINAL),
+        mock.patch.multiple(sys, stdout=outputs[0], stderr=outputs[1]),
+        mock.patch.object(sys, "argv", ["companion", *arguments]),
+        warnings.catch_warnings(),
+    ):
+        try:
+            cli.main()
+            code: object = 0
+        except SystemExit as leave:
+            code = leave.code or 0
+    for output in outputs:
+        output.flush()
+    texts = [output.buffer.getvalue().decode(encoding) for output in outputs]  # type: ignore[attr-defined]
+    return code, texts[0], texts[1]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_text_that_the_output_cannot_encode_is_replaced_and_not_lost(
+    encoding: str, snowmen: Path
+) -> None:
+    prompt = ["--prompt", "雪☃", "--tokens", "9", "--device", "cpu"]
+    code, text, errors = narrow(encoding, "generate", str(snowmen), *prompt)
+    assert (code, errors) == (0, "")
+    assert text.startswith("??")
+    code, answer, errors = narrow(encoding, "generate", str(snowmen), *prompt, "--json")
+    assert (code, errors) == (0, "")
+    assert answer.isascii()
+    assert json.loads(answer)["text"].startswith("雪☃")
+    code, _, errors = narrow(encoding, "evaluate", str(snowmen / "雪"))
+    assert code == 1
+    assert errors.startswith("error: no run at ")
+    assert "?" in errors
+
+
+@pytest.mark.slow
+def test_without_a_locale_a_prompt_is_read_and_its_text_is_printed(snowmen: Path) -> None:
+    bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    process = [sys.executable, "-m", "companion", "generate", str(snowmen), "--prompt", "雪☃"]
+    done = subprocess.run(
+        process, capture_output=True, check=False, env={**os.environ, **TERMINAL, **bare}
+    )
+    # Nothing is said of unknown tokens: the bytes of the prompt were read as UTF-8.
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"??")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["train", "--help"], ["corpora"], ["presets"], ["presets", "small"],
+     ["study", "list"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_list_can_be_printed_in_any_encoding(command: list[str], encoding: str) -> None:
+    code, text, _ = narrow(encoding, *command)
+    assert code == 0
+    assert text.strip()
+
+
+@pytest.mark.parametrize(
+    "command", [["corpora"], ["presets"], ["presets", "small"], ["study", "list"]], ids=" ".join
+)
+def test_json_is_ascii(command: list[str]) -> None:
+    done = companion(*command, "--json")
+    assert done.stdout.isascii()
+    json.loads(done.stdout)
+
+
+# --- export --------------------------------------------------------------------------------------
+
+
+def test_export_to_a_folder_that_is_not_there_is_one_sentence(run: Path, tmp_path: Path) -> None:
+    done = companion("export", str(run), "--out", str(tmp_path / "no" / "a.pt2"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the folder of ")
+    assert "does not exist; make it first" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_export_says_by_which_names_the_file_is_called(run: Path, tmp_path: Path) -> None:
+    """The lines that it prints are run as they stand."""
+    done = companion("export", str(run), "--out", str(tmp_path / "a.pt2"))
+    assert done.returncode == 0, done.stderr
+    load, call = (line.strip() for line in done.stderr.splitlines() if line.startswith("  "))
+    shape = re.search(r"two tensors of shape \((\d+), B, (\d+)\)", done.stderr)
+    assert shape is not None
+    layers, hidden = map(int, shape.groups())
+    names: dict[str, Any] = {
+        "torch": torch,
+        "inputs": torch.zeros(3, 1, dtype=torch.int64),
+        "state": (torch.zeros(layers, 3, hidden), torch.zeros(layers, 3, hidden)),
+    }
+    exec(f"{load}\n{call}", names)
+    assert names["logits"].shape[:2] == (3, 1)
+    assert f"logits: shape (B, 1, {names['logits'].shape[2]})" in done.stderr
 
 
 def test_version_is_the_package_s() -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from companion import corpora, embedded
-from companion.cleaning import SHINGLE_WORDS, near_duplicates
 from companion.corpora import SPLITS, Corpus, CorpusError, corpus_names, load_corpus
+from companion.duplicates import SHINGLE_WORDS, near_duplicates
 
 EMBEDDED = ("python-docs", "python-docstrings", "python-code")
 ROOT = Path(__file__).resolve().parent.parent
@@ -226,6 +226,67 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, messa
     with pytest.raises(CorpusError, match=message) as caught:
         load_corpus(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(("\ufeff" + lines(100, "größe")).encode(encoding))
+    corpus = load_corpus(path)
+    assert "".join(corpus.text(split) for split in SPLITS) == lines(100, "größe")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorpusError, match=r"begins as UTF-\d\d does and is damaged at byte offset"):
+        load_corpus(path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("utf-16-le", "UTF-16LE"), ("utf-16-be", "UTF-16BE")]
+)
+def test_utf_16_without_a_mark_is_told_how_to_convert(
+    tmp_path: Path, encoding: str, name: str
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(lines(100, "größe").encode(encoding))
+    with pytest.raises(CorpusError, match=rf"looks like {name} without .*iconv -f {name} -t UTF-8"):
+        load_corpus(path)
+
+
+def test_each_line_of_json_lines_is_a_document(tmp_path: Path) -> None:
+    texts = [lines(5, f"word{i}") for i in range(40)]
+    rows = [json.dumps({"id": i, "text": text}) for i, text in enumerate(texts)]
+    corpus = load_corpus(write(tmp_path / "data.jsonl", "\n".join(rows) + "\n\n"))
+    documents = [document for split in SPLITS for document in corpus.documents(split)]
+    assert {d.name: d.text for d in documents} == {
+        f"data.jsonl:{i}": text for i, text in enumerate(texts, start=1)
+    }
+    write(tmp_path / "more" / "b.txt", lines(10, "besides"))
+    assert load_corpus(tmp_path).report.documents_read == 41
+
+
+@pytest.mark.parametrize("line", ["no json", '"a text"', '{"content": "a"}', '{"text": 3}', "[1]"])
+def test_a_line_of_json_lines_without_a_text_is_named(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path / "data.jsonl", '{"text": "a"}\n' + line + "\n")
+    with pytest.raises(
+        CorpusError, match=r'data\.jsonl: line 2 is no JSON object with the field "text".*\.txt'
+    ):
+        load_corpus(path)
+
+
+def test_a_text_that_repeats_itself_is_cut_without_its_copies(tmp_path: Path) -> None:
+    corpus = load_corpus(write(tmp_path / "a.txt", lines(100) * 8))
+    assert "".join(corpus.text(split) for split in SPLITS) == lines(100)
+    assert f"{7 * len(lines(100)):,} characters" in corpus.summary()
+
+
+def test_characters_never_seen_in_training_are_counted_and_shown(tmp_path: Path) -> None:
+    corpus = load_corpus(write(tmp_path / "a.txt", lines(95) + "numßer ö\n" * 3))
+    assert corpus.unseen == {
+        "valid": {"kinds": 0, "characters": 0, "most_frequent": ""},
+        "test": {"kinds": 2, "characters": 6, "most_frequent": "ßö"},
+    }
+    said = "Never seen in training: 6 characters of the test text, of 2 kinds (ß ö)."
+    assert said in corpus.summary()
+    assert corpus.as_dict()["unseen"] == corpus.unseen
 
 
 def test_a_bad_file_in_a_folder_is_named(tmp_path: Path) -> None:

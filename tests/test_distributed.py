@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import mortal
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from companion.checkpoints import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -111,3 +114,53 @@ def test_streams_that_two_processes_cannot_share_are_refused_in_one_sentence(
     assert done.returncode != 0
     assert "num_streams must be a multiple of the 2 processes, got 9" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_killed_in_their_second_epoch_resume_to_the_identical_curve(
+    tmp_path: Path,
+) -> None:
+    """With windows of varying length: an epoch is 20 steps, the last checkpoint before is of 33."""
+
+    def live(folder: Path, deadly_step: int = -1) -> None:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "torch.distributed.run", "--standalone",
+                "--nproc_per_node=2", mortal.__file__, str(folder), str(deadly_step),
+            ],
+            capture_output=True, text=True, timeout=300, check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )  # fmt: skip
+        # Of two processes that die, the launcher names the one whose end it saw first.
+        assert (done.returncode == 0) == (deadly_step < 0), done.stderr
+
+    whole, killed = (RunFolder.create(tmp_path / name, {}).path for name in ("whole", "killed"))
+    live(whole)
+    live(killed, deadly_step=35)
+    assert sorted(path.name for path in killed.glob("checkpoints/step-*"))[-1] == "step-00000033"
+    live(killed)
+    assert len(records(whole)) == 60
+    assert records(killed) == records(whole)
+    last = Path("checkpoints", "step-00000060", "model.safetensors")
+    assert (killed / last).read_bytes() == (whole / last).read_bytes()
+
+
+def test_accelerate_launch_on_cpus_says_that_it_starts_one_process(
+    text: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+            "-m", "companion", "train", "--corpus", str(text), "--preset", "char-small",
+            "--out", str(tmp_path / "run"), "--device", "cpu", "--set", "train.steps=2",
+        ],
+        capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "warning: accelerate launch --cpu starts one process" in done.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 1
+
+
+def test_a_run_records_how_many_processes_trained_it(runs: dict[int, Path]) -> None:
+    for processes, run in runs.items():
+        assert json.loads((run / "run.json").read_text())["processes"] == processes

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from companion import dynamic_evaluation, objectives
 from companion.dynamic_evaluation import (
     DivergedError,
     DynamicConfig,
@@ -174,6 +175,31 @@ def test_a_step_that_diverges_is_said_and_the_weights_come_back() -> None:
         score_dynamically(model, ids, DynamicConfig(learning_rate=1e30))
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, before[name]), name
+
+
+@pytest.mark.parametrize("high", [1e29, math.inf, math.nan])
+def test_divergence_is_the_same_error_whatever_the_processor_makes_of_it(
+    high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a step far too long, some processors have a loss of 1e29, others no number."""
+    model, ids = make_model(), random_text(100)
+    calls = 0
+
+    def token_nats(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return objectives.token_nats(logits, targets) * (1.0 if calls == 1 else high)
+
+    monkeypatch.setattr(dynamic_evaluation, "token_nats", token_nats)
+    with pytest.raises(DivergedError, match="dynamic evaluation diverged: a segment's loss is abo"):
+        score_dynamically(model, ids, DynamicConfig(learning_rate=0.1))
+
+
+def test_a_loss_that_is_high_from_the_start_has_not_diverged() -> None:
+    model, ids = make_model(), random_text(100)
+    model.output.weight.data *= 2000  # logits in the thousands
+    scores = score_dynamically(model, ids, DynamicConfig(learning_rate=0.0))
+    assert float(scores.nats.mean()) > 100 * math.log(VOCABULARY)
 
 
 def test_frozen_weights_stay_and_a_model_without_others_is_refused() -> None:

@@ -83,6 +83,32 @@ def test_the_answer_does_not_depend_on_the_window_length(length, num_streams, wi
     assert torch.equal(whole.targets, ids[1:])
 
 
+@pytest.mark.parametrize("changes", [{}, {"num_layers": 2, "last_size": 4, "weight_drop": 0.5}])
+def test_read_as_one_the_answer_does_not_depend_on_the_number_of_streams(changes):
+    model, ids = make_model(**changes), random_text(61)
+    alone = score(model, ids, num_streams=1)
+    for num_streams in (2, 7, 32, 60):
+        scores = score(model, ids, num_streams=num_streams, window_length=4, as_one=True)
+        # Starts are exact to 1e-6, and these weights let a state change nats tenfold at most.
+        torch.testing.assert_close(scores.nats, alone.nats, rtol=1e-4, atol=1e-4)
+        assert torch.equal(scores.targets, alone.targets)
+    restarted = score(model, ids, num_streams=7)
+    assert not torch.allclose(restarted.nats, alone.nats, atol=1e-2)  # or this shows nothing
+
+
+def test_a_model_that_never_forgets_is_read_as_one_too():
+    """Forget gates of one: what the first token wrote is in the state at the last."""
+    model, ids = make_model(), random_text(41)
+    for name, parameter in model.lstm.named_parameters():
+        if name.startswith("bias_ih"):
+            parameter.data[8:16] = 50.0
+    alone = score(model, ids, num_streams=1)
+    scores = score(model, ids, num_streams=8, as_one=True)
+    # Sums of 40 float32 terms, kept for good.
+    torch.testing.assert_close(scores.nats, alone.nats, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(score(model, ids, num_streams=8).nats, alone.nats, atol=1e-2)
+
+
 def test_each_stream_is_scored_as_a_text_of_its_own():
     model, ids = make_model(), random_text(31)
     scores = score(model, ids, num_streams=3, window_length=4)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import inspect
 import itertools
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -13,7 +17,10 @@ import matplotlib.colors
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.axes import Axes
+from matplotlib.font_manager import fontManager
 
 from companion import figures
 
@@ -578,3 +585,170 @@ def test_the_goals_figure_shows_both_returns_by_share_of_moved_coins() -> None:
     np.testing.assert_allclose(bars.get_segments()[0][:, 1], [10, 30])
     with pytest.raises(ValueError, match="one result or more"):
         figures.plot_goals([])
+
+
+# --- signs of many scripts -----------------------------------------------------------------------
+
+#: Chinese, an emoji, a sign that nobody sees, and Arabic.
+STRANGE = "中🙂\u200dع"
+
+
+def renamed(value: Any) -> Any:
+    """The value with `STRANGE` behind each text in it, the keys of mappings too."""
+    if isinstance(value, str):
+        return value + STRANGE
+    if isinstance(value, dict):
+        return {renamed(key): renamed(inner) for key, inner in value.items()}
+    return [renamed(each) for each in value] if isinstance(value, list) else value
+
+
+def strange_figures() -> dict[str, Callable[[], Any]]:
+    """Each figure, with text of the reader's in all places where it takes some."""
+    refusal = {"refusal": {"a": 1.0}, "leak": {"a": 0.5}}
+    shortcut = {key: {"a": 0.5} for key in ("in_distribution", "worst_group", "flipped")}
+    kinds = ("below_thousand", "thousands", "composed", "composed_after_examples")
+    memory = memorized(0.0)
+    exposure = {"plain": {"4": [3.0, 16.0]}, STRANGE: {"4": [2.0, 9.0]}}
+    losses = {"plain": [3.5, 2.5], STRANGE: [3.2, 2.4]}
+    tuning = tuned(0.0)
+    dpo = {"start": tuning["dpo"]["start"], STRANGE: tuning["dpo"]["1"]}
+    shift = shift_result(0.1)
+    paths = {f"adaptation_{way}": renamed(shift[f"adaptation_{way}"]) for way in ("old", "new")}
+    tokens = [STRANGE, *STRANGE, "\0", "\ufeff"]
+    numbers = list(range(len(tokens)))
+    best = {
+        "bon_kl": [1.0, 4.0], "bon_gold": {"a": [[1.0, 2.0]]}, "bon_proxy": {"a": [[1.0, 2.0]]},
+        "bon_ceiling": [1.0, 2.0], "start_gold_spread": 1.0,
+    }  # fmt: skip
+    policies = {"policy_curves": {"a": {"kl": [1.0, 2.0], "gold": [1.0, 2.0]}}}
+    names = {"a": STRANGE}
+    return {
+        "next tokens": lambda: figures.plot_next_tokens(tokens, numbers),
+        "over text": lambda: figures.plot_over_text(
+            tokens, numbers, truth=numbers, label=STRANGE, truth_label=STRANGE
+        ),
+        "history": lambda: figures.plot_history(HISTORY, floor=1, floor_label=STRANGE),
+        "reliability": lambda: figures.plot_reliability([0.5], [0.4], [7], label=STRANGE),
+        "fit": lambda: figures.plot_fit([memory], "plain", "train"),
+        "exposure": lambda: figures.plot_exposure([memory]),
+        "remedies": lambda: figures.plot_remedies(
+            [memory | {"exposure_by_epoch": exposure, "valid_nats_per_token": losses}], "4"
+        ),
+        "search": lambda: figures.plot_search(
+            [trial | {"settings": renamed(trial["settings"])} for trial in TRIALS]
+        )[0],
+        "decoders": lambda: figures.plot_decoders(
+            [{key: renamed(value) for key, value in decoder_result(0.1).items()}]
+        ),
+        "best of n": lambda: figures.plot_best_of_n([best], names),
+        "policies": lambda: figures.plot_policies([policies], names),
+        "preferences": lambda: figures.plot_preference_tuning([tuning | {"dpo": dpo}]),
+        "refusals": lambda: figures.plot_refusal_and_leak([refusal], names),
+        "capability": lambda: figures.plot_capability_and_leak([guarded(1.0)], {"64": STRANGE}),
+        "coverage": lambda: figures.plot_coverage(
+            [covered(0.1)], {"plain": STRANGE}, {"a": STRANGE}, {"a": STRANGE}
+        ),
+        "shift": lambda: figures.plot_shift_parts([shift], {"old": STRANGE}),
+        "contexts": lambda: figures.plot_error_by_context([shift], {"old": STRANGE}, [0, 9]),
+        "adaptation": lambda: figures.plot_adaptation([shift | paths]),
+        "detection": lambda: figures.plot_detection(
+            [{"auroc": {"a": {STRANGE: 0.8}}}], names, [STRANGE]
+        ),
+        "shortcut": lambda: figures.plot_shortcut([shortcut], names),
+        "composition": lambda: figures.plot_composition([{kind: {STRANGE: 0.5} for kind in kinds}]),
+        "axes": lambda: figures.new_axes(xlabel=STRANGE, ylabel=STRANGE, title=STRANGE),
+    }
+
+
+def texts_of(figure: Any) -> str:
+    """All that is written in a figure."""
+    return "\n".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+
+
+@pytest.mark.parametrize("name", strange_figures())
+def test_text_of_any_script_is_drawn_without_a_missing_glyph(name: str) -> None:
+    """By the fonts of this machine, whichever they are; a missing glyph warns, and that fails."""
+    figure = strange_figures()[name]().figure
+    figure.canvas.draw()
+    if name not in ("fit", "exposure"):  # these take no text
+        assert "ع" in texts_of(figure)  # DejaVu Sans has it
+
+
+def test_every_figure_is_tried_with_strange_text() -> None:
+    plots = {name for name in figures.__all__ if name.startswith("plot_")}
+    tried = set(re.findall(r"figures\.(plot_\w+)", inspect.getsource(strange_figures)))
+    # One is drawn within the search; the other takes results alone, whose words are its own.
+    assert plots - tried == {"plot_setting", "plot_trials", "plot_goals"}
+
+
+@pytest.fixture
+def only_own_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The fonts that come with matplotlib, as on a bare machine."""
+    own = [e for e in fontManager.ttflist if str(e.fname).startswith(mpl.get_data_path())]
+    monkeypatch.setattr(fontManager, "ttflist", own)
+    fontManager._findfont_cached.cache_clear()
+    figures.use_style()
+    yield
+    fontManager._findfont_cached.cache_clear()
+
+
+def test_where_no_font_has_a_sign_its_code_point_stands_for_it(only_own_fonts: None) -> None:
+    assert figures.visible("中文") == "U+4E2D U+6587"
+    assert figures.visible("中文中文文") == "U+4E2D U+6587 U+4E2D…"
+    assert figures.visible(" a🙂b") == "␣aU+1F642b"
+    assert figures.visible("ع\u200d\0") == "عU+200DU+0000"
+    assert figures.legible("loss in 日\n本, ±σ") == "loss in U+65E5\nU+672C, ±σ"
+    ax = figures.plot_next_tokens(["中", "a"], [0.5, 0.5])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["U+4E2D", "a"]
+    ax = figures.plot_over_text(["中", "a"], [0.5, 0.5])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["U+4E2D", "a"]
+    assert {label.get_rotation() for label in ax.get_xticklabels()} == {90}  # side by side
+    ax.figure.canvas.draw()
+
+
+def write_font(path: Path, name: str, signs: str, *, outlines: bool = True) -> None:
+    """A font that draws each of the signs as a square, or as nothing, as coloured bitmaps do."""
+    pen = TTGlyphPen(None)
+    if outlines:
+        pen.moveTo((0, 0))
+        for corner in ((0, 700), (700, 700), (700, 0)):
+            pen.lineTo(corner)
+        pen.closePath()
+    names = [".notdef", *(f"u{ord(sign):X}" for sign in signs)]
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap(dict(zip(map(ord, signs), names[1:], strict=True)))
+    font.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys(names, (800, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": name, "styleName": "Regular"})
+    font.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    font.setupPost()
+    font.save(path)
+
+
+def test_an_installed_font_draws_what_the_first_one_lacks(
+    only_own_fonts: None, tmp_path: Path
+) -> None:
+    for name, signs, outlines in (
+        ("Colour of Signs", "🙂👩", False), ("Sans of Signs", "中语語文", True),
+        ("Serif of Signs", "中语", True), ("Last Resort", "中あ🙂", True),
+        ("Noto Emoji", "🙂", True),
+    ):  # fmt: skip
+        write_font(tmp_path / f"{name}.ttf", name, signs, outlines=outlines)
+        fontManager.addfont(tmp_path / f"{name}.ttf")
+    (tmp_path / "Damaged.ttf").write_bytes(b"none")
+    entry = dataclasses.replace(fontManager.ttflist[-1], fname=str(tmp_path / "Damaged.ttf"))
+    fontManager.ttflist.append(dataclasses.replace(entry, name="Damaged"))
+    figures.use_style()
+    # What adds nothing is left out: a serif of the same signs, blank emoji, boxes for everything.
+    assert mpl.rcParams["font.family"] == ["DejaVu Sans", "Noto Emoji", "Sans of Signs"]
+    assert figures.visible("中文🙂あ") == "中文🙂U+3042"
+    for ax in (
+        figures.plot_next_tokens(["中", "🙂"], [0.5, 0.5]),
+        figures.plot_over_text(["中", "🙂"], [0.5, 0.5], label="语", truth=[0, 1]),
+        figures.new_axes(title="語", xlabel="a 中"),
+    ):
+        ax.figure.canvas.draw()  # a missing glyph warns
+        assert "U+" not in texts_of(ax.figure)
+        plt.close(ax.figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from tools import chapters, notebooks
 
@@ -119,6 +121,42 @@ def test_under_another_release_only_the_text_is_not_compared(tmp_path: Path) -> 
     seen = nbval(tmp_path, same_docs=False)
     assert seen.cells["a.ipynb"] == ["passed", "passed", "failed", "failed"]
     assert seen.output.count("their text is not compared") == 1
+
+
+def magics(source: str) -> list[str]:
+    """The names of IPython's own commands in a cell, as IPython finds them: %, %%, !, ?."""
+    plain = TransformerManager().transform_cell(source)
+    calls = (node for node in ast.walk(ast.parse(plain)) if isinstance(node, ast.Call))
+    return [
+        str(ast.literal_eval(call.args[0]))
+        for call in calls
+        if ast.unparse(call.func).startswith("get_ipython().")
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["%time x = 1", "%%timee\nassert False", "!ls", "x = !ls", "x = %pwd", "len?", "%%capture\n1",
+     "if True:\n    %timeit 1"],
+)  # fmt: skip
+def test_a_magic_is_found_however_it_is_written(source: str) -> None:
+    assert magics(source)
+    assert magics("x = 7 % 3\ny = '%time'\nassert x != 2  # !") == []
+
+
+def test_a_magic_that_does_not_exist_hides_what_follows_it(tmp_path: Path) -> None:
+    """Why no cell may have one: validation passes, and nothing below the first line has run."""
+    write_notebook(tmp_path / "a.ipynb", code("%%timee\nassert False"))
+    assert nbval(tmp_path, same_docs=True).cells["a.ipynb"] == ["passed"]
+
+
+@pytest.mark.parametrize("path", chapters.toc_notebooks(), ids=lambda path: path.stem)
+def test_a_chapter_has_one_magic_that_installs_and_no_other(path: Path) -> None:
+    first, *others = chapters.code_cells(chapters.read_notebook(path))
+    (command,) = magics(first["source"])
+    assert command == "pip"
+    for cell in others:
+        assert magics(cell["source"]) == [], cell["source"]
 
 
 def test_executing_twice_changes_nothing(tmp_path: Path) -> None:

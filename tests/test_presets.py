@@ -10,7 +10,7 @@ import torch
 
 from companion import tokenizers
 from companion.lstm import LSTMConfig, LSTMLanguageModel
-from companion.presets import PRESETS, get_preset, override
+from companion.presets import PRESETS, get_preset, override, settings_of
 from companion.training import TrainConfig, train
 
 SMALL = PRESETS["small"]
@@ -138,10 +138,15 @@ def test_a_training_without_an_end_is_refused():
 @pytest.mark.parametrize(
     ("setting", "text", "message"),
     [
-        ("hidden_size", "64", "unknown setting 'hidden_size'; use model.FIELD"),
-        ("model.width", "64", "unknown setting 'model.width'.*one of embedding_size, hidden_size"),
-        ("train.lr", "1", "unknown setting 'train.lr'.*learning_rate"),
-        ("tokenizer.vocabulary_size", "9", "unknown setting"),
+        ("hidden_size", "64", "unknown setting 'hidden_size'. Did you mean 'model.hidden_size'"),
+        ("width", "64", r"'width'\. The settings are tokenizer.kind, .*threads, .*train.precision"),
+        ("model.width", "64", "'model.width'. The settings of model are model.embedding_size, mod"),
+        ("train.lr", "1", r"'train.lr'\. The settings of train are .*train.learning_rate"),
+        ("tokenizer", "byte", "unknown setting 'tokenizer'. Did you mean 'tokenizer.kind'"),
+        ("tokenizer.kind", "bite", "must be one of byte, character, word, bpe, got 'bite'"),
+        ("tokenizer.min_count", "2", "no option of a bpe tokenizer, which takes vocabulary_size"),
+        ("tokenizer.vocabulary_size", "big", "size must be of type int, got 'big'"),
+        ("threads", "0", "threads must be >= 1, got 0"),
         ("model.", "9", "unknown setting 'model.'"),
         ("model.vocabulary_size", "9", "unknown setting 'model.vocabulary_size'"),
         ("model.hidden_size", "64.5", "model.hidden_size must be of type int, got '64.5'"),
@@ -167,7 +172,48 @@ def test_a_setting_that_means_nothing_is_refused_by_name(setting, text, message)
         override(SMALL, {setting: text})
 
 
-def test_the_vocabulary_size_is_not_offered_as_a_setting():
+def test_the_models_vocabulary_size_is_not_offered_as_a_setting():
     with pytest.raises(ValueError, match="unknown setting") as error:
         override(SMALL, {"model.width": "1"})
     assert "vocabulary_size" not in str(error.value)
+    with pytest.raises(ValueError, match=r"Did you mean 'tokenizer\.vocabulary_size'\?"):
+        override(SMALL, {"model.vocabulary_size": "1"})
+
+
+@pytest.mark.parametrize("kind", tokenizers.KINDS)
+def test_any_preset_takes_any_kind_of_tokenizer_and_keeps_the_options_that_it_has(kind):
+    for preset in PRESETS.values():
+        changed = override(preset, {"tokenizer.kind": kind})
+        assert changed.tokenizer == kind
+        if kind == preset.tokenizer:
+            assert changed == preset
+        else:
+            assert changed.tokenizer_options == {}
+        fitted = tokenizers.build_tokenizer(kind, ["a b a b"], **changed.tokenizer_options)
+        assert fitted.kind == kind
+
+
+def test_the_options_of_a_tokenizer_are_settings():
+    changed = override(SMALL, {"tokenizer.vocabulary_size": "300"})
+    assert changed == dataclasses.replace(SMALL, tokenizer_options={"vocabulary_size": 300})
+    changed = override(SMALL, {"tokenizer.min_count": "2", "tokenizer.kind": "word"})
+    assert (changed.tokenizer, changed.tokenizer_options) == ("word", {"min_count": 2})
+    assert override(SMALL, {"threads": "2"}).threads == 2
+    assert override(SMALL, {"threads": "none"}).threads is None
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_choice_of_a_preset_is_shown_by_the_text_that_sets_it_and_explained(name):
+    preset = PRESETS[name]
+    settings = {each.name: each for each in settings_of(preset)}
+    wanted = {f"train.{field.name}" for field in dataclasses.fields(TrainConfig)}
+    wanted |= {f"model.{field.name}" for field in dataclasses.fields(LSTMConfig)}
+    wanted |= {f"tokenizer.{option}" for option in tokenizers.KINDS[preset.tokenizer].options}
+    assert set(settings) == wanted - {"model.vocabulary_size"} | {"tokenizer.kind", "threads"}
+    for setting in settings.values():
+        assert setting.description.endswith("."), setting.name
+        again = override(preset, {setting.name: setting.text})
+        assert settings_of(again) == list(settings.values()), setting.name
+    assert settings["train.betas"].text == "0.9,0.99"
+    assert settings["train.learning_rate"].value == preset.train.learning_rate
+    assert settings["train.warmup"].description.startswith("Share of the steps in which the le")

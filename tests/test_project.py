@@ -26,16 +26,16 @@ PACKAGE = ROOT / "companion"
 #: A module imports only from those before it; "studies" stands for every module below studies/,
 #: none of which imports another.
 ORDER = [
-    "information", "runtime", "documents", "cleaning", "splitting", "embedded", "corpora",
-    "automata", "markov", "grammar", "sources", "tokenizers", "batching", "numerals", "ngram",
-    "lstm", "sequence_models", "objectives", "sequence_losses", "checkpoints", "claims",
-    "evaluation", "calibration", "significance", "groups", "cache_pointer",
+    "information", "runtime", "documents", "duplicates", "cleaning", "splitting", "embedded",
+    "corpora", "automata", "markov", "grammar", "sources", "tokenizers", "batching", "numerals",
+    "ngram", "lstm", "sequence_models", "objectives", "sequence_losses", "checkpoints",
+    "claims", "evaluation", "calibration", "significance", "groups", "cache_pointer",
     "dynamic_evaluation", "recipe", "watch", "training", "constraints", "decoding", "beam",
     "source_models", "shift", "adaptation", "out_of_distribution", "canaries", "phrases",
     "questions", "world", "stage_cache", "stages", "replies", "presets", "pipeline",
     "assessment", "export", "text_metrics", "search", "tuning", "quality", "preference",
     "best_of_n", "policy_gradient", "dpo", "unlikelihood", "tuned_models", "studies",
-    "figures.style", "figures.training", "figures.tuning", "figures.rewards",
+    "figures.fonts", "figures.style", "figures.training", "figures.tuning", "figures.rewards",
     "figures.refusals", "figures.memorization", "figures.shift", "figures.generalization",
     "figures", "widgets", "grading", "benchmark", "cli.console", "cli.runs", "cli.tune",
     "cli.lists", "cli", "__main__",
@@ -223,6 +223,26 @@ def test_the_lock_satisfies_every_bound_in_pyproject() -> None:
         assert requirement.specifier.contains(locked[name]), requirement
 
 
+def test_the_lowest_versions_are_installed_with_all_that_their_tests_import() -> None:
+    """A module of tests that skips itself for want of a library tries no lower bound."""
+    installed = {re.split("==", pin)[0] for pin in minimum.pins()}
+    wanted = {"bs4": "beautifulsoup4"}
+    for path in (ROOT / "tests").glob("test_*.py"):
+        for name in re.findall(r'importorskip\(\s*"(\w+)"', path.read_text(encoding="utf-8")):
+            there = name in sys.stdlib_module_names  # fcntl, say, but not on every system
+            assert there or wanted.get(name, name) in installed, (
+                f"{path.name} would skip itself: {name}"
+            )
+
+
+def test_what_colab_holds_satisfies_every_bound_in_pyproject() -> None:
+    """There the package is installed without its dependencies, and nobody else would notice."""
+    held = minimum.pinned(ROOT / "tests" / "colab.txt")
+    for name, requirement in requirements().items():
+        assert name in held, f"tests/colab.txt lacks {name}"
+        assert requirement.specifier.contains(held[name]), requirement
+
+
 def test_every_requirement_has_a_lower_bound() -> None:
     for requirement in requirements("book", "test", "dev").values():
         assert minimum.lower_bound(requirement)
@@ -255,6 +275,117 @@ def test_python_versions_agree_wherever_they_are_named() -> None:
     assert project["tool"]["ruff"]["target-version"] == "py311"
 
 
+IMPORTS = """
+import importlib, pkgutil, sys
+sys.modules["resource"] = None  # an import of it fails, as on Windows
+import companion
+for module in pkgutil.walk_packages(companion.__path__, "companion."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+
+
+@pytest.mark.slow
+def test_every_module_is_imported_without_a_warning_and_without_unix_alone() -> None:
+    """Warnings are errors here, also in what the modules import."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS],
+        cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "error"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"companion.figures", "companion.studies.large_vocabulary"} <= {*done.stdout.split()}
+
+
+def opened_by_the_locale(source: str) -> list[int]:
+    """Lines that open a text file in whatever encoding the machine has."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        function = node.func
+        name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        owner = ast.unparse(function.value) if isinstance(function, ast.Attribute) else ""
+        values = [each.value for each in node.args if isinstance(each, ast.Constant)]
+        named = {keyword.arg for keyword in node.keywords}
+        if "encoding" in named or owner in ("os", "tokenize", "webbrowser", "Image"):
+            continue
+        modes = [value for value in values if re.fullmatch(r"[rwaxb+]{1,3}", str(value))]
+        if (
+            (name == "read_text" and owner and not node.args)
+            or (name == "write_text" and owner and len(node.args) < 2)
+            or (name == "open" and not any("b" in mode for mode in modes) and owner != "RunFolder")
+            or (name in ("NamedTemporaryFile", "fdopen") and any("w" in mode for mode in modes))
+        ):
+            found.append(node.lineno)
+    return found
+
+
+def test_no_text_is_read_or_written_in_the_encoding_of_the_machine() -> None:
+    assert opened_by_the_locale("a.read_text()\nopen(a, 'w')\na.open()\na.write_text(b)") == [
+        1, 2, 3, 4,
+    ]  # fmt: skip
+    assert opened_by_the_locale("a.read_text('ascii')\na.open('rb')\nopen(a, encoding='x')") == []
+    wrong = {
+        str(path.relative_to(ROOT)): lines
+        for folder in (PACKAGE, ROOT / "tools")
+        for path in folder.rglob("*.py")
+        if (lines := opened_by_the_locale(path.read_text(encoding="utf-8")))
+    }
+    assert wrong == {}
+
+
+def test_what_is_said_to_be_supported_is_tried() -> None:
+    """Python versions and systems: the metadata, the README and the workflows say the same."""
+    classifiers = chapters.project()["project"]["classifiers"]
+    versions = {c.rpartition(" ")[2] for c in classifiers if ":: Python :: 3." in c}
+    systems = {c.rpartition(" ")[2] for c in classifiers if c.startswith("Operating System")}
+    workflows = ROOT / ".github" / "workflows"
+    ci = yaml.safe_load((workflows / "ci.yml").read_text(encoding="utf-8"))["jobs"]["test"]
+    other = yaml.safe_load((workflows / "systems.yml").read_text(encoding="utf-8"))["jobs"]["quick"]
+    assert set(ci["strategy"]["matrix"]["python"]) == versions == {"3.11", "3.12", "3.13"}
+    runners = {"ubuntu": "Linux", "macos": "MacOS", "windows": "Windows"}
+    tried = [ci["runs-on"], *other["strategy"]["matrix"]["system"]]
+    assert {runners[runner.partition("-")[0]] for runner in tried} == systems
+    assert set(other["strategy"]["matrix"]["python"]) <= versions
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "Python 3.11, 3.12 or 3.13" in readme
+    for system in ("Linux", "macOS", "Windows"):
+        assert system in readme
+
+
+@pytest.mark.parametrize("found", ["2.0.0", "1.0.3", None])
+def test_another_jupyter_book_is_refused_before_the_book_is_built(
+    found: str | None, tmp_path: Path
+) -> None:
+    (wanted,) = (
+        requirement
+        for requirement in chapters.project()["project"]["optional-dependencies"]["book"]
+        if requirement.startswith("jupyter-book==")
+    )
+    version = found or wanted.partition("==")[2]
+    folder = tmp_path / f"jupyter_book-{version}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: jupyter-book\nVersion: {version}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.engine"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == ""
+    if found is None:
+        assert (done.returncode, done.stderr) == (0, "")
+        return
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: this book is built by {wanted}, and in ")
+    assert f"jupyter-book is {found}, which cannot build it" in done.stderr
+    assert f"-m pip install {wanted}" in done.stderr
+    # Make stops there: it is the first thing that building does.
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("$(SITE): $(READY)")[2]
+    assert 0 < recipe.index("-m tools.engine") < recipe.index("jupyter-book build")
+
+
 # --- addresses -----------------------------------------------------------------------------------
 
 
@@ -281,7 +412,26 @@ def test_each_place_that_needs_the_address_has_it() -> None:
 def test_the_version_is_the_same_wherever_it_is_named() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert companion.__version__ == chapters.version() == str(citation["version"])
-    assert f"@v{companion.__version__}" in chapters.first_cell()
+
+
+def test_chapters_are_opened_and_installed_from_one_branch() -> None:
+    """A branch and no tag, which would have to be there before the release that makes it."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert config["repository"]["branch"] == chapters.BRANCH
+    url = f"{chapters.repository_url()}@{chapters.BRANCH}"
+    assert f'"trained-to-predict @ git+{url}"' in chapters.first_cell()
+
+
+def test_nobody_is_told_to_install_us_from_where_we_are_not() -> None:
+    """No package index holds our name: whoever installs it is given the repository."""
+    found = [
+        line
+        for text in texts().values()
+        for line in text.splitlines()
+        if re.search(r"pip3? install\b.*trained-to" + "-predict", line)
+    ]
+    assert len(found) > len(NOTEBOOKS)  # the first cells, and where they are made
+    assert [line for line in found if "git+" not in line] == []
 
 
 def test_no_file_names_a_package_registry_or_a_place_on_one_machine() -> None:
@@ -367,13 +517,13 @@ def prints_text(cell: dict[str, Any]) -> bool:
 
 
 def is_check(node: ast.AST) -> bool:
-    """An assert statement, or a call of `check(...)` or `assert_...(...)`, all of which raise."""
+    """An assert statement, or a call of `check`, `assert_...`, or a claim's `value` or `holds`."""
     if isinstance(node, ast.Assert):
         return True
     if not isinstance(node, ast.Call):
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    return name == "check" or name.startswith("assert_")
+    return name in ("check", "value", "holds") or name.startswith("assert_")
 
 
 @each_notebook

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -17,11 +21,31 @@ from companion.runtime import (
     environment,
     make_accelerator,
     make_generator,
+    peak_memory_bytes,
     seed_everything,
     synchronize,
 )
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_the_largest_size_is_known_on_every_system(platform, monkeypatch):
+    """Bytes, whatever the system's own unit; Windows has no resource, others may lack /proc."""
+    here = peak_memory_bytes()
+    assert here > 2**26  # torch alone is larger
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(runtime, "Path", lambda name: Path("no such file"))
+    if platform == "win32":
+        monkeypatch.setitem(sys.modules, "resource", None)  # an import of it fails
+        process = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=77))
+        monkeypatch.setattr(psutil, "Process", lambda: process)
+        assert peak_memory_bytes() == 77
+    else:
+        pytest.importorskip("resource")
+        usage = SimpleNamespace(ru_maxrss=3000)
+        monkeypatch.setattr("resource.getrusage", lambda who: usage)
+        assert peak_memory_bytes() == {"linux": 3000 * 1024, "darwin": 3000}[platform]
 
 
 def test_an_unknown_device_is_refused_with_the_ones_there_are():

@@ -12,7 +12,6 @@ import pytest
 import torch
 from annotation_checker import unchecked
 
-from companion import studies
 from companion.corpora import Corpus, load_corpus
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.runtime import make_generator
@@ -184,54 +183,3 @@ def test_a_uniform_model_of_bytes_tells_nothing_and_costs_log_257(
     for scores in found.auroc.values():
         assert scores["entropy"] == pytest.approx(0.5, abs=0.01)
     assert found.auroc["spaces"]["surprisal"] == 0
-
-
-def test_the_stored_run_shows_whose_fault_a_shift_is() -> None:
-    """Seeds 10, 11 and 12; the range of each figure stands beside it."""
-    stored = studies.stored_report("distribution_shift")["results"]
-    assert [run["seed"] for run in stored] == [10, 11, 12]
-    for run in stored:
-        own = run["own_error"]
-        growth = {name: error / own["old"] for name, error in own.items()}
-        assert own["old"] < 0.02  # .0156 to .0164
-        words = max(growth[name] for name in ("adjectives", "nouns", "verbs"))
-        assert words < 1.45  # 1.04 to 1.14, and adjectives once 1.35
-        assert growth["phrases"] > max(words, 1.4)  # 1.53 to 1.62
-        assert growth["clauses"] > 1.8  # 2.06 to 2.26
-        for name in run["context_share"]:
-            pairs = zip(run["context_contribution"][name], run["context_share"][name], strict=True)
-            means = [amount / share for amount, share in pairs]
-            # Below 30 visits a bin has few positions, and under more clauses it is level.
-            sure = means if name == "old" else means[2:]
-            assert sure == sorted(sure, reverse=True), name
-            assert min(means[:2]) > 1.3 * means[3]
-        rare = run["carried_by_rarest_tenth"]
-        assert rare["token probability"] < 0.1 < rare["word frequency"] < 0.15
-        assert rare["context count"] > 0.25  # .28 to .34
-        assert run["token_contribution"][0] > 0.5 * own["old"]
-        assert run["pair_ratio"][0] > 0.25 > 0.1 > run["pair_ratio"][-1] > 0.02
-        assert max(run["pair_own_error_there"]) < -0.6
-        assert run["pair_own_error"][0] > 0.2 > 0.05 > run["pair_own_error"][-1]
-        forgotten, held = (run["adaptation_old"][name][-1] for name in ("0% old", "50% old"))
-        assert abs(forgotten / run["perfect_elsewhere"]["old"] - 1) < 0.06  # .98 to 1.02
-        assert held < forgotten / 2.5
-        alone, half = (run["adaptation_new"][name] for name in ("0% old", "50% old"))
-        assert alone[-1] < half[-1] - 0.02 < half[0] / 2
-        assert abs(run["overconfidence"]["old"]) < 0.003 < 0.015 < run["overconfidence"]["nouns"]
-        assert run["cpu_seconds"] < 90  # 78 to 88 beside other work
-
-
-def test_the_stored_run_of_strange_text_shows_what_fools_which_score() -> None:
-    stored = studies.stored_report("strange_text")["results"]
-    assert [run["seed"] for run in stored] == [10, 11, 12]
-    for run in stored:
-        bits = run["bits_per_byte"]
-        assert run["shakespeare"] == 1
-        assert 2 < bits["reference"] < bits["docstrings"] < bits["code"] < bits["Shakespeare"] < 4.6
-        scores = run["auroc"]
-        assert scores["spaces"]["surprisal"] == 0
-        assert scores["spaces"]["surprisal - zlib"] > 0.95
-        assert scores["own greedy text"]["surprisal"] < 0.3
-        assert scores["own greedy text"]["surprisal - zlib"] > 0.95
-        assert scores["Shakespeare"]["surprisal"] > 0.98 > scores["Shakespeare"]["surprisal - zlib"]
-        assert run["cpu_seconds"] < 90

@@ -89,6 +89,13 @@ def test_a_study_is_configured_by_text() -> None:
         studies.configured("speed_to_quality", {"steps": "3"})
     with pytest.raises(ValueError, match=r"turn must be like 5\.0, got 'long'"):
         studies.configured("speed_to_quality", {"turn": "long"})
+    with pytest.raises(ValueError, match=r"budgets must be like \(20\.0,\), got 'a, b'"):
+        studies.configured("speed_to_quality", {"budgets": "a, b"})
+    assert studies.configured("speed_to_quality", {"valid_tokens": "50"}).valid_tokens == 50
+    assert studies.configured("speed_to_quality", {"valid_tokens": "None"}).valid_tokens is None
+    for wrong in ("abc", "5.5", "1,2", "True", "{[]}"):  # its default, None, says nothing of a type
+        with pytest.raises(ValueError, match=r"valid_tokens must be of type int \| None, got '"):
+            studies.configured("speed_to_quality", {"valid_tokens": wrong})
     with pytest.raises(ValueError, match="budgets must rise"):
         studies.configured("speed_to_quality", {"budgets": "5, 2"})
 

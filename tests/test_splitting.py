@@ -59,7 +59,7 @@ def test_training_text_of_few_characters_is_noted() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.text("ab ", max_size=20), min_size=1, max_size=60))
+@given(st.lists(st.text("ab.", max_size=20), min_size=1, max_size=60))
 def test_one_document_is_cut_in_order_at_line_ends(lines: list[str]) -> None:
     text = "".join(f"x{line}\n" for line in lines)
     try:
@@ -70,7 +70,7 @@ def test_one_document_is_cut_in_order_at_line_ends(lines: list[str]) -> None:
     pieces = [document.text for part in parts for document in part]
     assert "".join(pieces) == text
     assert all(piece.strip() for piece in pieces)
-    if not notes:
+    if notes == ("Cut into splits between lines.",):
         assert all(piece.endswith("\n") for piece in pieces)
 
 
@@ -80,14 +80,54 @@ def test_one_document_is_cut_after_80_and_90_percent() -> None:
     assert [part[0].name for part in parts] == ["file#train", "file#valid", "file#test"]
 
 
-def test_a_single_line_is_cut_between_words_and_noted() -> None:
-    text = "word " * 99 + "word\n"
+@pytest.mark.parametrize(
+    ("text", "unit", "ends"),
+    [
+        ("One line.\nAnother.\n\n" * 60, "paragraphs", "\n\n"),
+        ("One line. Another.\n" * 60, "lines", ".\n"),
+        ("One sentence here. " * 60 + "\n", "sentences, because lines are long or few", ". "),
+        ("今天天氣很好。" * 60 + "\n", "sentences, because lines are long or few", "。"),
+        ("word " * 60 + "\n", "words, because the text has too few lines and sentences", "d "),
+        (
+            "天氣" * 60 + "\n",
+            "characters, because the text has too few lines, sentences and spaces",
+            "",
+        ),
+    ],
+)
+def test_one_document_is_cut_at_the_best_place_there_is_and_it_is_said(
+    text: str, unit: str, ends: str
+) -> None:
     parts, notes = split_documents("file", [Document("file", text)])
-    assert "".join(part[0].text for part in parts) == text
-    assert parts[0][0].text.endswith("word ")
-    assert notes == ("Split between words, because the text has too few line ends.",)
+    assert notes == (f"Cut into splits between {unit}.",)
+    pieces = [part[0].text for part in parts]
+    assert "".join(pieces) == text
+    assert all(piece.endswith(ends) for piece in pieces[:2])
+    assert [len(piece) / len(text) for piece in pieces] == pytest.approx([0.8, 0.1, 0.1], abs=0.03)
 
 
-def test_a_text_without_a_place_to_cut_is_refused() -> None:
-    with pytest.raises(CorpusError, match=r"file is too short to split .* 6 characters in 1 words"):
+def test_a_paragraph_end_far_from_the_place_is_passed_over() -> None:
+    text = "a line of text\n" * 20 + "\n" + "a line of text\n" * 80
+    _, notes = split_documents("file", [Document("file", text)])
+    assert notes == ("Cut into splits between lines.",)
+
+
+def test_a_text_too_short_to_cut_is_refused() -> None:
+    with pytest.raises(CorpusError, match=r"file is too short to split .* 6 characters; give"):
         split_documents("file", [Document("file", "short\n")])
+
+
+def test_a_script_in_one_split_alone_is_named_with_its_documents() -> None:
+    few = documents(30)  # of which d0 and d16 are validation text, as written down above
+    texts = {"d0": "今天天氣很好。\n" * 9, "d16": "明天也很好。\n" * 9, "d3": "Привет\n" * 99}
+    given_documents = [Document(d.name, texts.get(d.name, d.text)) for d in few]
+    _, notes = split_documents("corpus", given_documents)
+    about = [note for note in notes if note.startswith("The script")]
+    assert len(about) == 2
+    assert about[0].startswith("The script Chinese is in the valid text alone, in d0, d16: nobody")
+    assert about[1].startswith("The script Cyrillic is in the train text alone, in d3: no figure")
+
+
+def test_a_script_that_every_split_has_is_not_noted() -> None:
+    mixed = [Document(d.name, d.text + "今天天氣很好。🎉\n") for d in documents(30)]
+    assert split_documents("corpus", mixed)[1] == ()

@@ -206,6 +206,13 @@ def test_a_stored_measurement_is_that_of_its_command_and_of_the_studys_settings(
     assert report["config"] == {field: config[field] for field in report["config"]}
 
 
+@pytest.mark.parametrize(
+    "name", sorted(n for n, c in results.MEASUREMENTS.items() if "--set" not in c)
+)
+def test_a_study_that_a_chapter_may_run_takes_at_most_ninety_seconds(name: str) -> None:
+    assert max(run["cpu_seconds"] for run in studies.stored_report(name)["results"]) <= 90
+
+
 def test_a_measurement_that_was_not_stored_is_an_error() -> None:
     with pytest.raises(ValueError, match="no stored measurement is called 'luck'"):
         studies.stored_report("luck")

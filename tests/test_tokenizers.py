@@ -17,7 +17,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from companion import tokenizers
+from companion import documents, tokenizers
 from companion.corpora import Document, load_corpus
 from companion.tokenizers import (
     BPETokenizer,
@@ -119,9 +119,34 @@ def test_a_long_text_is_cut_where_no_piece_spans_the_cut(monkeypatch: pytest.Mon
     whole = tokenizer.encode(text)
     monkeypatch.setattr(tokenizers, "_CHUNK_CHARACTERS", 7)
     monkeypatch.setattr(tokenizers, "_CHUNKS", 3)
-    assert len(list(tokenizers._chunks(text))) > 100
+    assert len(list(tokenizers._chunks(text, 7))) > 100
     assert tokenizer.encode(text) == whole
     assert tokenizer.decode(whole) == text
+
+
+@pytest.mark.parametrize("join", [" ", "。"])
+def test_a_text_on_one_line_is_cut_for_the_library_too(join: str) -> None:
+    words = ("好", "天氣", "雨", "don't", "3", "ends")
+    text = join.join(random.Random(0).choices(words, k=20_000))
+    chunks = list(tokenizers._chunks(text, 1000))
+    assert max(map(len, chunks)) < 1100
+    assert "".join(chunks) == text
+    tokenizer = build_tokenizer("bpe", [text], vocabulary_size=300)
+    ids = [id for chunk in chunks for id in tokenizer.encode(chunk)]
+    assert ids == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("kind", ["byte", "character", "word", "bpe"])
+def test_a_text_encoded_in_pieces_has_the_tokens_of_the_whole(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "über  the hills,\nand far away \n\n" * 50
+    tokenizer = build_tokenizer(kind, [text])
+    whole = [tokenizer.end_id, *tokenizer.encode(text)]
+    monkeypatch.setattr(tokenizers, "_PIECE_CHARACTERS", 20)
+    monkeypatch.setattr(tokenizers, "pieces", lambda text: documents.pieces(text, 20))
+    assert len(list(tokenizer._parts(text))) > 30
+    assert encode_documents(tokenizer, [Document("a", text)]).ids.tolist() == whole
 
 
 # --- unknown, end, counts ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -276,7 +277,7 @@ def test_a_finished_run_resumed_does_nothing_more(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", {})
     train(model(), text(), config(steps=10), run=run, device="cpu")
     result = train(model(), text(), config(steps=10), run=run, resume=True, device="cpu")
-    assert result.steps == 10
+    assert (result.steps, result.new_steps) == (10, 0)
     assert [record["step"] for record in result.history] == [5, 10]
 
 
@@ -304,6 +305,108 @@ def test_a_loss_that_is_not_a_number_stops_with_the_step_and_saves_nothing(
     assert saved is not None
     assert saved.step == 12
     assert all(torch.isfinite(weight).all() for weight in saved.model.values())
+
+
+@pytest.mark.parametrize("loss", [1e29, math.inf, math.nan])
+def test_a_step_far_too_long_is_the_same_error_on_a_processor_that_rounds_otherwise(
+    loss: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the loss is after such a step depends on the processor: here each of three."""
+    summed = objectives.summed_nats
+    calls = 0
+
+    def unlucky(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return summed(logits, targets) * (1.0 if calls < 3 else loss)
+
+    monkeypatch.setattr(objectives, "summed_nats", unlucky)
+    with pytest.raises(TrainingError) as raised:
+        train(model(), text(), config(), device="cpu")
+    assert str(raised.value).startswith(
+        "training diverged at step 3: its loss rose above 100 times that of a uniform guess"
+    )
+
+
+def test_a_learning_rate_of_1e30_diverges_in_its_second_step() -> None:
+    with pytest.raises(TrainingError, match="training diverged at step 2"):
+        train(model(), text(), config(learning_rate=1e30), device="cpu")
+
+
+def test_a_loss_that_is_high_from_the_start_has_not_diverged() -> None:
+    large = model(dropout=0.0)
+    large.output.weight.data.normal_(std=500)  # logits in the hundreds
+    result = train(large, text(), config(steps=10, log_every=1), device="cpu")
+    first = result.history[0]["train_nats_per_token"]
+    assert first > 100 * math.log(VOCABULARY)
+    assert result.steps == 10
+
+
+@pytest.mark.parametrize(("times", "diverged"), [(60, False), (180, True)])
+def test_a_loss_diverges_at_a_hundred_times_a_uniform_guess(
+    times: int, diverged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At step 7 the text costs `times` what a uniform guess costs, as a planted bias has it."""
+    step = Trainer.train_step
+
+    def mislead(self: Trainer) -> None:
+        if self.progress.step == 6:  # all mass on a token that is rare
+            self.model.output.bias.data[6] = times * math.log(VOCABULARY)
+        step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", mislead)
+    with pytest.raises(TrainingError, match="step 7") if diverged else contextlib.nullcontext():
+        train(model(), text(), config(steps=8), device="cpu")
+
+
+def test_a_caller_of_train_step_gets_the_error_too_and_only_the_checks_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks = []
+    check = Trainer.check
+
+    def counted(self: Trainer) -> None:
+        checks.append(self.progress.step)
+        check(self)
+
+    monkeypatch.setattr(Trainer, "check", counted)
+    trainer = Trainer(model(), text(), config(steps=13, log_every=5), device="cpu")
+    for _ in range(12):
+        trainer.train_step()
+    trainer.model.output.bias.data.fill_(math.nan)
+    with pytest.raises(TrainingError, match="training diverged at step 13"):
+        trainer.train_step()
+    assert checks == [5, 10, 13]
+
+
+def test_weights_that_the_last_step_broke_are_not_saved_as_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a step is measured before it, so only the validation can tell."""
+    run = RunFolder.create(tmp_path / "run", {})
+    step = Trainer.train_step
+
+    def break_weights(self: Trainer) -> None:
+        step(self)
+        if self.progress.step == 10:
+            self.model.output.bias.data.fill_(math.nan)
+
+    monkeypatch.setattr(Trainer, "train_step", break_weights)
+    with pytest.raises(TrainingError, match="diverged at step 10, as its validation shows"):
+        train(model(), text(), config(steps=10), valid_ids=text(301), run=run, device="cpu")
+    assert run.latest() is None
+
+
+def test_what_diverged_means_is_kept_over_a_resumption(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    first = Trainer(model(), text(), config(), run=run, device="cpu")
+    first.train_step()
+    first.save(best=False)
+    again = Trainer(model(), text(), config(), run=run, device="cpu")
+    again.restore()
+    assert first.watch.first is not None
+    assert again.watch.first == first.watch.first
+    assert again.watch.targets == first.watch.targets == 40
 
 
 def test_a_gradient_that_is_infinite_stops_before_the_weights_are_saved(
@@ -432,16 +535,19 @@ def test_memory_that_runs_out_is_said_with_what_to_lower(monkeypatch: pytest.Mon
         train(model(), text(), config(), device="cpu")
 
 
-def test_patience_ends_a_run_that_no_longer_improves() -> None:
+def test_patience_ends_a_run_that_no_longer_improves_for_good(tmp_path: Path) -> None:
     noise = torch.randint(VOCABULARY, (401,), generator=torch.Generator().manual_seed(5))
     settings = config(steps=400, learning_rate=3e-2, evaluate_every=10, patience=2)
-    result = train(model(dropout=0.0), text(), settings, valid_ids=noise, device="cpu")
+    run = RunFolder.create(tmp_path / "run", {})
+    result = train(model(dropout=0.0), text(), settings, valid_ids=noise, run=run, device="cpu")
     assert result.stopped == "patience"
     assert result.steps < 400
     valid = [r["valid_nats_per_token"] for r in result.history if "valid_nats_per_token" in r]
     assert min(valid) == result.best_nats_per_token
     assert valid[-2] > min(valid)
     assert valid[-1] > min(valid)
+    again = train(model(), text(), settings, valid_ids=noise, run=run, resume=True, device="cpu")
+    assert (again.stopped, again.steps, again.new_steps) == ("patience", result.steps, 0)
 
 
 def test_the_best_checkpoint_is_the_one_with_the_lowest_validation_loss(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -82,6 +84,9 @@ def test_a_space_has_each_setting_once_and_fits_the_preset() -> None:
         SearchSpace.parse(["model.dropout=0:2"]).check(preset)
     with pytest.raises(ValueError, match=r"unknown setting 'model\.depth'"):
         SearchSpace.parse(["model.depth=1:2"]).check(preset)
+    for fixed in ("tokenizer.vocabulary_size=300:900", "tokenizer.kind=byte,bpe", "threads=1,2"):
+        with pytest.raises(ValueError, match=r"a search varies settings of model and train alone"):
+            SearchSpace.parse([fixed]).check(get_preset("small"))
     for name in ("small", "char-small", "char-medium"):
         search.DEFAULT_SPACE.check(get_preset(name))
 
@@ -194,6 +199,7 @@ def test_ctrl_c_gives_up_the_trial_in_hand_and_keeps_the_others(tmp_path: Path) 
     assert (result.stopped, [trial.number for trial in result.trials]) == ("interrupted", [0, 1])
     result = search.search(objective, config, database=tmp_path / "study.db")
     assert (result.stopped, [trial.number for trial in result.trials]) == ("finished", [0, 1, 3, 4])
+    assert drawn(result) == drawn(search.search(bowl, config))  # trial 3 is what 2 would have been
 
 
 def test_optuna_says_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -203,7 +209,7 @@ def test_optuna_says_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) 
 
 def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ValueError, match=r"pip install 'trained-to-predict\[tune\]'"):
+    with pytest.raises(ValueError, match=r"python -m pip install optuna$"):
         search.search(bowl, SearchConfig(space=SPACE))
 
 
@@ -219,6 +225,81 @@ def test_a_damaged_database_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"no database" * 1000)
     with pytest.raises(CheckpointError, match="file is not a database"):
         search.search(bowl, SearchConfig(space=SPACE), database=tmp_path / "study.db")
+
+
+MORTAL = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from companion import search
+from test_tuning import SPACE, bowl
+
+trials = 0
+
+def objective(settings, report):
+    global trials
+    trials += 1
+    if trials == 3:
+        report(9.0)
+        print("in its third", flush=True)
+        time.sleep(600)
+    return bowl(settings, report)
+
+config = search.SearchConfig(space=SPACE, trials=5, startup=2, prune=False)
+search.search(objective, config, database=Path(sys.argv[1]))
+"""
+
+
+def states(database: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return [
+            state for (state,) in connection.execute("SELECT state FROM trials ORDER BY number")
+        ]
+
+
+def in_its_third_trial(database: Path) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", MORTAL, str(database), str(Path(__file__).parent)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in its third\n"
+    return process
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_to_the_trials_of_one_that_was_not(tmp_path: Path) -> None:
+    """The trial that the kill cut off is failed, and its settings are tried again, the next."""
+    database = tmp_path / "study.db"
+    process = in_its_third_trial(database)
+    config, shorter = (
+        SearchConfig(space=SPACE, trials=trials, startup=2, prune=False) for trials in (5, 3)
+    )
+    # While that process lives, its trial is its own; this one may finish another or two.
+    search.search(bowl, shorter, database=database)
+    assert states(database) == ["COMPLETE", "COMPLETE", "RUNNING", "COMPLETE"]
+    process.kill()
+    process.communicate()
+
+    result = search.search(bowl, config, database=database)
+    assert states(database) == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert [trial.number for trial in result.trials] == [0, 1, 3, 4, 5]
+    whole = search.search(bowl, config)
+    assert result.trials[3].settings == whole.trials[2].settings
+    assert not list(tmp_path.glob(".worker-*"))
+
+
+@pytest.mark.slow
+def test_a_trial_that_kills_its_process_three_times_is_left_out(tmp_path: Path) -> None:
+    database, config = tmp_path / "study.db", SearchConfig(space=SPACE, trials=2)
+
+    def deadly(settings: dict[str, str], report: Callable[[float], None]) -> float:
+        raise SystemExit  # nothing is told, as when memory runs out
+
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            search.search(deadly, config, database=database)
+    result = search.search(bowl, config, database=database)
+    assert states(database) == ["FAIL", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert drawn(result)[0] == drawn(search.search(bowl, SearchConfig(space=SPACE, trials=2)))[1]
 
 
 WORKER = """
@@ -309,7 +390,9 @@ def test_settings_that_do_not_go_together_fail_alone(text_file: Path) -> None:
 def test_a_folder_is_refused_resumed_and_compared(text_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "odd name? [b] #1 100%"
     tune(text_file, 2, out=out)
-    assert sorted(path.name for path in out.iterdir()) == ["study.db", "trials.json", "tune.json"]
+    files = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    assert files == ["study.db", "trials.json", "tune.json"]
+    assert not list(out.glob(".worker-*"))
     with pytest.raises(CheckpointError, match="already exists"):
         tune(text_file, 2, out=out)
     with pytest.raises(CheckpointError, match="seed is 1, which differs"):

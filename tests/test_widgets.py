@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -246,7 +247,7 @@ def test_a_drawing_that_gives_no_picture_is_refused(result: Any, words: str) -> 
 class Kernel:
     """Stands for the kernel that a notebook runs in."""
 
-    kernel = object()
+    kernel = MagicMock()  # ipywidgets 7 registers with its comm_manager
 
 
 def in_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,11 +271,104 @@ def test_with_a_kernel_one_bundle_has_both_faces(monkeypatch: pytest.MonkeyPatch
     assert set(first[WIDGET_VIEW]) == {"version_major", "version_minor", "model_id"}
 
 
-def test_without_ipywidgets_the_html_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+class OldWidget:
+    """What ipywidgets 7 gives, as Colab has it: a model, and no bundle."""
+
+    model_id = "a1b2"
+
+
+def test_a_widget_of_ipywidgets_7_is_named_by_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
     in_kernel(monkeypatch)
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    monkeypatch.setattr(Picture, "widget", lambda self: OldWidget())
     bundle = explore(lambda k: str(k), alt="", k=[1, 2])._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", "text/html"}
+    assert bundle[WIDGET_VIEW] == {"version_major": 2, "version_minor": 0, "model_id": "a1b2"}
+    assert "text/html" in bundle
+
+
+def no_ipywidgets(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "ipywidgets", None)
+
+
+def broken_ipywidgets(patch: pytest.MonkeyPatch) -> None:
+    """Found, but its import fails, as with a half-upgraded Jupyter."""
+    patch.delitem(sys.modules, "ipywidgets", raising=False)
+    module = type("Broken", (), {"find_spec": staticmethod(raising(ImportError("no traitlets")))})
+    patch.setattr(sys, "meta_path", [module, *sys.meta_path])
+
+
+def an_older_ipywidgets(patch: pytest.MonkeyPatch) -> None:
+    import ipywidgets
+
+    patch.delattr(ipywidgets, "SelectionSlider")
+
+
+def no_comm(patch: pytest.MonkeyPatch) -> None:
+    import ipywidgets
+
+    patch.setattr(ipywidgets.Widget, "open", raising(RuntimeError("no comm manager")))
+
+
+def a_comm_that_opens_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Picture, "widget", lambda self: type("Mute", (), {"model_id": None})())
+
+
+def a_widget_with_nothing_to_show(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Picture, "widget", lambda self: object())
+
+
+def a_bundle_without_a_view(patch: pytest.MonkeyPatch) -> None:
+    import ipywidgets
+
+    patch.setattr(
+        ipywidgets.Widget, "_repr_mimebundle_", lambda self, **_: {"text/plain": ""}, raising=False
+    )
+
+
+def half_an_ipython(patch: pytest.MonkeyPatch) -> None:
+    import IPython
+
+    patch.setattr(IPython, "get_ipython", raising(AttributeError("no shell")))
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        no_ipywidgets,
+        broken_ipywidgets,
+        an_older_ipywidgets,
+        no_comm,
+        a_comm_that_opens_nothing,
+        a_widget_with_nothing_to_show,
+        a_bundle_without_a_view,
+        half_an_ipython,
+    ],
+    ids=lambda plant: plant.__name__,
+)
+def test_whatever_the_live_face_meets_the_html_is_shown(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_kernel(monkeypatch)
+    picture = explore(lambda k: str(k), alt="", k=[1, 2, 3, 4])
+    assert WIDGET_VIEW in picture._repr_mimebundle_()
+    picture = explore(lambda k: str(k), alt="", k=[1, 2, 3, 4])
+    plant(monkeypatch)
+    bundle = picture._repr_mimebundle_()
+    assert bundle == {"text/plain": repr(picture), "text/html": picture.html}
+
+
+def test_an_error_of_the_authors_own_drawing_is_raised_when_the_picture_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_kernel(monkeypatch)
+    with pytest.raises(ZeroDivisionError):
+        explore(lambda k: str(1 / k), alt="", k=[1, 0])
 
 
 def test_a_move_of_the_live_picture_calls_draw_again() -> None:

@@ -1,7 +1,8 @@
 """What the book consists of: the chapters in _toc.yml, their first cell, the address in pyproject.
 
 `python -m tools.chapters` prints the notebooks of the table of contents, one a line; with
---longest-first, those that train most come first, so that none is begun when all others are done.
+--longest-first, those that train most come first, so that none is begun when all others are done;
+with --that-train, in the same order, those alone whose outputs depend on training.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: The branch that chapters are opened from (_config.yml names it too) and their first cell installs
+#: from: it is there before the first release and after, and what it holds belongs together.
+BRANCH = "main"
+
 FIRST_CELL = """\
 try:
     import companion
 except ModuleNotFoundError:  # away from the book's environment, as in Colab: add the companion alone
-    %pip install -q --no-deps "trained-to-predict @ git+{url}@v{version}"
+    %pip install -q --no-deps "trained-to-predict @ git+{url}@{branch}"
     import companion"""  # noqa: E501
 
 #: The site folds the first cell away, and nbval compares its (empty) output like any other.
@@ -50,7 +55,7 @@ def version() -> str:
 
 def first_cell() -> str:
     """The source of every chapter's first code cell."""
-    return FIRST_CELL.format(url=repository_url(), version=version())
+    return FIRST_CELL.format(url=repository_url(), branch=BRANCH)
 
 
 def toc_files() -> list[Path]:
@@ -102,7 +107,9 @@ def trained_cells(path: Path) -> int:
 
 if __name__ == "__main__":
     listed = toc_notebooks()
-    if "--longest-first" in sys.argv[1:]:
+    if {"--longest-first", "--that-train"} & set(sys.argv[1:]):
         listed.sort(key=trained_cells, reverse=True)
+    if "--that-train" in sys.argv[1:]:
+        listed = [chapter for chapter in listed if trained_cells(chapter)]
     for chapter in listed:
         print(chapter.relative_to(ROOT))

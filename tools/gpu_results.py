@@ -94,7 +94,7 @@ def train_awd() -> dict[str, Any]:
     if code not in (0, 130):
         raise SystemExit(f"training ended with exit code {code}")
     print("finished" if code == 0 else "not finished: run PART=train again", file=sys.stderr)
-    records = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text("utf-8").splitlines()]
     return {
         "finished": code == 0,
         "companion_command": command,

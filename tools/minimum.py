@@ -7,17 +7,27 @@ test tools are not under test and come from the lock.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools import chapters
 
+#: Without these the tests of pictures, and so of ipywidgets, would be skipped.
+READERS = ["beautifulsoup4"]
+
+
+def pinned(path: Path) -> dict[str, str]:
+    """Name to version, as the file pins them."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pins = [line.split(";")[0].split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pins}
+
 
 def locked() -> dict[str, str]:
     """Name to version, as requirements.lock pins them."""
-    lines = (chapters.ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in pins}
+    return pinned(chapters.ROOT / "requirements.lock")
 
 
 def lower_bound(requirement: Requirement) -> str:
@@ -38,9 +48,8 @@ def pins() -> list[str]:
         name = canonicalize_name(requirement.name)
         version = locked()[name] if name == "torch" else lower_bound(requirement)
         lines.append(f"{name}=={version}")
-    for text in extras["test"]:
-        name = canonicalize_name(Requirement(text).name)
-        lines.append(f"{name}=={locked()[name]}")
+    tools = [canonicalize_name(Requirement(text).name) for text in extras["test"]]
+    lines += [f"{name}=={locked()[name]}" for name in [*tools, *READERS]]
     return lines
 
 

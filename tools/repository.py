@@ -1,7 +1,7 @@
 """Write the repository's address wherever it is copied.
 
 `python -m tools.repository https://github.com/owner/name` moves the project; without an argument it
-brings each chapter's first cell to the present address and version.
+brings each chapter's first cell to the present address and branch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def replace_everywhere(old: str, new: str) -> list[str]:
 
 
 def write_first_cells() -> list[str]:
-    """Bring the first code cell of each chapter to the present address and version."""
+    """Bring the first code cell of each chapter to the present address and branch."""
     changed = []
     for path in chapters.toc_notebooks():
         notebook = chapters.read_notebook(path)

@@ -15,7 +15,7 @@ import typer
 
 from companion import __version__
 from companion.cli import lists, runs, tune
-from companion.cli.console import SIGINT_EXIT, err, plain, warn
+from companion.cli.console import SIGINT_EXIT, err, plain, print_anything, stoppable, warn
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,18 +30,18 @@ app = typer.Typer(
         '    companion generate runs/a --prompt "The "'
     ),
 )
-app.command()(runs.train)
-app.command()(runs.evaluate)
-app.command()(runs.compare)
-app.command()(runs.generate)
-app.command()(tune.tune)
-app.command()(runs.export)
-app.command(name="corpora")(lists.corpora_command)
+app.command()(stoppable(runs.train, runs.stopped_in_words))
+app.command()(stoppable(runs.evaluate))
+app.command()(stoppable(runs.compare))
+app.command()(stoppable(runs.generate))
+app.command()(stoppable(tune.tune, tune.stopped_in_words))
+app.command()(stoppable(runs.export))
+app.command(name="corpora")(stoppable(lists.corpora_command))
 app.command(name="presets")(lists.presets_command)
-app.command()(lists.bench)
+app.command()(stoppable(lists.bench))
 study_app = typer.Typer(no_args_is_help=True, help="Run the studies behind the book's figures.")
 study_app.command("list")(lists.study_list)
-study_app.command("run")(lists.study_run)
+study_app.command("run")(stoppable(lists.study_run))
 app.add_typer(study_app, name="study")
 
 
@@ -58,21 +58,27 @@ def _global(
 
 def main() -> None:
     """Entry point: run the command; turn an error of use into one sentence and exit code 1."""
-    from companion.training import TrainingError
-
+    print_anything()
     warnings.showwarning = lambda message, *rest, **named: warn(str(message))
     try:
         app()
-    except (ValueError, TrainingError, OSError) as error:
-        if os.environ.get("COMPANION_DEBUG"):
+    except Exception as error:
+        if os.environ.get("COMPANION_DEBUG") or not _of_use(error):
             raise
         err.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("Stopped. If a training was running, its last checkpoint stands: use --resume.")
+    except KeyboardInterrupt:  # outside of a command
+        err.print("Stopped.")
         sys.exit(SIGINT_EXIT)
     finally:
         _leave_the_others()
+
+
+def _of_use(error: Exception) -> bool:
+    """Whether an error is one that we raise, and not a fault of ours."""
+    training = sys.modules.get("companion.training")  # torch is imported only where it is needed
+    ours = () if training is None else (training.TrainingError,)
+    return isinstance(error, (ValueError, OSError, *ours))
 
 
 def _leave_the_others() -> None:

@@ -6,8 +6,12 @@ and errors go to standard error.
 
 from __future__ import annotations
 
+import functools
+import io
 import json
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,10 +31,48 @@ Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, ma
 SIGINT_EXIT = 130
 
 
+def print_anything() -> None:
+    """From here on, a character that a terminal or a pipe cannot encode is replaced by a `?`.
+
+    Output in another encoding than UTF-8 (`LC_ALL=C`, cp1252 on Windows) would else lose all of an
+    answer for one sign in it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not in a notebook, nor None as in pythonw
+            stream.reconfigure(errors="replace")
+
+
+def as_typed(argument: str) -> str:
+    """`argument` as it was typed, in UTF-8, where Python could not decode it by the locale."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode(errors="replace")
+    return argument
+
+
+def stoppable(
+    command: Callable[..., None], in_words: Callable[[Path], str] | None = None
+) -> Callable[..., None]:
+    """`command`, such that Ctrl-C ends it with a line: `in_words` of its --out, or "Stopped."."""
+
+    @functools.wraps(command)
+    def stopping(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            if os.environ.get("RANK", "0") == "0":  # the first process speaks for all
+                words = "Stopped." if in_words is None else in_words(options["out_folder"])
+                err.print(plain(words), highlight=False, soft_wrap=True)
+            raise typer.Exit(SIGINT_EXIT) from None
+
+    return stopping
+
+
 def answer(figures: dict[str, Any], as_json: bool) -> None:
     """Print an answer: one JSON object, or a table of names and values."""
     if as_json:
-        print(json.dumps(figures, ensure_ascii=False))
+        print(json.dumps(figures))  # in ASCII, which every output can carry
         return
     table = Table(box=None, show_header=False)
     for name, value in figures.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from companion.cli.console import AsJson, Device, answer, err, listing, out, pairs
+from companion.cli.console import AsJson, Device, answer, err, listing, out, pairs, plain
 
 
 def corpora_command(
@@ -34,15 +35,37 @@ def corpora_command(
         print(corpus.summary())
 
 
-def presets_command(as_json: AsJson = False) -> None:
-    """List the presets that train can follow."""
-    from companion.presets import PRESETS
+def presets_command(
+    name: Annotated[
+        str | None, typer.Argument(help="A preset to look at.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the presets that train can follow, or all settings of one and what they mean."""
+    from companion.presets import PRESETS, get_preset, settings_of
 
+    if name is not None:
+        preset = get_preset(name)
+        settings = settings_of(preset)
+        if as_json:
+            answer(
+                {"preset": name, "description": preset.description}
+                | {"settings": {each.name: dataclasses.asdict(each) for each in settings}},
+                as_json,
+            )
+            return
+        table = Table("setting", "value", "what it is", box=None)
+        for each in settings:
+            table.add_row(each.name, each.text, plain(each.description))
+        out.print(table, highlight=False)
+        err.print(f"Change one with: companion train --preset {name} --set NAME=VALUE")
+        return
     descriptions = {name: preset.description for name, preset in PRESETS.items()}
     if as_json:
         answer({"presets": descriptions}, as_json)
     else:
         out.print(listing("preset", descriptions))
+        err.print("All settings of one, and what they mean: companion presets NAME")
 
 
 def bench(

@@ -15,8 +15,10 @@ from companion.cli.console import (
     RunPath,
     Seed,
     answer,
+    as_typed,
     err,
     pairs,
+    plain,
     warn,
 )
 
@@ -53,7 +55,8 @@ def train(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Change a field of the preset: train.epochs=2, model.hidden_size=256; repeatable.",
+            help="Change a setting of the preset: train.epochs=2, tokenizer.vocabulary_size=2000 "
+            "(all of them: companion presets NAME); repeatable.",
         ),
     ] = None,
     device: Device = "auto",
@@ -70,7 +73,8 @@ def train(
 ) -> None:
     """Train a language model.
 
-    Writes checkpoints while it goes. Ctrl-C saves and stops; a run that was killed goes on with
+    Says what it will learn from, and keeps that in the run as corpus.json. Writes checkpoints while
+    it goes. Ctrl-C saves and stops; a run that was killed goes on with
     --resume, to the same losses as if it had never stopped. On several GPUs or machines, start the
     same command by `accelerate launch --multi_gpu -m companion train ...`; on CPUs by
     `torchrun --nproc_per_node 2 -m companion train ...`.
@@ -80,15 +84,23 @@ def train(
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other; give one of them")
     if resume:
-        _refuse_changes(out_folder, corpus=corpus, preset=preset, seed=seed, settings=settings)
+        _refuse_changes(out_folder, preset=preset, seed=seed, settings=settings)
         result = pipeline.resume_run(
-            out_folder, device=device, progress=True, tensorboard=tensorboard
+            out_folder,
+            corpus=None if corpus is None else corpora.load_corpus(corpus),
+            device=device,
+            progress=True,
+            tensorboard=tensorboard,
+            on_stage=_say,
         )
     else:
         preset_name = preset or "small"
         recipe = presets.override(presets.get_preset(preset_name), pairs(settings or []))
+        _say(f"Reading {corpus or 'python-docs'} ...")
+        text = corpora.load_corpus(corpus or "python-docs")
+        _say(text.summary())
         result = pipeline.train_run(
-            corpora.load_corpus(corpus or "python-docs"),
+            text,
             recipe,
             out_folder,
             preset_name=preset_name,
@@ -97,6 +109,7 @@ def train(
             overwrite=overwrite,
             progress=True,
             tensorboard=tensorboard,
+            on_stage=_say,
         )
     if os.environ.get("RANK", "0") != "0":
         return  # under accelerate launch, the first process speaks for all
@@ -108,14 +121,29 @@ def train(
         )
         raise typer.Exit(SIGINT_EXIT)
     best = result.best_nats_per_token
+    done = f"{result.steps} of {result.total_steps} steps"
+    patient = " as its validation loss no longer fell" if result.stopped == "patience" else ""
+    if result.new_steps:
+        speed = f"{result.tokens_per_second:,.0f} tokens/s"
+        done += f" in {result.seconds:.1f} s ({speed})" + (patient and f", stopped{patient}")
+    else:
+        done = f"Nothing is left to train: this run ended after {done}{patient}"
     err.print(
-        f"{result.steps} of {result.total_steps} steps in {result.seconds:.1f} s "
-        f"({result.tokens_per_second:,.0f} tokens/s), best validation "
+        f"{done}, best validation "
         f"{'not measured' if best is None else f'{best:.4f} nats/token'}. Next:\n"
         f"  companion evaluate {out_folder}\n"
         f'  companion generate {out_folder} --prompt "The "',
         highlight=False,
     )
+
+
+def stopped_in_words(out_folder: Path) -> str:
+    """What Ctrl-C before the first step, or twice, leaves behind, and how to go on."""
+    if not (out_folder / "run.json").exists():
+        return f"Stopped before training began: {out_folder} holds no run, and nothing is lost."
+    saved = any((out_folder / "checkpoints").glob("step-*"))
+    what = "the last checkpoint stands" if saved else "no step was saved, it begins at its start"
+    return f"Stopped: {what}. Go on with:\n  companion train --out {out_folder} --resume"
 
 
 def evaluate(
@@ -152,7 +180,7 @@ def evaluate(
     five documents. `ece` is the calibration error. Temperature, cache and learning rate are chosen
     on validation text.
     """
-    from companion import assessment
+    from companion import assessment, pipeline
 
     trained, text = _run_and_text(run, corpus, device)
     chosen = split or ("test" if text.test else "valid")
@@ -160,6 +188,7 @@ def evaluate(
     report: dict[str, Any] = {
         "run": str(run),
         "corpus": text.name,
+        "corpus_report": str(kept) if (kept := run / pipeline.CORPUS_FILE).exists() else None,
         "split": chosen,
         "step": trained.step,
         **assessment.figures_of(scored),
@@ -243,6 +272,7 @@ def generate(
 
     from companion import decoding, pipeline, runtime
 
+    prompt = as_typed(prompt)
     decoder = decoding.Decoder(temperature=temperature, top_k=top_k, top_p=top_p)
     trained = pipeline.load_run(run, device=device)
     place = next(trained.model.parameters()).device
@@ -277,13 +307,26 @@ def export(
     from companion import pipeline
     from companion.export import export_model
 
-    path = export_model(pipeline.load_run(run, device="cpu"), out_file, length=length)
+    trained = pipeline.load_run(run, device="cpu")
+    path = export_model(trained, out_file, length=length)
+    layers, _, hidden = trained.model.initial_state(1)[0].shape
     err.print(
-        f"Wrote {path}: its logits and states equal the run's. Load it with:\n"
-        f'  torch.export.load("{path}").module()',
+        f"Wrote {path}: its logits and states equal the run's. Torch alone runs it:\n"
+        f'  model = torch.export.load("{path}").module()\n'
+        "  logits, state = model(inputs, state)\n"
+        f"inputs: int64 of shape (B, {length}), B any number of texts.\n"
+        f"state: two tensors of shape ({layers}, B, {hidden}), zeros where a text begins.\n"
+        f"logits: shape (B, {length}, {trained.model.config.vocabulary_size}).",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
+
+
+def _say(lines: str) -> None:
+    """Print what happens next; of several processes, the first alone does."""
+    if os.environ.get("RANK", "0") == "0":
+        err.print(plain(lines), highlight=False, soft_wrap=True)
 
 
 def _refuse_changes(
@@ -291,6 +334,8 @@ def _refuse_changes(
 ) -> None:
     """A resumed run keeps its configuration; say which option differs from it."""
     from companion.checkpoints import RunFolder
+    from companion.pipeline import recorded_preset
+    from companion.presets import override
 
     record = RunFolder.open(out_folder).record()
     for name, value in given.items():
@@ -299,10 +344,9 @@ def _refuse_changes(
                 f"--{name} {value} differs from the run being resumed, which has "
                 f"{record.get(name)}; leave --{name} out, or train another run"
             )
+    recorded = recorded_preset(record)
     for setting, text in pairs(settings or []).items():
-        section, _, field = setting.partition(".")
-        recorded = record.get(section, {})
-        if not isinstance(recorded, dict) or str(recorded.get(field)) != text:
+        if override(recorded, {setting: text}) != recorded:
             raise ValueError(
                 f"--set {setting}={text} differs from the run being resumed; leave it out, "
                 "or train another run"
@@ -314,9 +358,11 @@ def _run_and_text(run: Path, corpus: str | None, device: str) -> tuple[TrainedMo
     from companion import corpora, pipeline
 
     trained = pipeline.load_run(run, device=device)
-    text = corpora.load_corpus(corpus or trained.record["corpus"])
-    if corpus is None and text.fingerprint != trained.record["corpus_fingerprint"]:
-        warn(f"the text of corpus {text.name} is not the one this run was trained on")
+    if corpus is not None:
+        return trained, corpora.load_corpus(corpus)
+    text = pipeline.corpus_at(trained.record["corpus"], f"run {run}")
+    if text.fingerprint != trained.record["corpus_fingerprint"]:
+        warn(pipeline.another_text(text, trained.record, f"run {run}"))
     return trained, text
 
 

@@ -42,7 +42,7 @@ def tune(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Fix a field of the preset; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Fix a setting; repeatable."),
     ] = None,
     seed: Annotated[
         int | None,
@@ -62,9 +62,10 @@ def tune(
     """Search for settings with a low validation loss.
 
     Each trial is a training; Optuna proposes its settings. Ctrl-C keeps the finished trials. A
-    search goes on with --resume, which several processes may do at once.
+    search goes on with --resume, which several processes may do at once; a trial that was cut off
+    is tried again.
     """
-    from companion import corpora, presets, search, tuning
+    from companion import corpora, pipeline, presets, search, tuning
 
     search.import_optuna()
     known = tuning.recorded(out_folder) if resume else {}
@@ -87,7 +88,11 @@ def tune(
         prune=chosen["prune"],
     )
     result = tuning.tune(
-        corpora.load_corpus(chosen["corpus"]),
+        (
+            pipeline.corpus_at(chosen["corpus"], f"the search in {out_folder}")
+            if resume and corpus is None
+            else corpora.load_corpus(chosen["corpus"])
+        ),
         presets.override(presets.get_preset(chosen["preset"]), fixed),
         config,
         out=out_folder,
@@ -108,6 +113,16 @@ def tune(
         raise typer.Exit(SIGINT_EXIT)
     if result.best is None:
         raise ValueError(f"no trial is complete; the last one failed: {result.trials[-1].reason}")
+
+
+def stopped_in_words(out_folder: Path) -> str:
+    """What Ctrl-C outside of a trial leaves behind, and how to go on."""
+    if not (out_folder / "tune.json").exists():
+        return f"Stopped before the search began: {out_folder} holds none, and nothing is lost."
+    return (
+        "Stopped; the trials that ended are kept. Go on with:\n"
+        f"  companion tune --out {out_folder} --resume"
+    )
 
 
 def _finish(result: SearchResult, folder: Path, as_json: bool) -> None:

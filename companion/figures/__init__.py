@@ -4,6 +4,7 @@
 book's size where it gets none, and returns the Axes it drew on.
 """
 
+from companion.figures.fonts import legible
 from companion.figures.generalization import plot_composition, plot_goals, plot_shortcut
 from companion.figures.memorization import plot_exposure, plot_remedies
 from companion.figures.refusals import (
@@ -52,6 +53,7 @@ __all__ = [
     "SIZE",
     "band",
     "floor_line",
+    "legible",
     "new_axes",
     "plot_adaptation",
     "plot_best_of_n",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from companion.figures.fonts import legible
 from companion.figures.style import NAMED_COLORS, REFERENCE, floor_line, new_axes
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def plot_shortcut(
             label=label,
         )  # fmt: skip
     ax.axvline(50, color=REFERENCE, ls="--", lw=1.2, label="guessing")
-    ax.set_yticks(rows, list(methods.values()))
+    ax.set_yticks(rows, [legible(words) for words in methods.values()])
     ax.set_ylim(len(methods) - 0.5, -0.5)
     ax.set_xlim(right=101.5)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
@@ -72,7 +73,7 @@ def plot_composition(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = 
         spread = np.abs(np.stack([shares.min(axis=0), shares.max(axis=0)]) - mean)
         ax.errorbar(
             mean, rows + 0.24 * (place - (len(readers) - 1) / 2), xerr=spread,
-            color=NAMED_COLORS[color], fmt=marker, capsize=3, label=reader,
+            color=NAMED_COLORS[color], fmt=marker, capsize=3, label=legible(reader),
         )  # fmt: skip
     ax.set_yticks(rows, list(kinds.values()))
     ax.set_ylim(len(kinds) - 0.5, -0.5)

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from companion.figures.fonts import legible
 from companion.figures.style import COLORS, REFERENCE, band, floor_line, new_axes
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def plot_remedies(
         for place, result in enumerate(results):
             loss = result["valid_nats_per_token"][name]
             bits = result["exposure_by_epoch"][name][repeated]
-            ax.plot(loss, bits, color=color, lw=1.4, label=None if place else name)
+            ax.plot(loss, bits, color=color, lw=1.4, label=None if place else legible(name))
             ax.plot(loss[-1:], bits[-1:], "o", color=color)
     floors = [result["source_nats_per_token"]["valid"] for result in results]
     floor_line(ax, float(np.mean(floors)), "the source itself", axis="x")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from companion.figures.fonts import legible
 from companion.figures.style import COLORS, INK, NAMED_COLORS, REFERENCE, new_axes
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def plot_refusal_and_leak(
             label={"refusal": "refuses", "leak": "gives the right answer"}[key],
         )  # fmt: skip
     ax.axvline(100 * chance, color=REFERENCE, ls="--", lw=1.2, label="guessing")
-    ax.set_yticks(rows, list(conditions.values()))
+    ax.set_yticks(rows, [legible(words) for words in conditions.values()])
     ax.set_ylim(len(conditions) - 0.5, -0.5)
     ax.set_xlim(-3, 103)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
@@ -76,7 +77,7 @@ def plot_capability_and_leak(
             ax.plot(
                 [100 * row[known] for row in rows], [100 * row[told] for row in rows], marker,
                 color=color, markerfacecolor=face, ms=8, alpha=0.85,
-                label=label if face == color else None,
+                label=legible(label) if face == color else None,
             )  # fmt: skip
     ax.set_xlim(-3, 103)
     ax.set_ylim(-3, 103)
@@ -125,9 +126,9 @@ def plot_coverage(
                 place, row, f"{share:.0f}", ha="center", va="center", fontsize=11,
                 color="white" if share > 75 else INK,
             )  # fmt: skip
-    ax.set_xticks(places, [*refused.values(), *answered.values()])
+    ax.set_xticks(places, [legible(way) for way in (*refused.values(), *answered.values())])
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    ax.set_yticks(range(len(data)), list(data.values()))
+    ax.set_yticks(range(len(data)), [legible(words) for words in data.values()])
     ax.set_ylim(len(data) - 0.5, -0.5)
     ax.spines[:].set_visible(False)
     for left, right, title in (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from companion.figures.fonts import legible
 from companion.figures.style import COLORS, NAMED_COLORS, REFERENCE, band, floor_line, new_axes
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def plot_decoders(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
         ax.errorbar(x, y, yerr=spread, color=color, fmt="o-", lw=1.2, label=words, capsize=3)
         for name, at, up in zip(names, x, y, strict=True):
             ax.annotate(
-                name.removeprefix(prefix), (at, up), xytext=(5, 5), textcoords="offset points",
-                color=color, fontsize=10,
+                legible(name.removeprefix(prefix)), (at, up), xytext=(5, 5),
+                textcoords="offset points", color=color, fontsize=10,
             )  # fmt: skip
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=-0.02 * ax.get_ylim()[1])  # dots at zero are whole
@@ -108,7 +109,7 @@ def plot_policies(
             )
             ax.plot(
                 np.sqrt(distance.clip(min=0)), gain, color=color, lw=1.4,
-                label=None if number else words,
+                label=None if number else legible(words),
             )  # fmt: skip
     floor_line(ax, 0, "the model at the start")
     ax.legend(loc="best")
@@ -135,7 +136,7 @@ def plot_preference_tuning(results: Sequence[Mapping[str, Any]], *, ax: Axes | N
     spread = np.abs(np.stack([gains.min(axis=0), gains.max(axis=0)]) - y)
     blue, red = NAMED_COLORS["blue"], NAMED_COLORS["vermillion"]
     order = ", ".join(betas[place] for place in np.argsort(x))
-    label = f"DPO, one pass; from left, β = {order}"
+    label = legible(f"DPO, one pass; from left, β = {order}")
     ax.errorbar(x, y, yerr=spread, color=blue, fmt="o", capsize=3, label=label)
     long_kl, long_gain = (
         np.mean([np.array(result["overtraining"][key]) for result in results], axis=0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from companion.figures.fonts import legible
 from companion.figures.style import COLORS, INK, NAMED_COLORS, REFERENCE, band, new_axes
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def plot_shift_parts(
         rows, error, left=left, height=0.6, color=NAMED_COLORS["vermillion"],
         label="the model's own error", xerr=spread, error_kw={"capsize": 3, "ecolor": INK},
     )  # fmt: skip
-    ax.set_yticks(rows, list(sources.values()))
+    ax.set_yticks(rows, [legible(words) for words in sources.values()])
     ax.set_ylim(len(sources) - 0.5, -0.5)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax
@@ -100,7 +101,9 @@ def plot_adaptation(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
             np.array([result[key][name] for result in results])
             for key in ("adaptation_old", "adaptation_new")
         )
-        ax.plot(x.mean(axis=0), y.mean(axis=0), "o-", ms=4, color=color, label=f"{name} text")
+        ax.plot(
+            x.mean(axis=0), y.mean(axis=0), "o-", ms=4, color=color, label=legible(f"{name} text")
+        )
         end = [
             np.abs(np.array([[v[:, -1].min()], [v[:, -1].max()]]) - v[:, -1].mean()) for v in (x, y)
         ]
@@ -144,10 +147,16 @@ def plot_detection(
         spread = np.abs(np.stack([values.min(axis=0), values.max(axis=0)]) - mean)
         offset = 0.22 * (i - (len(scores) - 1) / 2)
         ax.errorbar(
-            mean, rows + offset, xerr=spread, color=color, fmt=marker, capsize=3, label=score
+            mean,
+            rows + offset,
+            xerr=spread,
+            color=color,
+            fmt=marker,
+            capsize=3,
+            label=legible(score),
         )
     ax.axvline(0.5, color=REFERENCE, ls="--", lw=1.2, label="chance")
-    ax.set_yticks(rows, list(kinds.values()))
+    ax.set_yticks(rows, [legible(words) for words in kinds.values()])
     ax.set_ylim(len(kinds) - 0.5, -0.5)
     ax.set_xlim(-0.04, 1.04)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)

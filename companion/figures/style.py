@@ -11,6 +11,8 @@ import numpy as np
 from cycler import cycler
 from numpy.typing import ArrayLike
 
+from companion.figures.fonts import installed_families, legible
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -43,7 +45,8 @@ def use_style() -> None:
     """Set the book's style for all figures from here on: in notebooks also their resolution.
 
     White paper, so that a figure reads alike on a light and on a dark page; DejaVu Sans, which
-    comes with matplotlib, so that it is the same on every machine.
+    comes with matplotlib, so that it is the same on every machine. Signs that it lacks come from
+    fonts that are installed.
     """
     mpl.rcParams.update(
         {
@@ -56,7 +59,7 @@ def use_style() -> None:
             "savefig.dpi": 200,
             "savefig.facecolor": "white",
             "svg.hashsalt": "trained-to-predict",
-            "font.family": "sans-serif",
+            "font.family": installed_families(),
             "font.sans-serif": ["DejaVu Sans"],
             "font.size": 12,
             "text.color": INK,
@@ -111,11 +114,11 @@ def new_axes(
     if ax is None:
         _, ax = plt.subplots(figsize=(width, height))
     if xlabel:
-        ax.set_xlabel(xlabel)
+        ax.set_xlabel(legible(xlabel))
     if ylabel:
-        ax.set_ylabel(ylabel)
+        ax.set_ylabel(legible(ylabel))
     if title:
-        ax.set_title(title)
+        ax.set_title(legible(title, weight=mpl.rcParams["axes.titleweight"]))
     return ax
 
 
@@ -150,7 +153,7 @@ def band(
         low, high = mean - deviation, mean + deviation
     else:
         raise ValueError(f'spread must be "range" or "std", got {spread!r}')
-    (line,) = ax.plot(across, mean, label=label, color=color)
+    (line,) = ax.plot(across, mean, label=label and legible(label), color=color)
     ax.fill_between(across, low, high, color=line.get_color(), alpha=0.22)
     return ax
 
@@ -158,6 +161,7 @@ def band(
 def floor_line(ax: Axes, value: int | float, label: str, *, axis: str = "y") -> Axes:
     """A dashed line at `value` on the y axis (or "x"): a floor or a baseline, with its label."""
     style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (5, 3)), "linewidth": 1.6}
+    label = legible(label)
     if axis == "y":
         ax.axhline(value, label=label, **style)
     elif axis == "x":
@@ -167,6 +171,10 @@ def floor_line(ax: Axes, value: int | float, label: str, *, axis: str = "y") -> 
     return ax
 
 
-def visible(token: str) -> str:
-    """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning."""
-    return token.translate(VISIBLE) if token else "∅"
+def visible(token: str, *, family: str | list[str] | None = None) -> str:
+    """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning.
+
+    Signs that nobody can see, or that no installed font of `family` has, are code points: U+200D.
+    """
+    shown = legible(token.translate(VISIBLE), family=family)
+    return "".join(s if s.isprintable() else f"U+{ord(s):04X}" for s in shown) if token else "∅"

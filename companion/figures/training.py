@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from companion.figures.fonts import legible
 from companion.figures.style import NAMED_COLORS, REFERENCE, band, floor_line, new_axes, visible
 
 if TYPE_CHECKING:
@@ -135,7 +137,9 @@ def plot_over_text(
         steps = unit * marks + shift
         style: dict[str, Any] = {"color": NAMED_COLORS["orange"], "step": "mid"}
         ax.fill_between(places, steps, min(steps.min(), heights.min()), alpha=0.3, **style)
-        ax.step(places, steps, where="mid", color=NAMED_COLORS["orange"], label=truth_label)
+        ax.step(
+            places, steps, where="mid", color=NAMED_COLORS["orange"], label=legible(truth_label)
+        )
 
         def to_truth(value: Any) -> Any:
             return (value - shift) / unit
@@ -144,10 +148,13 @@ def plot_over_text(
             return unit * value + shift
 
         right = ax.secondary_yaxis("right", functions=(to_truth, from_truth))
-        right.set_ylabel(truth_label)
+        right.set_ylabel(legible(truth_label))
         right.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.plot(places, heights, "o-", color=NAMED_COLORS["blue"], markersize=3.5, label=label)
-    ax.set_xticks(places, [visible(token) for token in tokens], family="DejaVu Sans Mono")
+    ax.plot(places, heights, "o-", color=NAMED_COLORS["blue"], markersize=3.5, label=legible(label))
+    family = ["DejaVu Sans Mono", *mpl.rcParams["font.family"]]
+    shown = [visible(token, family=family) for token in tokens]
+    upright = any("U+" in each for each in shown)  # side by side, code points would overlap
+    ax.set_xticks(places, shown, family=family, rotation=90 if upright else 0)
     ax.set_xlim(-0.6, len(tokens) - 0.4)
     ax.tick_params(axis="x", length=0)
     ax.grid(visible=False, axis="x")
@@ -184,7 +191,7 @@ def plot_reliability(
     if standard_errors is not None:
         errors = 2 * np.asarray(standard_errors, dtype=float)
         ax.errorbar(x, x, errors, linestyle="", color=REFERENCE, linewidth=1.2, capsize=3)
-    (line,) = ax.plot(x, y, color=color, linewidth=1.4, label=label)
+    (line,) = ax.plot(x, y, color=color, linewidth=1.4, label=legible(label))
     sizes = 20 + 160 * n / n.max()
     ax.scatter(x, y, s=sizes, color=line.get_color(), edgecolor="white", linewidth=0.8, zorder=3)
     ax.set_xlim(0, 1)

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from companion.figures.fonts import legible
 from companion.figures.style import NAMED_COLORS, SIZE, new_axes
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def plot_setting(
         (complete, "complete", NAMED_COLORS["blue"]),
     ):
         if group:
-            _dots(ax, [trial["settings"][setting] for trial in group], group, words, face)
+            values = [trial["settings"][setting] for trial in group]
+            shown = [legible(each) if isinstance(each, str) else each for each in values]
+            _dots(ax, shown, group, words, face)
     if log:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))

@@ -14,16 +14,15 @@ import dataclasses
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from companion.checkpoints import CheckpointError, write_json
 from companion.claims import spread, stored_report
-from companion.runtime import cpu_seconds, environment
+from companion.runtime import cpu_seconds, cpu_threads, environment
 
 __all__ = [
     "configured",
@@ -57,29 +56,36 @@ def configured(name: str, settings: Mapping[str, str]) -> Any:
     """
     default = load_study(name).Config()
     fields = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
+    types = typing.get_type_hints(type(default))
     changes = {}
     for setting, text in settings.items():
         if setting not in fields:
             raise ValueError(f"unknown setting {setting!r} of {name}; it has {', '.join(fields)}")
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = text
         if isinstance(fields[setting], tuple) and not isinstance(value, tuple):
             value = (value,) if text else ()
-        if fields[setting] is not None and not _alike(value, fields[setting]):
-            raise ValueError(f"{setting} must be like {fields[setting]!r}, got {text!r}")
+        if not _fits(value, types[setting]):
+            wanted = f"like {fields[setting]!r}"
+            if fields[setting] is None:
+                wanted = f"of type {types[setting]}"
+            raise ValueError(f"{setting} must be {wanted}, got {text!r}")
         changes[setting] = value
     return dataclasses.replace(default, **changes)
 
 
-def _alike(value: Any, default: Any) -> bool:
-    """Whether `value` is of the default's type; a whole number also passes for another number."""
-    if isinstance(default, tuple):
-        return isinstance(value, tuple) and all(_alike(part, default[0]) for part in value)
-    if isinstance(default, float):
+def _fits(value: Any, declared: Any) -> bool:
+    """Whether `value` is of the declared type; a whole number also passes for another number."""
+    inner = typing.get_args(declared)
+    if typing.get_origin(declared) is tuple:
+        return isinstance(value, tuple) and all(_fits(part, inner[0]) for part in value)
+    if inner:  # X | None
+        return any(_fits(value, each) for each in inner)
+    if declared is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is type(default)
+    return type(value) is declared
 
 
 def run_study(
@@ -126,12 +132,6 @@ def run_study(
     return report
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> contextlib.AbstractContextManager[None]:
     """Let torch use one CPU thread for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return cpu_threads(1)

@@ -9,17 +9,14 @@ memory in a fresh process each.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from companion.lstm import LSTMConfig, LSTMLanguageModel
-from companion.runtime import cpu_seconds, seed_everything
+from companion.runtime import cpu_seconds, peak_memory_bytes, seed_everything
 from companion.training import TrainConfig, Trainer
 
 
@@ -125,17 +122,7 @@ def peak_bytes(config: Config, kind: str, seed: int) -> int:
     """How much this process's largest size grows in two training steps; for a fresh process."""
     torch.set_num_threads(1)
     trainer = make_trainer(config, kind, seed)
-    before = _most_bytes()
+    before = peak_memory_bytes()
     trainer.train_step()
     trainer.train_step()
-    return _most_bytes() - before
-
-
-def _most_bytes() -> int:
-    """The largest size this process has had. On Linux, getrusage would count its parent's in."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others kibibytes
+    return peak_memory_bytes() - before
