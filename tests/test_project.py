@@ -551,3 +551,13 @@ def test_every_page_describes_itself(path: Path) -> None:
     notebook = chapters.read_notebook(path)
     description = notebook["metadata"]["myst"]["html_meta"]["description"]
     assert 50 <= len(description) <= 220
+
+
+@pytest.mark.parametrize("variant", ["nonsense", ""])
+def test_make_elsewhere_stops_at_a_variant_that_is_none(variant: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "elsewhere", f"VARIANT={variant}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "VARIANT must be one of as-is avx2 default two-threads, got" in done.stderr
