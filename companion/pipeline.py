@@ -222,12 +222,13 @@ def corpus_at(place: str, whose: str) -> Corpus:
 
 
 def another_text(corpus: Corpus, record: dict[str, Any], whose: str) -> str:
-    """That `corpus` is not the text that `record` tells of, in words."""
+    """That `corpus` is not the text that `record` tells of, in words; file names are part of it."""
     return (
         f"{whose} was trained on {record['corpus']} with fingerprint "
         f"{record['corpus_fingerprint'][:16]}, and {place_of(corpus)} has "
-        f"{corpus.fingerprint[:16]}: it is another text, or another version of companion cleaned "
-        "and split it otherwise; name the run's own with --corpus"
+        f"{corpus.fingerprint[:16]}: it is another text, a file of it has another name, or "
+        "another version of companion cleaned and split it otherwise; name the run's own with "
+        "--corpus"
     )
 
 

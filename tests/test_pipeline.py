@@ -113,7 +113,7 @@ def test_another_text_is_not_trained_on_and_both_are_named(text_file: Path, tmp_
     pipeline.train_run(corpus, preset, tmp_path / "run", device="cpu")
     text_file.write_text(text_file.read_text() + "and one more line\n")
     other = load_corpus(text_file)
-    with pytest.raises(CheckpointError, match="it is another text, or another version") as raised:
+    with pytest.raises(CheckpointError, match="it is another text, a file of it has") as raised:
         pipeline.resume_run(tmp_path / "run", device="cpu")
     for words in (
         f"run {tmp_path / 'run'} was trained on {text_file}", corpus.fingerprint[:16],
