@@ -134,6 +134,7 @@ WORKERS := $(if $(filter two-threads,$(VARIANT)),1,2)
 SHARE ?= 1/1
 
 elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VARIANT=avx2, default, two-threads; SHARE=1/3)
+	$(if $(filter $(VARIANT),$(shell $(PYTHON) -m tools.variants)),,$(error VARIANT must be one of $(shell $(PYTHON) -m tools.variants), got "$(VARIANT)"))
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) -n $(WORKERS) --dist worksteal \
 	  -m 'not (gpu or browser or network)' --ignore tests/test_project.py --ignore tests/test_prose.py
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) $(NBVAL) -n $(WORKERS) \

@@ -19,10 +19,13 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from companion.checkpoints import read_json
 
@@ -46,7 +49,7 @@ class Interval(NamedTuple):
 
     def __contains__(self, value: object) -> bool:
         """Whether a figure lies in it; NaN lies nowhere."""
-        return isinstance(value, (int, float)) and self.low <= value <= self.high
+        return isinstance(value, numbers.Real) and self.low <= float(value) <= self.high
 
 
 def prediction_interval(
@@ -59,7 +62,8 @@ def prediction_interval(
     share drawn towards one half by one success and one failure, so that shares that agree by
     chance (0 of 64 in each run) do not promise that the next one agrees too; the interval then
     stays within 0 and 1.
-    Raises ValueError for fewer than three values, or equal values without `of`.
+    Raises ValueError for fewer than three values, equal values without `of`, and others than shares
+    with it.
     """
     if len(values) < 3:
         raise ValueError(f"an interval needs three values or more, got {len(values)}")
@@ -67,6 +71,10 @@ def prediction_interval(
         raise ValueError(f"level must be between 0 and 1, got {level}")
     if of is not None and of < 1:
         raise ValueError(f"of must be >= 1, got {of}")
+    if of is not None and not all(0 <= value <= 1 for value in values):
+        raise ValueError(
+            f"with of=, values are shares between 0 and 1, got {min(values):g} to {max(values):g}"
+        )
     from scipy import stats
 
     n = len(values)
@@ -155,6 +163,8 @@ class Claims:
         self.results: list[Mapping[str, Any]] = list(report["results"])
         self.elsewhere: list[Mapping[str, Any]] = list(report.get("elsewhere", []))
         self.runs = [figures_of(result) for result in [*self.results, *self.elsewhere]]
+        if not self.runs and not self._record:
+            raise ValueError(f"the stored measurement {name!r} has no runs, of which all is true")
         self._compared = True
         if text is not None and self._record:
             self._write("text", text)
@@ -168,10 +178,15 @@ class Claims:
         """Assert that `value` is what one more run may give for `figure`.
 
         `of`: the figure is a share of so many trials; see `prediction_interval`.
-        Raises ClaimError, which names measurement, figure, value and interval.
+        Raises ClaimError, which names measurement, figure, value and interval; TypeError for a
+        truth value, and, while a chapter is being measured, ValueError for no finite number.
         """
+        if isinstance(value, bool | np.bool_):
+            raise TypeError(f"{self.name}: {figure} must be a number, got {value!r}")
         value = float(value)
         if self._record:
+            if not math.isfinite(value):
+                raise ValueError(f"{self.name}: {figure} is {value}, which is not to be stored")
             self._write(figure, value)
             return
         if not self._compared:
@@ -225,9 +240,9 @@ class Claims:
         if self._record:
             return "not measured yet"
         self._known(figure)
-        table = spread(self.results)[figure]
-        mean, low, high = (f"{table[of]:.{places}f}" for of in ("mean", "min", "max"))
-        return f"{mean} [{low}, {high}]"
+        values = [run[figure] for run in self.runs[: len(self.results)]]
+        mean = sum(values) / len(values)
+        return f"{mean:.{places}f} [{min(values):.{places}f}, {max(values):.{places}f}]"
 
     def _known(self, figure: str) -> None:
         if not all(figure in run for run in self.runs):

@@ -154,11 +154,19 @@ class Corpus:
         lines.append(str(self.report))
         for split, unseen in self.unseen.items():
             if unseen["kinds"]:
+                number, kinds = unseen["characters"], unseen["kinds"]
                 lines.append(
-                    f"Never seen in training: {unseen['characters']:,} characters of the {split} "
-                    f"text, of {unseen['kinds']:,} kinds ({' '.join(unseen['most_frequent'])})."
+                    f"Never seen in training: {number:,} character{'s' * (number != 1)} of the "
+                    f"{split} text, of {kinds:,} kind{'s' * (kinds != 1)} "
+                    f"({' '.join(map(_shown, unseen['most_frequent']))})."
                 )
         return "\n".join((*lines, f"Fingerprint {self.fingerprint[:16]}."))
+
+
+def _shown(character: str) -> str:
+    """A character; as its code point where it is white space or leaves no mark."""
+    visible = character.isprintable() and not character.isspace()
+    return character if visible else f"U+{ord(character):04X}"
 
 
 def corpus_names() -> tuple[str, ...]:

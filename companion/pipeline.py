@@ -222,11 +222,13 @@ def corpus_at(place: str, whose: str) -> Corpus:
 
 
 def another_text(corpus: Corpus, record: dict[str, Any], whose: str) -> str:
-    """That `corpus` is not the text that `record` tells of, in words."""
+    """That `corpus` is not the text that `record` tells of, in words; file names are part of it."""
     return (
         f"{whose} was trained on {record['corpus']} with fingerprint "
         f"{record['corpus_fingerprint'][:16]}, and {place_of(corpus)} has "
-        f"{corpus.fingerprint[:16]}: it is another text; name the run's own with --corpus"
+        f"{corpus.fingerprint[:16]}: it is another text, a file of it has another name, or "
+        "another version of companion cleaned and split it otherwise; name the run's own with "
+        "--corpus"
     )
 
 
@@ -294,7 +296,7 @@ def _warn_of_nothing_learnt(result: TrainResult, tokenizer: Tokenizer) -> None:
     best, uniform = result.best_nats_per_token, math.log(tokenizer.vocabulary_size)
     if best is not None and best > uniform:
         warnings.warn(
-            f"the best validation loss, {best:.2f} nats/token, is above ln V = {uniform:.2f}, that "
+            f"the best validation loss, {best:.4f} nats/token, is above ln V = {uniform:.4f}, that "
             f"of a guess among all {tokenizer.vocabulary_size:,} tokens: training was too short or "
             "too fast, or the validation text is unlike the training text (see "
             f"{CORPUS_FILE} in the run)",

@@ -27,7 +27,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from companion import batching
-from companion.checkpoints import Checkpoint, RunFolder, optimizer_tensors, restore_optimizer
+from companion.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    RunFolder,
+    optimizer_tensors,
+    restore_optimizer,
+)
 from companion.evaluation import summed_nats_of_rows
 from companion.lstm import LSTMLanguageModel, State, detach
 from companion.objectives import DIVERGED, NoiseSampler, TrainingLoss
@@ -374,7 +380,10 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def restore(self) -> None:
-        """Go back to the run's newest whole checkpoint; stay at the start when there is none."""
+        """Go back to the run's newest whole checkpoint; stay at the start when there is none.
+
+        CheckpointError when another version saved it, which counts other things.
+        """
         if self.run is None:
             raise ValueError("resume needs the run to resume, got run=None")
         checkpoint = self.run.latest()
@@ -383,7 +392,14 @@ class Trainer:
                 self.run.rewind_metrics(0)  # the steps before the first checkpoint are done again
             return
         tensors = checkpoint.training
-        self.progress = Progress(**checkpoint.counters)
+        try:
+            self.progress = Progress(**checkpoint.counters)
+        except TypeError:
+            raise CheckpointError(
+                f"the checkpoints of {self.run.path} are of another version of companion, and this "
+                "one cannot go on with them; evaluate and generate can read them, or train the run "
+                "anew with --overwrite"
+            ) from None
         self.model.load_state_dict(dict(checkpoint.model))
         restore_optimizer(self.model, self.optimizer, tensors)
         rank = self.accelerator.process_index

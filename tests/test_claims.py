@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from companion import claims, studies
@@ -165,3 +166,40 @@ def test_a_planted_change_of_a_tenth_in_one_stored_figure_is_found(change: float
     found.value(figure, stored["results"][0][figure])
     with pytest.raises(ClaimError, match="known_floor: kl_nats_per_token is"):
         found.value(figure, stored["results"][0][figure] + change)
+
+
+@pytest.mark.parametrize("value", [True, np.True_])
+def test_a_truth_value_is_no_figure(value: Any) -> None:
+    with pytest.raises(TypeError):
+        Claims("toy", report(VALUES)).value("loss", value)
+
+
+def test_numbers_of_every_library_are_looked_for_in_an_interval() -> None:
+    for number in (np.float32(0.5), np.float64(0.5), np.int64(1), 1):
+        assert number in claims.Interval(0, 1)
+    assert np.float32("nan") not in claims.Interval(0, 1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_measuring_refuses_what_is_no_finite_number(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(claims.RECORD, str(tmp_path / "claims.jsonl"))
+    with pytest.raises(ValueError, match=r"toy: loss is (nan|inf), which is not to be stored"):
+        Claims("toy").value("loss", value)
+    assert not (tmp_path / "claims.jsonl").exists()
+
+
+def test_a_measurement_without_runs_proves_nothing() -> None:
+    with pytest.raises(ValueError, match="'toy' has no runs"):
+        Claims("toy", {"results": []})
+
+
+def test_a_share_beyond_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="shares between 0 and 1, got 49 to 53"):
+        prediction_interval([100 * value for value in VALUES], of=64)
+
+
+def test_a_number_of_a_list_has_its_place_in_a_table() -> None:
+    stored = {"results": [{"seed": i, "losses": [0.5 + i, 1.0]} for i in range(3)]}
+    assert Claims("toy", stored).text("losses 0", places=1) == "1.5 [0.5, 2.5]"

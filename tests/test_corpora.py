@@ -289,6 +289,15 @@ def test_characters_never_seen_in_training_are_counted_and_shown(tmp_path: Path)
     assert corpus.as_dict()["unseen"] == corpus.unseen
 
 
+def test_a_character_that_leaves_no_mark_is_said_as_its_code_point_on_one_line(
+    tmp_path: Path,
+) -> None:
+    corpus = load_corpus(write(tmp_path / "a.txt", "".join(map(chr, range(0x4E00, 0x4E64))) * 8))
+    assert corpus.unseen["test"]["most_frequent"] == "\n"  # which cleaning adds at the end
+    said = "Never seen in training: 1 character of the test text, of 1 kind (U+000A)."
+    assert said in corpus.summary().splitlines()
+
+
 def test_a_bad_file_in_a_folder_is_named(tmp_path: Path) -> None:
     write(tmp_path / "good.txt", lines(20))
     (tmp_path / "bad.txt").write_bytes(b"\xff")

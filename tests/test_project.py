@@ -583,3 +583,13 @@ def test_a_variant_that_there_is_not_stops_make() -> None:
     )
     assert done.returncode == 1
     assert "unknown variant" in done.stderr
+
+
+@pytest.mark.parametrize("variant", ["nonsense", ""])
+def test_make_elsewhere_stops_at_a_variant_that_is_none(variant: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "elsewhere", f"VARIANT={variant}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "VARIANT must be one of as-is avx2 default two-threads, got" in done.stderr

@@ -37,6 +37,9 @@ def test_every_marked_number_of_a_chapter_is_the_measured_one(chapter: Path) -> 
         ("0.9<!--=min toy: [share plain] - [kl] / 2-->", "1.0"),
         ("-1<!--=mean toy: 100 * ([kl] - [share plain])-->", "-97"),
         ("1,000<!--=mean toy: 100000 * [kl]-->", "1,200"),
+        ("5-97 %<!--=mean toy: share plain-->", "5-98 %"),
+        ("a-3.00<!--=max toy: share plain-->", "a-1.00"),
+        ("| 3<!--=max toy: [share plain] * 2 -->", "| 2"),
     ],
 )
 def test_a_number_is_rounded_as_it_is_written(written: str, right: str) -> None:
@@ -60,6 +63,11 @@ def test_words_hold_between_their_bounds() -> None:
         ("1<!--=mean toy: k-->", "toy has no figure 'k'; it has kl, share plain"),
         ("1<!--=mean toy: [kl] ** 2-->", r"numbers, figures in brackets and \+ - \* /"),
         ("few<!--~1-->", "needs two bounds"),
+        ("1<!-- =mean toy: kl-->", "page: <!-- =mean toy: kl--> is no mark"),
+        ("1<!--mean toy: kl-->", "is no mark"),
+        ("1<!--=mean toy: [kl] > 1-->", "page: a formula has numbers"),
+        ("1<!--=mean toy: k-->", "^page: "),
+        *((f"{n}<!--=mean toy: kl-->", "no number stands") for n in ("1.", "1,", "3e-3", "1,23")),
     ],
 )
 def test_a_mark_that_says_nothing_is_an_error(text: str, message: str) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,18 @@ def test_a_stored_measurement_has_five_seeds_and_another_processors_rounding(nam
     assert len(report["seeds"]) >= 5
     assert {result["variant"] for result in report["elsewhere"]} >= set(results.ELSEWHERE)
     assert {result["seed"] for result in report["elsewhere"]} <= set(report["seeds"])
+
+
+def test_no_name_is_measured_twice_and_an_unknown_one_stops_before_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not results.MEASUREMENTS.keys() & results.measured_chapters().keys()
+    measured: list[str] = []
+    monkeypatch.setattr(results, "measure", measured.append)
+    monkeypatch.setattr(sys, "argv", ["results", "known_floor", "nonsense"])
+    with pytest.raises(SystemExit, match="nothing is measured under the name 'nonsense'; there"):
+        results.main()
+    assert not measured
 
 
 @pytest.mark.parametrize("name", sorted(results.MEASUREMENTS))

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from companion import batching, objectives
-from companion.checkpoints import RunFolder
+from companion.checkpoints import CheckpointError, RunFolder
 from companion.lstm import LSTMConfig, LSTMLanguageModel
 from companion.objectives import summed_nats
 from companion.runtime import seed_everything
@@ -279,6 +280,17 @@ def test_a_finished_run_resumed_does_nothing_more(tmp_path: Path) -> None:
     result = train(model(), text(), config(steps=10), run=run, resume=True, device="cpu")
     assert (result.steps, result.new_steps) == (10, 0)
     assert [record["step"] for record in result.history] == [5, 10]
+
+
+def test_a_checkpoint_that_counts_other_things_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    train(model(), text(), config(steps=5), run=run, device="cpu")
+    saved = run.latest()
+    assert saved is not None
+    # As version 0.1.0 had it before it kept the size of each window.
+    run.save(replace(saved, counters={**saved.counters, "unlogged_targets": 0}, step=6), best=False)
+    with pytest.raises(CheckpointError, match="are of another version of companion"):
+        train(model(), text(), config(steps=10), run=run, resume=True, device="cpu")
 
 
 def test_a_loss_that_is_not_a_number_stops_with_the_step_and_saves_nothing(

@@ -32,9 +32,12 @@ from typing import Any, NamedTuple
 from companion.claims import figures_of, stored_report
 from tools import chapters
 
-MARK = re.compile(r"<!--(?P<kind>[=~])(?P<rest>[^>]*)-->")
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+MARK = re.compile(r"<!--(?P<kind>[=~])(?P<rest>.*?)-->", re.DOTALL)
+# A sign behind a letter or a digit is a hyphen: "10-13 %". Of 3e-3, a part is no number.
 NUMBER = re.compile(
-    r"(?P<sign>[-\N{MINUS SIGN}]?)(?P<digits>\d[\d,]*\.?\d*|\.\d+)(?P<per>(?:\s|&nbsp;)?%)?$"
+    r"(?P<sign>(?<![\w.,%)])[-\N{MINUS SIGN}])?(?<![\w.,])(?<!\de[-\N{MINUS SIGN}])"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<per>(?:\s|&nbsp;)?%)?$"
 )
 STATISTICS: dict[str, Callable[[list[float]], float]] = {
     "mean": lambda values: sum(values) / len(values),
@@ -71,6 +74,14 @@ def statistic(words: str) -> float:
         raise ValueError(f"a mark says {known}, then MEASUREMENT: FIGURE; got {words!r}")
     how, name, formula = match.groups()
     return STATISTICS[how]([_figure(formula, run, name) for run in _runs(name)])
+
+
+def _measured(words: str, where: str) -> float:
+    """The statistic; an error in its words says where they stand."""
+    try:
+        return statistic(words)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _figure(formula: str, run: dict[str, float], name: str) -> float:
@@ -110,7 +121,13 @@ def _as_written(value: float, before: re.Match[str]) -> str:
 
 
 def corrected(text: str, where: str) -> tuple[str, list[Fault]]:
-    """`text` with each marked number as it should be, and what was not so."""
+    """`text` with each marked number as it should be, and what was not so.
+
+    ValueError, which says where, for a comment that is no mark.
+    """
+    for comment in COMMENT.findall(text):
+        if not MARK.fullmatch(comment):
+            raise ValueError(f"{where}: {comment} is no mark, which begins with <!--= or <!--~")
     faults: list[Fault] = []
     parts: list[str] = []
     end = 0
@@ -120,7 +137,7 @@ def corrected(text: str, where: str) -> tuple[str, list[Fault]]:
             bounds = re.match(r"\s*(\S+)\s+(\S+)\s+(.*)", mark["rest"], re.DOTALL)
             if bounds is None:
                 raise ValueError(f"{where}: {mark[0]} needs two bounds, then a statistic")
-            found = statistic(bounds[3])
+            found = _measured(bounds[3], where)
             if not float(bounds[1]) <= found <= float(bounds[2]):
                 wanted = f"{found:.4g}, which is not between {bounds[1]} and {bounds[2]}"
                 faults.append(Fault(where, before[-40:] + mark[0], wanted))
@@ -128,7 +145,7 @@ def corrected(text: str, where: str) -> tuple[str, list[Fault]]:
             number = NUMBER.search(before)
             if number is None:
                 raise ValueError(f"{where}: no number stands before {mark[0]}: ...{before[-40:]!r}")
-            wanted = _as_written(statistic(mark["rest"]), number)
+            wanted = _as_written(_measured(mark["rest"], where), number)
             if wanted.replace("\N{MINUS SIGN}", "-") != number[0].replace("\N{MINUS SIGN}", "-"):
                 faults.append(Fault(where, number[0] + mark[0], wanted))
             before = before[: number.start()] + wanted

@@ -72,11 +72,15 @@ SPEED = {"speed_to_quality", "speed_to_quality_seeds", "large_vocabulary"}
 
 
 def measured_chapters() -> dict[str, Path]:
-    """The chapters that make claims of their own, `Claims("their name")`, by name."""
+    """The chapters that make claims of their own, `Claims("their name")`, by name.
+
+    Where a study has that name, the claims are about the study.
+    """
     found = {}
     for path in chapters.toc_notebooks():
         cells = chapters.code_cells(chapters.read_notebook(path))
-        if any(f'Claims("{path.stem}"' in cell["source"] for cell in cells):
+        own = path.stem not in MEASUREMENTS
+        if own and any(f'Claims("{path.stem}"' in cell["source"] for cell in cells):
             found[path.stem] = path
     return found
 
@@ -120,17 +124,14 @@ def measure(name: str) -> dict[str, Any]:
             if name not in SPEED
         }
     else:
-        path = measured_chapters().get(name)
-        if path is None:
-            known = ", ".join([*MEASUREMENTS, *measured_chapters()])
-            raise SystemExit(f"nothing is measured under the name {name!r}; there are {known}")
+        path = measured_chapters()[name]
         head = {
             "command": f"make results NAME={name}",
             "chapter": path.relative_to(ROOT).as_posix(),
         }
         first = chapter(path, "as-is", CHAPTER_SEEDS)
         again = {variant: chapter(path, variant, CHAPTER_SEEDS[:1]) for variant in ELSEWHERE}
-    made = commit()
+    made = commit(*([head["chapter"]] if "chapter" in head else []))
     measured = [{"seeds": first["seeds"], "commit": made, "environment": first["environment"]}]
     elsewhere = []
     for variant, report in again.items():
@@ -149,18 +150,26 @@ def store(name: str, record: dict[str, Any]) -> Path:
     return path
 
 
-def commit() -> str:
-    """The commit that is checked out; marked where the package or the chapters differ from it."""
+def commit(*paths: str) -> str:
+    """The commit that is checked out; marked where the package, or one of `paths`, differs."""
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "companion"], cwd=ROOT)
+    changed = subprocess.run(
+        ["git", "diff", "--quiet", "HEAD", "--", "companion", *paths], cwd=ROOT
+    )
     return head + (" with changes" if changed.returncode else "")
 
 
 def main() -> None:
     """Run the measurements named on the command line, or all."""
-    for name in sys.argv[1:] or [*MEASUREMENTS, *measured_chapters()]:
+    known = [*MEASUREMENTS, *measured_chapters()]
+    for name in sys.argv[1:]:  # before the first of them has taken its hour
+        if name not in known:
+            raise SystemExit(
+                f"nothing is measured under the name {name!r}; there are {', '.join(known)}"
+            )
+    for name in sys.argv[1:] or known:
         print(store(name, measure(name)).relative_to(ROOT), flush=True)
 
 
