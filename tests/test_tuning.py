@@ -474,6 +474,8 @@ def test_ctrl_c_keeps_finished_trials_and_says_how_to_go_on(
     process = subprocess.Popen(
         [sys.executable, "-m", "companion", *arguments], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, env={**os.environ, **TERMINAL},
+        # A shell's background job ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     assert process.stderr.readline().startswith("trial 0: complete")
