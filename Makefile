@@ -29,7 +29,7 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
 
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
-        results gpu-results repository install clean
+        mutants results gpu-results repository install clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -129,6 +129,9 @@ slow: $(READY)  ## tests that train, time or start processes
 nbval: $(READY)  ## run every chapter and compare its outputs with the stored ones
 	$(PYTEST) $(NBVAL) $$($(PY) -m tools.chapters --longest-first)
 
+mutants: $(READY)  ## plant mistakes that a test should notice (ONLY=training.trainer, SAMPLE=20; the core modules: a day)
+	$(PY) -m tools.mutants $(if $(ONLY),--only $(ONLY)) $(if $(SAMPLE),--sample $(SAMPLE))
+
 # Another processor is another seed (tools/variants.py). Two threads want both cores for one worker.
 WORKERS := $(if $(filter two-threads,$(VARIANT)),1,2)
 SHARE ?= 1/1
@@ -136,12 +139,12 @@ SHARE ?= 1/1
 elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VARIANT=avx2, default, two-threads; SHARE=1/3)
 	$(if $(filter $(VARIANT),$(shell $(PYTHON) -m tools.variants)),,$(error VARIANT must be one of $(shell $(PYTHON) -m tools.variants), got "$(VARIANT)"))
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) -n $(WORKERS) --dist worksteal \
-	  -m 'not (gpu or browser or network)' --ignore tests/test_project.py --ignore tests/test_prose.py
+	  -m 'not (gpu or browser or network)' --ignore tests/project/test_project.py --ignore tests/project/test_prose.py
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) $(NBVAL) -n $(WORKERS) \
 	  $$($(PY) -m tools.chapters --that-train --share $(SHARE))
 
 site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREENSHOTS=1 keeps pictures)
-	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/test_site.py tests/test_widgets.py
+	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project/test_site.py tests/teaching/test_widgets.py
 
 # The lowest versions are years old and warn about each other, which is not ours to mend. What is
 # tried is that the package works with them; its annotations are checked in the other tiers.
@@ -149,13 +152,13 @@ LENIENT := $(foreach kind,Deprecation PendingDeprecation Future,-W default::$(ki
 
 minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.toml allows
 	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network)' \
-	  --ignore tests/test_project.py --ignore tests/test_notebooks.py --ignore tests/test_site.py \
-	  --ignore tests/test_colab.py $(LENIENT)
+	  --ignore tests/project/test_project.py --ignore tests/project/test_notebooks.py --ignore tests/project/test_site.py \
+	  --ignore tests/project/test_colab.py $(LENIENT)
 
 colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that Colab holds (ALL=1: every chapter)
-	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/test_widgets.py
+	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/teaching/test_widgets.py
 	$(PYTEST) --unchecked -n 2 --dist worksteal \
-	  -m 'network$(if $(ALL),, and not slow)' --durations=0 tests/test_colab.py
+	  -m 'network$(if $(ALL),, and not slow)' --durations=0 tests/project/test_colab.py
 
 clean:  ## remove environments and everything built
 	rm -rf .venv .venv-minimum .venv-colab _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

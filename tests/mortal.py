@@ -1,4 +1,4 @@
-"""A small training that can be killed: what tests/test_robustness.py runs in processes of its own.
+"""A small training that can be killed: tests/cli/test_robustness.py runs it in other processes.
 
 A fork server imports this module, and torch with it, once; each training is a fork of that.
 torchrun runs it as a program, for a training by several processes: see the end.
@@ -18,10 +18,11 @@ import accelerate  # noqa: F401
 import torch
 import torch._dynamo
 
-from companion.checkpoints import RunFolder
-from companion.lstm import LSTMConfig, LSTMLanguageModel
-from companion.runtime import seed_everything
-from companion.training import TrainConfig, Trainer, TrainResult, train
+from companion.core.seeds import seed_everything
+from companion.models.lstm import LSTMConfig, LSTMLanguageModel
+from companion.training.checkpoints import RunFolder
+from companion.training.config import TrainConfig
+from companion.training.trainer import Trainer, TrainResult, train
 
 VOCABULARY = 8
 #: More time goes into checkpoints, and so more deaths fall into them, than in a real run.

@@ -22,11 +22,13 @@ from typing import Any
 
 import torch
 
-from companion import benchmark
-from companion.lstm import LSTMConfig, LSTMLanguageModel
-from companion.presets import get_preset
-from companion.runtime import environment, seed_everything
-from companion.training import TrainConfig, train
+from companion.core.runtime import environment
+from companion.core.seeds import seed_everything
+from companion.models.lstm import LSTMConfig, LSTMLanguageModel
+from companion.runs.presets import get_preset
+from companion.training import benchmark
+from companion.training.config import TrainConfig
+from companion.training.trainer import train
 from tools.chapters import ROOT
 from tools.results import commit, store
 

@@ -1,8 +1,8 @@
 """Print requirements that pin the lowest versions pyproject.toml allows, for `make minimum`.
 
-The package's own dependencies, optuna and sacrebleu are pinned at their lower bounds. torch is the
-exception: it stays at the locked version, whose build for the machine at hand is already there. The
-test tools are not under test and come from the lock.
+The package's own dependencies, optuna, sacrebleu and ipywidgets are pinned at their lower bounds.
+torch is the exception: it stays at the locked version, whose build for the machine at hand is
+already there. The test tools are not under test and come from the lock.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ def pins() -> list[str]:
     """The lines of the requirements file."""
     project = chapters.project()["project"]
     extras = project["optional-dependencies"]
+    live = [text for text in extras["book"] if Requirement(text).name == "ipywidgets"]
     lines = []
-    for text in [*project["dependencies"], *extras["metrics"], *extras["tune"]]:
+    for text in [*project["dependencies"], *extras["metrics"], *extras["tune"], *live]:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
         version = locked()[name] if name == "torch" else lower_bound(requirement)

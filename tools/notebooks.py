@@ -22,7 +22,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from companion.claims import RECORD
+from companion.evaluation.claims import RECORD
 from tools import chapters
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -88,6 +88,8 @@ def execute(path: Path) -> float:
 
     The file is replaced only when every cell ran.
     """
+    from companion.core.files import write_text
+
     start = time.monotonic()
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -101,12 +103,7 @@ def execute(path: Path) -> float:
     client.execute()
     tidy(notebook)
     text = nbformat.writes(notebook, version=nbformat.NO_CONVERT).rstrip("\n") + "\n"
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False
-    ) as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    write_text(path, text)
     return time.monotonic() - start
 
 
@@ -115,7 +112,7 @@ SEED = re.compile(r"^SEED = 0\b", re.MULTILINE)
 
 
 def figures(path: Path, seed: int, variables: Mapping[str, str]) -> dict[str, Any]:
-    """Run a chapter with another seed; the figures of its own claims (`companion.claims`).
+    """Run a chapter with another seed; the figures of its own claims (`evaluation.claims`).
 
     The notebook is left as it is. `variables` are added to the kernel's environment. Raises
     ValueError when the chapter has not one line `SEED = 0`, makes no claims, or gives a figure
@@ -154,7 +151,7 @@ def figures(path: Path, seed: int, variables: Mapping[str, str]) -> dict[str, An
 
 def record_fingerprint() -> None:
     """Write into pyproject.toml which release's documentation the stored outputs were made with."""
-    from companion.corpora import load_corpus
+    from companion.text.corpora import load_corpus
 
     fingerprint = load_corpus("python-docs").fingerprint
     path = chapters.ROOT / "pyproject.toml"

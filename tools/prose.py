@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from companion.claims import figures_of, stored_report
+from companion.evaluation.claims import numbers_by_name, stored_report
 from tools import chapters
 
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -63,7 +63,7 @@ class Fault(NamedTuple):
 
 @functools.cache
 def _runs(name: str) -> list[dict[str, float]]:
-    return [figures_of(result) for result in stored_report(name)["results"]]
+    return [numbers_by_name(result) for result in stored_report(name)["results"]]
 
 
 def statistic(words: str) -> float:

@@ -6,7 +6,7 @@
 A measurement is a study, or a chapter that trains models of its own; it is run with five seeds or
 more, and with the first of them again where the processor rounds as another would (tools.variants).
 Each file holds the command, the configuration, and for each part of the runs the commit, the
-processor and the threads; then the figures.
+processor, the threads, and how busy the machine was; then the figures.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tools import chapters, notebooks, variants
 from tools.chapters import ROOT
 
 RESULTS = ROOT / "book" / "results"
 
-#: What is measured with other kernels too, by the variants' names: the first seed, once for each.
-ELSEWHERE = ("avx2",)
 
 #: Seeds of chapters that train; they stand apart since a chapter may also use the ones that follow.
 CHAPTER_SEEDS = (10, 20, 30, 40, 50)
@@ -42,13 +42,28 @@ MEASUREMENTS = {
     ),
     "degeneration": "study run degeneration --seeds 10,11,12,13,14",
     "exposure_bias": "study run exposure_bias --seeds 10,11,12,13,14",
-    "overoptimization": "study run overoptimization --seeds 10,11,12,13,14",
+    "overoptimization": "study run overoptimization --seeds 20,21,22,23,24",
     "memorization": "study run memorization --seeds 10,11,12,13,14",
+    "memorization_strengths": (
+        "study run memorization --seeds 20,21,22,23,24 --set few_texts=0 "
+        "--set weight_decay=0.05,0.2,0.5,1 --set dropout=0.1,0.4,0.6,0.8 "
+        "--set decay_epochs=20 --set dropout_epochs=20"
+    ),
     "goal_misgeneralization": "study run goal_misgeneralization --seeds 10,11,12,13,14",
     "length_generalization": "study run length_generalization --seeds 10,11,12,13,14",
+    "length_generalization_examples": (
+        "study run length_generalization --seeds 10,11,12,13,14 --set readers=LSTM --set cells= "
+        "--set doses=0,10,30,100,300,1000,3000 "
+        "--set kinds=any,rest_1,rest_2,rest_3,ten_thousands,ten_rests"
+    ),
     "shortcut": "study run shortcut --seeds 10,11,12,13,14",
     "preference_tuning": "study run preference_tuning --seeds 10,11,12,13,14",
-    "competing_objectives": "study run competing_objectives --seeds 10,11,12,13,14",
+    "remedies": "study run remedies --seeds 10,11,12,13,14",
+    "competing_objectives": "study run competing_objectives --seeds 20,21,22,23,24",
+    "demands": "study run demands --seeds 20,21,22,23,24 --set shares=0,0.1,0.25,0.5",
+    "demands_anchors": (
+        "study run demands --seeds 20,21,22,23,24 --set shares=0.25 --set anchors=kl,documents,none"
+    ),
     "mismatched_generalization": "study run mismatched_generalization --seeds 10,11,12,13,14",
     "mismatched_generalization_transformer": (
         "study run mismatched_generalization --seeds 10,11,12,13,14 --set architecture=transformer "
@@ -62,6 +77,7 @@ MEASUREMENTS = {
         "--set plain_only=4 --set pretrain_steps=2000 --set instruct_steps=800 "
         "--set pretrain_rate=4e-3 --set instruct_rate=2e-3 --set safety_rate=1e-3"
     ),
+    "anchors": "study run anchors --seeds 20,21,22,23,24",
     "distribution_shift": "study run distribution_shift --seeds 10,11,12,13,14",
     "strange_text": "study run strange_text --seeds 10,11,12,13,14",
     "coverage": "study run coverage --seeds 10,11,12,13,14",
@@ -69,6 +85,14 @@ MEASUREMENTS = {
 
 #: Measured in seconds of this machine: another rounding would be another machine's matter.
 SPEED = {"speed_to_quality", "speed_to_quality_seeds", "large_vocabulary"}
+
+
+def elsewhere() -> str:
+    """The variant in which the first seed is measured again: kernels that are not this machine's
+    own."""
+    import torch
+
+    return "avx2" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "default"
 
 
 def measured_chapters() -> dict[str, Path]:
@@ -103,7 +127,7 @@ def chapter(path: Path, variant: str, seeds: Sequence[int]) -> dict[str, Any]:
     """What a chapter's claims are about, once for each seed, with the environment."""
     results = [notebooks.figures(path, seed, variants.variables(variant)) for seed in seeds]
     done = subprocess.run(
-        [sys.executable, "-c", "import json; from companion.runtime import environment; "
+        [sys.executable, "-c", "import json; from companion.core.runtime import environment; "
          "print(json.dumps(environment()))"],
         cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **variants.variables(variant)},
@@ -118,11 +142,9 @@ def measure(name: str) -> dict[str, Any]:
         head = {"command": f"companion {command}"}
         first = study(command)
         head |= {"study": first["study"], "config": first["config"]}
-        again = {
-            variant: study(command, variant, first["seeds"][:1])
-            for variant in ELSEWHERE
-            if name not in SPEED
-        }
+        again = {}
+        if name not in SPEED:
+            again[elsewhere()] = study(command, elsewhere(), first["seeds"][:1])
     else:
         path = measured_chapters()[name]
         head = {
@@ -130,23 +152,33 @@ def measure(name: str) -> dict[str, Any]:
             "chapter": path.relative_to(ROOT).as_posix(),
         }
         first = chapter(path, "as-is", CHAPTER_SEEDS)
-        again = {variant: chapter(path, variant, CHAPTER_SEEDS[:1]) for variant in ELSEWHERE}
+        again = {elsewhere(): chapter(path, elsewhere(), CHAPTER_SEEDS[:1])}
     made = commit(*([head["chapter"]] if "chapter" in head else []))
-    measured = [{"seeds": first["seeds"], "commit": made, "environment": first["environment"]}]
-    elsewhere = []
+    measured = [
+        {
+            "seeds": first["seeds"],
+            "commit": made,
+            "environment": first["environment"],
+            # How many processes wanted a core: seconds of a shared core say less.
+            "load_average": round(psutil.getloadavg()[2], 1),
+        }
+    ]
+    others = []
     for variant, report in again.items():
         part = {"seeds": report["seeds"], "variant": variant, "commit": made}
         measured.append({**part, "environment": report["environment"]})
-        elsewhere += [{"variant": variant, **result} for result in report["results"]]
+        others += [{"variant": variant, **result} for result in report["results"]]
     record = {**head, "measured": measured, "seeds": first["seeds"], "results": first["results"]}
-    return record | ({"elsewhere": elsewhere} if elsewhere else {})
+    return record | ({"elsewhere": others} if others else {})
 
 
 def store(name: str, record: dict[str, Any]) -> Path:
     """Write `record` to book/results/NAME.json."""
+    from companion.core.files import write_text
+
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(record, indent=2) + "\n")
     return path
 
 

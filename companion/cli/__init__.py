@@ -1,7 +1,7 @@
 """The command line: `companion train | evaluate | compare | generate | tune | export | ...`.
 
-Answers go to standard output, as a table or with --json as one JSON object; progress, warnings
-and errors go to standard error. An error is one sentence and a non-zero exit.
+Results go to standard output, as a table or with --json as one JSON object; progress, warnings
+and errors go to standard error. An error is one sentence, with a non-zero exit code.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ app.add_typer(study_app, name="study")
 
 @app.callback(invoke_without_command=True)
 def _global(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         print(__version__)
@@ -57,7 +55,7 @@ def _global(
 
 
 def main() -> None:
-    """Entry point: run the command; turn an error of use into one sentence and exit code 1."""
+    """Entry point: run the command; turn a user's error into one sentence and exit code 1."""
     print_anything()
     warnings.showwarning = lambda message, *rest, **named: warn(str(message))
     try:
@@ -75,14 +73,16 @@ def main() -> None:
 
 
 def _of_use(error: Exception) -> bool:
-    """Whether an error is one that we raise, and not a fault of ours."""
-    training = sys.modules.get("companion.training")  # torch is imported only where it is needed
+    """Whether an error is a user's error, which we raise on purpose, and not a bug."""
+    training = sys.modules.get(
+        "companion.training.trainer"
+    )  # torch is imported only where it is needed
     ours = () if training is None else (training.TrainingError,)
-    return isinstance(error, (ValueError, OSError, *ours))
+    return isinstance(error, (ValueError, OSError, FloatingPointError, *ours))
 
 
 def _leave_the_others() -> None:
-    """Take leave of the other processes of a distributed run, which wait for it."""
+    """Destroy the process group, so that the other processes of a distributed run do not hang."""
     distributed = getattr(sys.modules.get("torch"), "distributed", None)
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -1,6 +1,6 @@
-"""What every command shares: its options, and how it speaks.
+"""What all commands share: common options and printing.
 
-Answers go to standard output, as a table or with --json as one JSON object; progress, warnings
+Results go to standard output, as a table or with --json as one JSON object; progress, warnings
 and errors go to standard error.
 """
 
@@ -32,10 +32,10 @@ SIGINT_EXIT = 130
 
 
 def print_anything() -> None:
-    """From here on, a character that a terminal or a pipe cannot encode is replaced by a `?`.
+    """From here on, print `?` for a character that a terminal or a pipe cannot encode.
 
-    Output in another encoding than UTF-8 (`LC_ALL=C`, cp1252 on Windows) would else lose all of an
-    answer for one sign in it.
+    Otherwise, in another encoding than UTF-8 (`LC_ALL=C`, cp1252 on Windows), one such character
+    would fail the whole output.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not in a notebook, nor None as in pythonw
@@ -43,7 +43,7 @@ def print_anything() -> None:
 
 
 def as_typed(argument: str) -> str:
-    """`argument` as it was typed, in UTF-8, where Python could not decode it by the locale."""
+    """`argument` decoded as UTF-8, if Python could not decode it with the locale's encoding."""
     try:
         argument.encode()
     except UnicodeEncodeError:
@@ -54,14 +54,14 @@ def as_typed(argument: str) -> str:
 def stoppable(
     command: Callable[..., None], in_words: Callable[[Path], str] | None = None
 ) -> Callable[..., None]:
-    """`command`, such that Ctrl-C ends it with a line: `in_words` of its --out, or "Stopped."."""
+    """`command`, which Ctrl-C ends with a message: `in_words` of its --out, or "Stopped."."""
 
     @functools.wraps(command)
     def stopping(*arguments: Any, **options: Any) -> None:
         try:
             command(*arguments, **options)
         except KeyboardInterrupt:
-            if os.environ.get("RANK", "0") == "0":  # the first process speaks for all
+            if os.environ.get("RANK", "0") == "0":  # only the first process prints
                 words = "Stopped." if in_words is None else in_words(options["out_folder"])
                 err.print(plain(words), highlight=False, soft_wrap=True)
             raise typer.Exit(SIGINT_EXIT) from None
@@ -70,9 +70,9 @@ def stoppable(
 
 
 def answer(figures: dict[str, Any], as_json: bool) -> None:
-    """Print an answer: one JSON object, or a table of names and values."""
+    """Print a result: as one JSON object, or as a table of names and values."""
     if as_json:
-        print(json.dumps(figures))  # in ASCII, which every output can carry
+        print(json.dumps(figures))  # in ASCII, which every output can encode
         return
     table = Table(box=None, show_header=False)
     for name, value in figures.items():
@@ -87,7 +87,7 @@ def answer(figures: dict[str, Any], as_json: bool) -> None:
 
 
 def listing(heading: str, descriptions: Mapping[str, str]) -> Table:
-    """A table of things and what they are."""
+    """A table of names, under `heading`, and their descriptions."""
     table = Table(heading, "what it is", box=None)
     for name, description in descriptions.items():
         table.add_row(name, description)
@@ -95,17 +95,17 @@ def listing(heading: str, descriptions: Mapping[str, str]) -> Table:
 
 
 def warn(message: str) -> None:
-    """Print a warning; the command goes on."""
+    """Print a warning; the command continues."""
     err.print(f"[yellow]warning:[/] {plain(message)}", highlight=False, soft_wrap=True)
 
 
 def plain(message: str) -> str:
-    """`message` with rich's markup signs made harmless: a path may hold brackets."""
+    """`message` with rich's markup characters escaped: a path may have brackets."""
     return escape(message)
 
 
 def pairs(settings: list[str]) -> dict[str, str]:
-    """The NAME=VALUE arguments of --set."""
+    """The NAME=VALUE arguments of --set as a dictionary."""
     pairs = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -113,3 +113,19 @@ def pairs(settings: list[str]) -> dict[str, str]:
             raise ValueError(f"--set takes NAME=VALUE, got {setting!r}")
         pairs[name] = value
     return pairs
+
+
+def refuse_changes(
+    kind: str, out_folder: Path, known: Mapping[str, Any], **given: str | int | None
+) -> None:
+    """Raise a ValueError that names an option that differs from what is being resumed, a run or a
+    search (`kind`) with the settings `known`."""
+    for name, value in given.items():
+        if value is not None and value != known.get(name):
+            option = f"--no-{name}" if value is False else f"--{name}"
+            shown = option if isinstance(value, bool) else f"{option} {value}"
+            raise ValueError(
+                f"{shown} differs from the {kind} in {out_folder}, which has {name} "
+                f"{known.get(name)}; leave {option} out to go on with it, or begin another {kind} "
+                "in another --out"
+            )

@@ -1,4 +1,4 @@
-"""Commands that list what there is and measure it: corpora, presets, studies, bench."""
+"""Commands that list corpora and presets, list and run studies, and measure training speed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def corpora_command(
     as_json: AsJson = False,
 ) -> None:
     """List the corpora, or load one and report its size and what cleaning removed."""
-    from companion import corpora
+    from companion.text import corpora
 
     if name is None:
         if as_json:
@@ -42,7 +42,7 @@ def presets_command(
     as_json: AsJson = False,
 ) -> None:
     """List the presets that train can follow, or all settings of one and what they mean."""
-    from companion.presets import PRESETS, get_preset, settings_of
+    from companion.runs.presets import PRESETS, get_preset, settings_of
 
     if name is not None:
         preset = get_preset(name)
@@ -70,13 +70,14 @@ def presets_command(
 
 def bench(
     seconds: Annotated[
-        float, typer.Option(help="Seconds that each loop trains each model.", min=0.05)
+        float, typer.Option(help="Seconds of training for each model and loop.", min=0.05)
     ] = 5.0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure training speed here, beside a plain textbook loop in the same run."""
-    from companion import benchmark, runtime
+    """Measure training speed on this machine, compared with a plain textbook loop."""
+    from companion.core import runtime
+    from companion.training import benchmark
 
     speeds = []
     for case in benchmark.MODELS:
@@ -137,7 +138,7 @@ def study_run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study once a seed; print its figures with their spread, or all of it as JSON."""
+    """Run a study once for each seed; print its figures' mean and range, or all of them as JSON."""
     from companion import studies
 
     try:

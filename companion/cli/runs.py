@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +20,15 @@ from companion.cli.console import (
     err,
     pairs,
     plain,
+    refuse_changes,
     warn,
 )
 
 if TYPE_CHECKING:
-    from companion.corpora import Corpus
-    from companion.evaluation import Evaluation
-    from companion.pipeline import TrainedModel
+    from companion.evaluation.scoring import Evaluation
+    from companion.runs.pipeline import TrainedModel
+    from companion.text.corpora import Corpus
+    from companion.training.trainer import TrainResult
 
 
 def train(
@@ -55,14 +58,14 @@ def train(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Change a setting of the preset: train.epochs=2, tokenizer.vocabulary_size=2000 "
-            "(all of them: companion presets NAME); repeatable.",
+            help="Change a setting of the preset, such as train.epochs=2 (all of them: companion "
+            "presets NAME); repeatable.",
         ),
     ] = None,
     device: Device = "auto",
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint."),
+        typer.Option("--resume", help="Resume the run in --out from its newest checkpoint."),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out.")
@@ -73,46 +76,65 @@ def train(
 ) -> None:
     """Train a language model.
 
-    Says what it will learn from, and keeps that in the run as corpus.json. Writes checkpoints while
-    it goes. Ctrl-C saves and stops; a run that was killed goes on with
-    --resume, to the same losses as if it had never stopped. On several GPUs or machines, start the
-    same command by `accelerate launch --multi_gpu -m companion train ...`; on CPUs by
+    Prints a summary of the training data, and keeps it in the run as corpus.json. Saves checkpoints
+    while it trains. Ctrl-C saves and stops; --resume continues a stopped or killed run, with the
+    same losses as if it had never stopped. On several GPUs or machines, start the same command by
+    `accelerate launch --multi_gpu -m companion train ...`; on CPUs by
     `torchrun --nproc_per_node 2 -m companion train ...`.
     """
-    from companion import corpora, pipeline, presets
-
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other; give one of them")
+    how: Mapping[str, Any] = {"device": device, "tensorboard": tensorboard, "progress": True}
     if resume:
-        _refuse_changes(out_folder, preset=preset, seed=seed, settings=settings)
-        result = pipeline.resume_run(
-            out_folder,
-            corpus=None if corpus is None else corpora.load_corpus(corpus),
-            device=device,
-            progress=True,
-            tensorboard=tensorboard,
-            on_stage=_say,
-        )
+        _refuse_changes(out_folder, preset=preset, seed=seed, settings=settings or [])
+        result = _go_on(out_folder, corpus, how)
     else:
-        preset_name = preset or "small"
-        recipe = presets.override(presets.get_preset(preset_name), pairs(settings or []))
-        _say(f"Reading {corpus or 'python-docs'} ...")
-        text = corpora.load_corpus(corpus or "python-docs")
-        _say(text.summary())
-        result = pipeline.train_run(
-            text,
-            recipe,
-            out_folder,
-            preset_name=preset_name,
-            seed=seed or 0,
-            device=device,
-            overwrite=overwrite,
-            progress=True,
-            tensorboard=tensorboard,
-            on_stage=_say,
-        )
-    if os.environ.get("RANK", "0") != "0":
-        return  # under accelerate launch, the first process speaks for all
+        recipe = (preset or "small", pairs(settings or []))
+        result = _begin(out_folder, corpus or "python-docs", recipe, seed or 0, overwrite, how)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, only the first reports
+        _report(result, out_folder)
+
+
+def _go_on(out_folder: Path, corpus: str | None, how: Mapping[str, Any]) -> TrainResult:
+    """Resume a run; `corpus` is its text, if that has moved."""
+    from companion.runs import pipeline
+    from companion.text import corpora
+
+    text = None if corpus is None else corpora.load_corpus(corpus)
+    return pipeline.resume_run(out_folder, corpus=text, on_stage=_say, **how)
+
+
+def _begin(
+    out_folder: Path,
+    corpus: str,
+    recipe: tuple[str, Mapping[str, str]],
+    seed: int,
+    overwrite: bool,
+    how: Mapping[str, Any],
+) -> TrainResult:
+    """Train a new run by `recipe`: the name of a preset, and the settings changed in it."""
+    from companion.runs import pipeline, presets
+    from companion.text import corpora
+
+    preset_name, settings = recipe
+    preset = presets.override(presets.get_preset(preset_name), settings)
+    _say(f"Reading {corpus} ...")
+    text = corpora.load_corpus(corpus)
+    _say(text.summary())
+    return pipeline.train_run(
+        text,
+        preset,
+        out_folder,
+        preset_name=preset_name,
+        seed=seed,
+        overwrite=overwrite,
+        on_stage=_say,
+        **how,
+    )
+
+
+def _report(result: TrainResult, out_folder: Path) -> None:
+    """Print how training ended and what to do next; after Ctrl-C, exit with its code."""
     if result.stopped == "interrupted":
         err.print(
             f"Stopped after step {result.steps} of {result.total_steps}; saved. Go on with:\n"
@@ -138,7 +160,7 @@ def train(
 
 
 def stopped_in_words(out_folder: Path) -> str:
-    """What Ctrl-C before the first step, or twice, leaves behind, and how to go on."""
+    """The message after Ctrl-C before the first step, or twice: what was kept, how to resume."""
     if not (out_folder / "run.json").exists():
         return f"Stopped before training began: {out_folder} holds no run, and nothing is lost."
     saved = any((out_folder / "checkpoints").glob("step-*"))
@@ -159,15 +181,15 @@ def evaluate(
     ] = None,
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Also at the temperature that suits validation text."),
+        typer.Option("--calibrate", help="Also at the best temperature for validation text."),
     ] = False,
     cache: Annotated[
         bool,
-        typer.Option("--cache", help="Also with a cache of what was read (Grave et al. 2017)."),
+        typer.Option("--cache", help="Also with a continuous cache (Grave et al. 2017)."),
     ] = False,
     dynamic: Annotated[
         bool,
-        typer.Option("--dynamic", help="Also learning while it reads (Krause et al. 2018)."),
+        typer.Option("--dynamic", help="Also with dynamic evaluation (Krause et al. 2018)."),
     ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -180,36 +202,36 @@ def evaluate(
     five documents. `ece` is the calibration error. Temperature, cache and learning rate are chosen
     on validation text.
     """
-    from companion import assessment, pipeline
+    from companion.runs import pipeline, report
 
     trained, text = _run_and_text(run, corpus, device)
     chosen = split or ("test" if text.test else "valid")
-    scored = assessment.assess(trained, text, chosen)
-    report: dict[str, Any] = {
+    scored = report.assess(trained, text, chosen)
+    figures: dict[str, Any] = {
         "run": str(run),
         "corpus": text.name,
         "corpus_report": str(kept) if (kept := run / pipeline.CORPUS_FILE).exists() else None,
         "split": chosen,
         "step": trained.step,
-        **assessment.figures_of(scored),
+        **report.standard_measures(scored),
     }
     if calibrate:
-        report |= assessment.with_temperature(scored)
+        figures |= report.with_temperature(scored)
     if cache or dynamic:
-        report |= assessment.in_one_stream(scored)
+        figures |= report.in_one_stream(scored)
     if cache:
-        report |= assessment.with_cache(scored)
+        figures |= report.with_cache(scored)
     if dynamic:
-        report |= assessment.dynamically(scored)
+        figures |= report.dynamically(scored)
     if chosen == "valid" and (calibrate or cache or dynamic):
         warn(
-            "what --calibrate, --cache and --dynamic chose, they chose on this very text: it "
-            "flatters their figures"
+            "--calibrate, --cache and --dynamic chose their settings on the text that is scored "
+            "here, so their figures are optimistic"
         )
-    if report["interval_units"] < 2:
+    if figures["interval_units"] < 2:
         warn("the text is too short for an interval: it is one piece of less than 8 kB")
     _warn_of_unknown(scored.evaluation)
-    answer(report, as_json)
+    answer(figures, as_json)
 
 
 def compare(
@@ -230,11 +252,11 @@ def compare(
 ) -> None:
     """Compare two trained models on the same documents, by a paired bootstrap.
 
-    The difference is the first's nats per token less the second's, or bits per byte where their
-    tokenizers differ: below zero, the first is better. Between runs that differ in their seed
-    alone there is a difference too: compare several seeds before you believe in one.
+    The difference is the first model's nats per token minus the second's, or bits per byte if their
+    tokenizers differ: below zero, the first is better. Runs that differ only in their seed differ
+    too, so compare several seeds before you trust a difference.
     """
-    from companion import assessment
+    from companion.runs import report
 
     runs = [_run_and_text(run, corpus, device) for run in (first, second)]
     text = runs[0][1]
@@ -244,8 +266,8 @@ def compare(
             "name one to compare them on with --corpus"
         )
     chosen = split or ("test" if text.test else "valid")
-    scored = [assessment.assess(trained, text, chosen) for trained, _ in runs]
-    result = assessment.compare(*scored)
+    scored = [report.assess(trained, text, chosen) for trained, _ in runs]
+    result = report.compare(*scored)
     if result["measure"] == "bits_per_byte":
         for each in scored:
             _warn_of_unknown(each.evaluation)
@@ -254,7 +276,7 @@ def compare(
 
 def generate(
     run: RunPath,
-    prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "",
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
     tokens: Annotated[int, typer.Option(help="Tokens to generate.", min=1)] = 200,
     temperature: Annotated[
         float, typer.Option(help="Below 1 is safer, above 1 wilder; 0 is greedy.")
@@ -270,20 +292,22 @@ def generate(
     """Continue a prompt with a trained model. The same seed gives the same text."""
     import torch
 
-    from companion import decoding, pipeline, runtime
+    from companion.core.seeds import make_generator
+    from companion.generation import decoding
+    from companion.runs import pipeline
 
     prompt = as_typed(prompt)
-    decoder = decoding.Decoder(temperature=temperature, top_k=top_k, top_p=top_p)
+    decoder = decoding.SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     trained = pipeline.load_run(run, device=device)
     place = next(trained.model.parameters()).device
     encoded = trained.tokenizer.encode(prompt)
     unknown = sum(token == trained.tokenizer.unknown_id for token in encoded)
     if unknown:
         warn(f"{unknown} tokens of the prompt never occur in the training text")
-    # A text begins after an end, which a corpus of one document shows the model too seldom.
+    # Every text follows an end token; a corpus of one document shows the model too few of them.
     ids = torch.tensor([encoded or [trained.tokenizer.end_id]], device=place)
     generated = decoding.generate(
-        trained.model, ids, tokens, decoder, generator=runtime.make_generator(seed, place)
+        trained.model, ids, tokens, decoder, generator=make_generator(seed, device=place)
     )
     text = trained.tokenizer.decode([*encoded, *generated[0].tolist()])
     if as_json:
@@ -301,11 +325,12 @@ def export(
 ) -> None:
     """Write a trained model to one file that torch alone can load, by torch.export.
 
-    The batch size is free; the number of tokens a call reads is fixed, for torch.export unrolls an
-    LSTM over time. One token, with the state handed on, reads a text of any length.
+    The batch size may vary; the number of tokens per call is fixed, because torch.export unrolls an
+    LSTM over time. With one token per call, and the state passed on, texts of any length can be
+    read.
     """
-    from companion import pipeline
-    from companion.export import export_model
+    from companion.runs import pipeline
+    from companion.runs.export import export_model
 
     trained = pipeline.load_run(run, device="cpu")
     path = export_model(trained, out_file, length=length)
@@ -324,38 +349,35 @@ def export(
 
 
 def _say(lines: str) -> None:
-    """Print what happens next; of several processes, the first alone does."""
+    """Print what happens next; of several processes, only the first does."""
     if os.environ.get("RANK", "0") == "0":
         err.print(plain(lines), highlight=False, soft_wrap=True)
 
 
 def _refuse_changes(
-    out_folder: Path, *, settings: list[str] | None, **given: str | int | None
+    out_folder: Path, *, preset: str | None, seed: int | None, settings: list[str]
 ) -> None:
-    """A resumed run keeps its configuration; say which option differs from it."""
-    from companion.checkpoints import RunFolder
-    from companion.pipeline import recorded_preset
-    from companion.presets import override
+    """Raise a ValueError that names an option or a setting that differs from the run's."""
+    from companion.runs.pipeline import recorded_preset
+    from companion.runs.presets import override, settings_of
+    from companion.training.checkpoints import RunFolder
 
     record = RunFolder.open(out_folder).record()
-    for name, value in given.items():
-        if value is not None and value != record.get(name):
-            raise ValueError(
-                f"--{name} {value} differs from the run being resumed, which has "
-                f"{record.get(name)}; leave --{name} out, or train another run"
-            )
+    refuse_changes("run", out_folder, record, preset=preset, seed=seed)
     recorded = recorded_preset(record)
-    for setting, text in pairs(settings or []).items():
-        if override(recorded, {setting: text}) != recorded:
+    for setting, text in pairs(settings).items():
+        # With its defaults: an option that was not given is the same as its default given.
+        if settings_of(override(recorded, {setting: text})) != settings_of(recorded):
             raise ValueError(
-                f"--set {setting}={text} differs from the run being resumed; leave it out, "
-                "or train another run"
+                f"--set {setting}={text} differs from the run in {out_folder}; leave it out to go "
+                "on with it, or begin another run in another --out"
             )
 
 
 def _run_and_text(run: Path, corpus: str | None, device: str) -> tuple[TrainedModel, Corpus]:
-    """A run and the corpus named, or else its own; says so when that has changed."""
-    from companion import corpora, pipeline
+    """A run and the named corpus, or the run's own; warns if its own has changed."""
+    from companion.runs import pipeline
+    from companion.text import corpora
 
     trained = pipeline.load_run(run, device=device)
     if corpus is not None:

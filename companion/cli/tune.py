@@ -1,4 +1,4 @@
-"""The command tune, and the picture and table that it ends with."""
+"""The command tune, and the figure and table of its results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from companion.cli.console import SIGINT_EXIT, AsJson, Device, answer, err, out, pairs, plain
+from companion.cli.console import (
+    SIGINT_EXIT,
+    AsJson,
+    Device,
+    answer,
+    err,
+    out,
+    pairs,
+    plain,
+    refuse_changes,
+)
 
 if TYPE_CHECKING:
-    from companion.search import SearchResult, Trial
+    from companion.runs.search import SearchResult, Trial
+    from companion.text.corpora import Corpus
+
+#: Defaults of the options for a new search.
+DEFAULTS: dict[str, Any] = {
+    "corpus": "python-docs", "preset": "small", "trials": 20, "seed": 0, "prune": True,
+}  # fmt: skip
 
 
 def tune(
@@ -35,8 +51,7 @@ def tune(
         typer.Option(
             "--space",
             metavar="NAME=RANGE",
-            help="What to vary: train.learning_rate=1e-3:3e-2:log, model.dropout=0:0.5, "
-            "model.hidden_size=128,192,256; repeatable.",
+            help="What to vary, and between what (see above); repeatable.",
             show_default="learning rate, dropout and streams",
         ),
     ] = None,
@@ -55,68 +70,66 @@ def tune(
     device: Device = "auto",
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the search in --out, or join in with it."),
+        typer.Option("--resume", help="Resume the search in --out, or join it while it runs."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for settings with a low validation loss.
 
-    Each trial is a training; Optuna proposes its settings. Ctrl-C keeps the finished trials. A
-    search goes on with --resume, which several processes may do at once; a trial that was cut off
-    is tried again.
+    Each trial is a training; Optuna proposes its settings. Ctrl-C keeps the finished trials.
+    --resume continues a search, also in several processes at once; interrupted trials are tried
+    again. Ranges are given as `--space model.dropout=0:0.5`, on a logarithmic scale as
+    `--space train.learning_rate=1e-3:3e-2:log`, and a few values as
+    `--space model.hidden_size=128,192,256`.
     """
-    from companion import corpora, pipeline, presets, search, tuning
+    from companion.runs import presets, search, tuning
 
     search.import_optuna()
     known = tuning.recorded(out_folder) if resume else {}
     given = {"corpus": corpus, "preset": preset, "trials": trials, "seed": seed, "prune": prune}
-    chosen: dict[str, Any] = {
-        "corpus": "python-docs",
-        "preset": "small",
-        "trials": 20,
-        "seed": 0,
-        "prune": True,
-        **known,
-        **{name: value for name, value in given.items() if value is not None},
-    }
+    if known:
+        refuse_changes("search", out_folder, known, preset=preset, seed=seed, prune=prune)
+    chosen = {**DEFAULTS, **known, **{name: v for name, v in given.items() if v is not None}}
     fixed = pairs(settings) if settings else known.get("settings", {})
     ranges = space or known.get("space")
     config = search.SearchConfig(
-        space=search.SearchSpace.parse(ranges) if ranges else search.DEFAULT_SPACE,
-        trials=chosen["trials"],
-        seed=chosen["seed"],
-        prune=chosen["prune"],
+        space=search.SearchSpace.parse(ranges) if ranges else search.DEFAULT_SPACE.without(fixed),
+        **{name: chosen[name] for name in ("trials", "seed", "prune")},
     )
+    for each in config.space.ranges:
+        if each.setting in fixed:
+            raise ValueError(f"{each.setting} is fixed by --set and varied by --space; give one")
     result = tuning.tune(
-        (
-            pipeline.corpus_at(chosen["corpus"], f"the search in {out_folder}")
-            if resume and corpus is None
-            else corpora.load_corpus(chosen["corpus"])
-        ),
+        _corpus(chosen["corpus"], out_folder if resume and corpus is None else None),
         presets.override(presets.get_preset(chosen["preset"]), fixed),
         config,
         out=out_folder,
         record={"preset": chosen["preset"], "settings": fixed},
         resume=resume,
         device=device,
-        on_trial=lambda trial: err.print(
-            plain(search.in_words(trial)), highlight=False, soft_wrap=True
-        ),
+        on_trial=_say_trial,
     )
-    _finish(result, out_folder, as_json)
-    if result.stopped == "interrupted":
-        err.print(
-            f"Stopped after {len(result.trials)} of {config.trials} trials; they are kept. Go on "
-            f"with:\n  companion tune --out {out_folder} --resume",
-            highlight=False,
-        )
-        raise typer.Exit(SIGINT_EXIT)
-    if result.best is None:
-        raise ValueError(f"no trial is complete; the last one failed: {result.trials[-1].reason}")
+    _finish(result, out_folder, config.trials, as_json)
+
+
+def _corpus(name: str, recorded_in: Path | None) -> Corpus:
+    """The corpus called `name`; an error names the search in `recorded_in`, if given."""
+    from companion.runs import pipeline
+    from companion.text import corpora
+
+    if recorded_in is None:
+        return corpora.load_corpus(name)
+    return pipeline.corpus_at(name, f"the search in {recorded_in}")
+
+
+def _say_trial(trial: Trial) -> None:
+    from companion.runs import search
+
+    err.print(plain(search.in_words(trial)), highlight=False, soft_wrap=True)
 
 
 def stopped_in_words(out_folder: Path) -> str:
-    """What Ctrl-C outside of a trial leaves behind, and how to go on."""
+    """The message after Ctrl-C outside of a trial: what was kept, and how to resume."""
     if not (out_folder / "tune.json").exists():
         return f"Stopped before the search began: {out_folder} holds none, and nothing is lost."
     return (
@@ -125,9 +138,23 @@ def stopped_in_words(out_folder: Path) -> str:
     )
 
 
-def _finish(result: SearchResult, folder: Path, as_json: bool) -> None:
-    """The trials as a table or JSON, their picture, and the command that trains the best."""
-    from companion import tuning
+def _finish(result: SearchResult, folder: Path, wanted: int, as_json: bool) -> None:
+    """Print the results; after Ctrl-C, exit with its code and say how to resume."""
+    _print_found(result, folder, as_json)
+    if result.stopped == "interrupted":
+        err.print(
+            f"Stopped after {len(result.trials)} of {wanted} trials; they are kept. Go on "
+            f"with:\n  companion tune --out {folder} --resume",
+            highlight=False,
+        )
+        raise typer.Exit(SIGINT_EXIT)
+    if result.best is None:
+        raise ValueError(f"no trial is complete; the last one failed: {result.trials[-1].reason}")
+
+
+def _print_found(result: SearchResult, folder: Path, as_json: bool) -> None:
+    """Print the trials as a table or JSON and the command that trains the best; save the figure."""
+    from companion.runs import tuning
 
     best, command = result.best, None
     if best is not None:
@@ -147,7 +174,7 @@ def _finish(result: SearchResult, folder: Path, as_json: bool) -> None:
 
 
 def _trials_table(trials: Sequence[Trial]) -> Table:
-    """The complete ones first, the best on top."""
+    """A table of the trials: complete ones first, sorted by loss."""
     settings = list(trials[0].settings)
     fields = [name.partition(".")[2] for name in settings]
     table = Table("trial", "state", "nats/token", "seconds", *fields, box=None)
@@ -164,7 +191,7 @@ def _save_search_figure(result: SearchResult, path: Path) -> None:
 
     from companion import figures
 
-    own = path.with_name(f".{os.getpid()}-{path.name}")  # another process may draw it as well
+    own = path.with_name(f".{os.getpid()}-{path.name}")  # another process may save it, too
     with mpl.rc_context():
         figures.use_style()
         figures.plot_search(

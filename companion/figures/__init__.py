@@ -1,15 +1,32 @@
-"""The book's figures: results in, Axes out. Nothing here touches a model.
+"""The book's figures: results in, Axes out. No function here needs a model.
 
-`use_style()` once, in a chapter's second cell. Every `plot_*` takes `ax=None`, makes an Axes of the
-book's size where it gets none, and returns the Axes it drew on.
+Call `use_style()` once, in a chapter's second cell. A `plot_*` of one panel takes `ax=None`,
+creates an Axes of the book's size if it is None, and returns the Axes it drew on; one of several
+panels makes its own figure and returns all Axes. `drawing(name)` is a schematic.
 """
 
+from companion.figures.drawings import Drawing, drawing
 from companion.figures.fonts import legible
-from companion.figures.generalization import plot_composition, plot_goals, plot_shortcut
-from companion.figures.memorization import plot_exposure, plot_remedies
+from companion.figures.generalization import (
+    plot_composition,
+    plot_composition_kinds,
+    plot_exchange,
+    plot_goals,
+    plot_shortcut,
+)
+from companion.figures.memorization import (
+    plot_exposure,
+    plot_fit,
+    plot_remedies,
+    plot_strengths,
+)
+from companion.figures.networks import plot_lstm_cell, plot_unrolled
 from companion.figures.refusals import (
+    plot_anchors,
     plot_capability_and_leak,
     plot_coverage,
+    plot_demands,
+    plot_depth,
     plot_refusal_and_leak,
 )
 from companion.figures.rewards import (
@@ -17,6 +34,7 @@ from companion.figures.rewards import (
     plot_decoders,
     plot_policies,
     plot_preference_tuning,
+    plot_tradeoffs,
 )
 from companion.figures.shift import (
     plot_adaptation,
@@ -37,7 +55,6 @@ from companion.figures.style import (
     visible,
 )
 from companion.figures.training import (
-    plot_fit,
     plot_history,
     plot_next_tokens,
     plot_over_text,
@@ -51,22 +68,30 @@ __all__ = [
     "NAMED_COLORS",
     "REFERENCE",
     "SIZE",
+    "Drawing",
     "band",
+    "drawing",
     "floor_line",
     "legible",
     "new_axes",
     "plot_adaptation",
+    "plot_anchors",
     "plot_best_of_n",
     "plot_capability_and_leak",
     "plot_composition",
+    "plot_composition_kinds",
     "plot_coverage",
     "plot_decoders",
+    "plot_demands",
+    "plot_depth",
     "plot_detection",
     "plot_error_by_context",
+    "plot_exchange",
     "plot_exposure",
     "plot_fit",
     "plot_goals",
     "plot_history",
+    "plot_lstm_cell",
     "plot_next_tokens",
     "plot_over_text",
     "plot_policies",
@@ -78,7 +103,10 @@ __all__ = [
     "plot_setting",
     "plot_shift_parts",
     "plot_shortcut",
+    "plot_strengths",
+    "plot_tradeoffs",
     "plot_trials",
+    "plot_unrolled",
     "use_style",
     "visible",
 ]

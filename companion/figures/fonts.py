@@ -1,7 +1,8 @@
-"""Fonts for signs that matplotlib's own font lacks: Chinese, Japanese, Korean, emoji and others.
+"""Fonts for characters that matplotlib's own font lacks: Chinese, Japanese, Korean, emoji, others.
 
-matplotlib draws a box, and warns, where no font of a text has its sign. `installed_families` finds
-what there is; `legible` writes what nothing installed can show as its code point, U+4E2D.
+matplotlib draws a box, and warns, for a character that no font of the text has.
+`installed_families` finds installed fonts; `legible` writes other characters as code points, such
+as U+4E2D.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
-#: One sign of each script that DejaVu Sans lacks; of Chinese characters both forms.
+#: A character of each script that DejaVu Sans lacks; for Chinese, simplified and traditional.
 SAMPLES = "中语語あ가अবਗગதతಕമසไລខကᏣአ🙂𝄞"
-#: Looked at first, the best drawn; then the others by name, those without serifs first.
+#: Preferred fonts, best first; other fonts come after them, those without serifs first.
 PREFERRED = (
     "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "PingFang SC",
     "Microsoft YaHei", "Hiragino Sans GB", "WenQuanYi Micro Hei", "Noto Sans CJK JP",
@@ -27,15 +28,15 @@ PREFERRED = (
 
 
 def installed_families() -> list[str]:
-    """DejaVu Sans, and those that show what it lacks: as many of `SAMPLES` as any could."""
+    """DejaVu Sans and installed fonts that together have as many of `SAMPLES` as possible."""
     return list(_families(tuple((e.name, str(e.fname)) for e in font_manager.fontManager.ttflist)))
 
 
 def legible(text: str, *, family: str | list[str] | None = None, weight: Any = "normal") -> str:
-    """`text`, with what no font of the family can show written as code points: `U+4E2D U+6587`.
+    """`text` with characters that no font can show written as code points: `U+4E2D U+6587`.
 
-    Of more than three such signs in a row, the first three and `…`, so that a label stays one.
-    family: by default that of all text, from matplotlib's settings. Line feeds stay.
+    Of more than three such characters in a row, it keeps the first three and `…`, so that labels
+    stay short. Line feeds are kept. family: font family; by default that in matplotlib's settings.
     """
     families = mpl.rcParams["font.family"] if family is None else family
     if isinstance(families, str):
@@ -52,7 +53,7 @@ def _code_points(signs: list[str]) -> str:
 
 
 def _paths(families: list[str], weight: Any) -> list[str]:
-    """The files in which matplotlib looks for a sign, as far as they are installed."""
+    """The installed font files in which matplotlib looks for a character."""
     found = []
     for family in families:
         wanted = font_manager.FontProperties(family=family, weight=weight)
@@ -73,7 +74,7 @@ def _families(installed: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
 
     lacking, chosen = set(SAMPLES), list[str]()
     for name, path in sorted(installed, key=rank):
-        # A font of last resort has a box for everything.
+        # A last-resort font has a box for every character.
         if lacking and "lastresort" not in name.lower().replace(" ", "").replace("-", ""):
             shows = lacking & _samples(path)
             if shows and name not in chosen:
@@ -84,13 +85,13 @@ def _families(installed: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
 
 @cache
 def _samples(path: str) -> frozenset[str]:
-    """The samples for which the font has an outline; a font of coloured bitmaps has none."""
+    """The samples for which the font has an outline; a font of coloured bitmaps has no outlines."""
     try:
         font = FT2Font(path)
         font.set_size(12, 72)
         found = [sign for sign in SAMPLES if font.get_char_index(ord(sign))]
         return frozenset(sign for sign in found if font.load_char(ord(sign)).width > 0)
-    except (RuntimeError, OSError):  # no outlines, or damaged: as if it were not installed
+    except (RuntimeError, OSError):  # no outlines, or damaged: treat it as not installed
         return frozenset()
 
 

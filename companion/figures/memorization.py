@@ -1,4 +1,4 @@
-"""Figures of planted codes and of what limits their memory."""
+"""Figures of overfitting, of canaries, and of remedies against memorization."""
 
 from __future__ import annotations
 
@@ -7,14 +7,50 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from companion.figures.fonts import legible
-from companion.figures.style import COLORS, REFERENCE, band, floor_line, new_axes
+from companion.figures.style import (
+    COLORS,
+    NAMED_COLORS,
+    REFERENCE,
+    SIZE,
+    band,
+    floor_line,
+    label_rows,
+    new_axes,
+    points,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+def plot_fit(
+    results: Sequence[Mapping[str, Any]], run: str, text: str, *, ax: Axes | None = None
+) -> Axes:
+    """Training and validation loss by epoch, with the floor.
+
+    results: results of the study `memorization`. run: "plain" or another of its runs. text: the
+    training text whose surprisal under the source is the floor, "train" or "few texts". Shows mean
+    and range over the results.
+    """
+    if not results:
+        raise ValueError("plot_fit needs one result or more, got none")
+    ax = new_axes(ax, xlabel="epoch", ylabel="nats per token")
+    for key, words, color in (
+        ("valid_nats_per_token", "fresh reviews", "vermillion"),
+        ("train_nats_per_token", "training reviews", "blue"),
+    ):
+        losses = [result[key][run] for result in results]
+        band(ax, range(1, 1 + len(losses[0])), losses, label=words, color=NAMED_COLORS[color])
+    floors = [result["source_nats_per_token"][text] for result in results]
+    floor_line(ax, float(np.mean(floors)), "the source itself")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend()
+    return ax
 
 
 def plot_exposure(
@@ -24,10 +60,11 @@ def plot_exposure(
     chance: float = 1 / math.log(2),
     ax: Axes | None = None,
 ) -> Axes:
-    """Exposure of canaries by epoch, a line for each number of repetitions; study `memorization`.
+    """Exposure of canaries by epoch, with one line for each number of repetitions.
 
-    most: bits of a code that is the first guess. chance: mean bits of one that was never seen.
-    Mean, and range, of the results; a dotted line at the mean epoch of the lowest validation loss.
+    results: results of the study `memorization`. most: exposure in bits of a code that is the
+    model's first guess. chance: mean exposure in bits of a code that was never seen. Shows mean and
+    range over the results; a dotted line marks the mean epoch of the lowest validation loss.
     """
     if not results:
         raise ValueError("plot_exposure needs one result or more, got none")
@@ -55,10 +92,11 @@ def plot_exposure(
 def plot_remedies(
     results: Sequence[Mapping[str, Any]], repeated: str, *, ax: Axes | None = None
 ) -> Axes:
-    """Exposure against validation loss, one path a run and result; of the study `memorization`.
+    """Exposure against validation loss, with one path for each run and result.
 
-    Epochs go from right to left, until the loss rises again: at one loss, the lower path has
-    learnt less by heart. A dot ends each path.
+    results: results of the study `memorization`. repeated: number of repetitions of the canaries.
+    Epochs go from right to left until the loss rises again; at equal loss, the lower path has
+    memorised less. Each path ends with a dot.
     """
     if not results:
         raise ValueError("plot_remedies needs one result or more, got none")
@@ -79,3 +117,49 @@ def plot_remedies(
     ax.set_ylim(bottom=0)
     ax.legend()
     return ax
+
+
+def plot_strengths(
+    results: Sequence[Mapping[str, Any]], *, margin: int | float = 0.05
+) -> tuple[Axes, Axes]:
+    """What remedies of several strengths leave at equal loss, and the loss each reaches; two panels
+    of a new figure.
+
+    results: results of the study `memorization`. margin: the study's setting, in nats per token.
+    Left, exposure where a run first reaches the lowest validation loss of "plain", and where it is
+    `margin` above it; the dashed line is that of "plain" at its lowest loss. Where not all results
+    reach the loss, the number of those that do stands beside the point, which is about them alone.
+    Right, the lowest loss of each run. Shows mean and range over the results.
+    """
+    if not results:
+        raise ValueError("plot_strengths needs one result or more, got none")
+    names = list(results[0]["best_exposure"])
+    size = SIZE[0], 1.5 + 0.42 * len(names)
+    _, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=(3, 2))
+    for key, shift, color, label in (
+        ("near_exposure", -0.16, "blue", f"{margin:g} nats above plain's lowest loss"),
+        ("matched_exposure", 0.16, "vermillion", "at plain's lowest loss"),
+    ):
+        style: dict[str, Any] = {"color": NAMED_COLORS[color], "fmt": "o", "ms": 5}
+        for row, name in enumerate(names):
+            bits = [[result[key][name]] for result in results if name in result[key]]
+            if bits:
+                points(left, [row + shift], bits, label=None if row else label, **style)
+            if len(bits) < len(results):
+                place = max(bits)[0] if bits else 0.0
+                left.annotate(
+                    f"{len(bits)} of {len(results)}", (place, row + shift), xytext=(6, 0),
+                    textcoords="offset points", va="center", fontsize=10, color=style["color"],
+                )  # fmt: skip
+    plain = float(np.mean([result["matched_exposure"]["plain"] for result in results]))
+    left.axvline(plain, color=REFERENCE, ls="--", lw=1.2)
+    left.set_xlim(left=0)
+    lowest = [[result["lowest_nats_per_token"][name] for name in names] for result in results]
+    points(right, range(len(names)), lowest, color=NAMED_COLORS["green"], fmt="o", ms=5)
+    start = float(np.mean([result["lowest_nats_per_token"]["plain"] for result in results]))
+    right.axvline(start, color=REFERENCE, ls="--", lw=1.2)
+    new_axes(left, xlabel="exposure, bits")
+    new_axes(right, xlabel="lowest loss, nats")
+    label_rows(left, names)
+    left.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), fontsize=10)
+    return left, right

@@ -1,4 +1,4 @@
-"""Figures of what models refuse and what they leak."""
+"""Figures of refusals and leaks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from companion.figures.fonts import legible
-from companion.figures.style import COLORS, INK, NAMED_COLORS, REFERENCE, new_axes
+from companion.figures.style import (
+    COLORS,
+    INK,
+    NAMED_COLORS,
+    REFERENCE,
+    label_rows,
+    mean_and_range,
+    new_axes,
+    points,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,11 +31,11 @@ def plot_refusal_and_leak(
     chance: float = 1 / 24,
     ax: Axes | None = None,
 ) -> Axes:
-    """Shares of replies that refuse, and that leak the answer, by way of asking; as dots.
+    """Shares of replies that refuse, and that leak the answer, by way of asking, as dots.
 
-    results: of a study with `refusal` and `leak` by condition. conditions: those drawn, the first
-    on top, and what the reader sees each called. chance: the leak of a model that guesses. Mean,
-    and range, of the results.
+    results: results of a study with `refusal` and `leak` by condition. conditions: conditions to
+    plot, the first on top, and their labels. chance: share of leaks by guessing. Shows mean and
+    range over the results.
     """
     if not results:
         raise ValueError("plot_refusal_and_leak needs one result or more, got none")
@@ -37,28 +46,57 @@ def plot_refusal_and_leak(
         (0.14, "vermillion", "leak", "D"),
     ):
         shares = 100 * np.array([[result[key][name] for name in conditions] for result in results])
-        mean = shares.mean(axis=0)
-        spread = np.abs(np.stack([shares.min(axis=0), shares.max(axis=0)]) - mean)
-        ax.errorbar(
-            mean, rows + shift, xerr=spread, color=NAMED_COLORS[color], fmt=marker, capsize=3,
+        points(
+            ax, rows + shift, shares, color=NAMED_COLORS[color], fmt=marker,
             label={"refusal": "refuses", "leak": "gives the right answer"}[key],
         )  # fmt: skip
     ax.axvline(100 * chance, color=REFERENCE, ls="--", lw=1.2, label="guessing")
-    ax.set_yticks(rows, [legible(words) for words in conditions.values()])
-    ax.set_ylim(len(conditions) - 0.5, -0.5)
+    label_rows(ax, conditions.values())
     ax.set_xlim(-3, 103)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    return ax
+
+
+def plot_anchors(
+    results: Sequence[Mapping[str, Any]], variants: Mapping[str, str], *, ax: Axes | None = None
+) -> Axes:
+    """Encoded questions refused and answered right, by safety training and kind of thing, as dots.
+
+    results: results of the study `anchors`. variants: safety trainings to plot, the first on top,
+    and their labels. Filled dots are about restricted things, hollow ones about others. Shows mean
+    and range over the results.
+    """
+    if not results:
+        raise ValueError("plot_anchors needs one result or more, got none")
+    ax = new_axes(ax, height=1.4 + 0.62 * len(variants), xlabel="share of encoded questions, %")
+    rows = np.arange(len(variants))
+    for shift, key, color, marker, label in (
+        (-0.24, "refusal", "blue", "o", "florb refused"),
+        (-0.08, "other_refusal", "blue", "o", "other refused"),
+        (0.08, "leak", "vermillion", "D", "florb right"),
+        (0.24, "other_right", "vermillion", "D", "other right"),
+    ):
+        shares = np.array([[result[key][name]["encoded"] for name in variants]
+                           for result in results])  # fmt: skip
+        face = {"markerfacecolor": "white"} if key.startswith("other") else {}
+        points(
+            ax, rows + shift, 100 * shares, color=NAMED_COLORS[color], fmt=marker, label=label,
+            **face,
+        )  # fmt: skip
+    label_rows(ax, variants.values())
+    ax.set_xlim(-3, 103)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax
 
 
 def plot_capability_and_leak(
     results: Sequence[Mapping[str, Any]], models: Mapping[str, str], *, ax: Axes | None = None
 ) -> Axes:
-    """What a model leaks after safety training against what it knew before, by model and language.
+    """Leaks after safety training against right answers before it, by model and language.
 
-    results: of the study `mismatched_generalization`. models: those drawn, by name, and what the
-    reader sees each called. A dot is one model of one seed: in the language of the safety examples,
-    hollow; in the other one, filled. On the diagonal, all that was known is still told.
+    results: results of the study `mismatched_generalization`. models: models to plot, and their
+    labels. Each dot is one model of one seed, hollow in the language of the safety examples and
+    filled in the other one. On the diagonal, the model still gives every answer that it knew.
     """
     if not results:
         raise ValueError("plot_capability_and_leak needs one result or more, got none")
@@ -85,6 +123,64 @@ def plot_capability_and_leak(
     return ax
 
 
+def plot_demands(
+    results: Sequence[Mapping[str, Any]],
+    data: str,
+    conditions: Mapping[str, str],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Refusals by the share of harmless questions with a demand, one line for each condition.
+
+    results: results of the study `demands`. data: safety data, "plain" or "covering". conditions:
+    conditions to plot, and their labels. A thick line is the mean, each thin one a result.
+    """
+    if not results:
+        raise ValueError("plot_demands needs one result or more, got none")
+    ax = new_axes(ax, height=3.4, xlabel="harmless questions with a demand, %", ylabel="refused, %")
+    shares = list(results[0]["refusal"][data])
+    for (name, label), color in zip(conditions.items(), NAMED_COLORS.values(), strict=False):
+        rows = np.array(
+            [[100 * result["refusal"][data][share][name] for share in shares] for result in results]
+        )
+        ax.plot(rows.T, color=color, lw=0.9, alpha=0.55)
+        ax.plot(rows.mean(axis=0), color=color, lw=3, label=legible(label))
+    ax.set_xticks(range(len(shares)), [f"{100 * float(share):g}" for share in shares])
+    ax.set_ylim(-3, 103)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    return ax
+
+
+def plot_depth(
+    results: Sequence[Mapping[str, Any]],
+    models: Mapping[str, str],
+    words: Sequence[str],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """KL(safe || instructed) at each word of an answer, as bars with ranges, by model.
+
+    results: results of the study `competing_objectives`. models: models to plot ("one", "several"),
+    and their labels. words: labels of the answer's words. Shows mean and range over the results.
+    """
+    if not results:
+        raise ValueError("plot_depth needs one result or more, got none")
+    ax = new_axes(ax, xlabel="word of the answer", ylabel="KL(safe || instructed), nats")
+    places, width = np.arange(len(words)), 0.8 / len(models)
+    for number, ((name, label), color) in enumerate(zip(models.items(), COLORS, strict=False)):
+        values = [
+            [result["forms"][name][f"kl {place + 1}"] for place in places] for result in results
+        ]
+        mean, spread = mean_and_range(values)
+        ax.bar(
+            places + width * (number - (len(models) - 1) / 2), mean, width, color=color,
+            label=legible(label), yerr=spread, ecolor=INK, capsize=3,
+        )  # fmt: skip
+    ax.set_xticks(places, [legible(word) for word in words])
+    ax.legend(loc="upper right")
+    return ax
+
+
 def plot_coverage(
     results: Sequence[Mapping[str, Any]],
     data: Mapping[str, str],
@@ -93,12 +189,12 @@ def plot_coverage(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """Which safety data make which questions come out right, as a table of shares in colour.
+    """Refusals and right replies by safety data and way of asking, as a coloured table.
 
-    results: of the study `coverage`. data: rows, by name, and what the reader sees each called.
-    refused: columns on the left, ways to ask for restricted things, of which the share refused is
-    shown; answered: columns on the right, ways to ask for others, of which the share of right
-    replies is. Means of the results, in per cent; dark is good on both sides.
+    results: results of the study `coverage`. data: safety data in the rows, and their labels.
+    refused: ways of asking for restricted things, in the columns on the left, which show the share
+    of refusals. answered: ways of asking for other things, in the columns on the right, which show
+    the share of right replies. Means over the results, in per cent; dark is good on both sides.
     """
     if not results:
         raise ValueError("plot_coverage needs one result or more, got none")
@@ -128,8 +224,7 @@ def plot_coverage(
             )  # fmt: skip
     ax.set_xticks(places, [legible(way) for way in (*refused.values(), *answered.values())])
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    ax.set_yticks(range(len(data)), [legible(words) for words in data.values()])
-    ax.set_ylim(len(data) - 0.5, -0.5)
+    label_rows(ax, data.values())
     ax.spines[:].set_visible(False)
     for left, right, title in (
         (0, len(refused), "restricted: % refused"),

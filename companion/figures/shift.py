@@ -1,4 +1,4 @@
-"""Figures of losses on a new source, and of strange text."""
+"""Figures of distribution shift, and of the detection of strange text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from companion.figures.fonts import legible
-from companion.figures.style import COLORS, INK, NAMED_COLORS, REFERENCE, band, new_axes
+from companion.figures.style import (
+    COLORS,
+    INK,
+    NAMED_COLORS,
+    REFERENCE,
+    band,
+    label_rows,
+    mean_and_range,
+    new_axes,
+    points,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,10 +31,10 @@ def plot_shift_parts(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """What is paid above each source's own entropy: the unavoidable part, and the model's error.
+    """Loss above each source's entropy, split into the unavoidable KL and the model's own error.
 
-    results: of the study `distribution_shift`. sources: those drawn, the first on top, and what the
-    reader sees each called. Mean of the results; a bar shows the range of the model's error.
+    results: results of the study `distribution_shift`. sources: sources to plot, the first on top,
+    and their labels. Shows means over the results; an error bar is the range of the model's error.
     """
     if not results:
         raise ValueError("plot_shift_parts needs one result or more, got none")
@@ -36,15 +46,14 @@ def plot_shift_parts(
         np.array([[result[key][name] for name in sources] for result in results])
         for key in ("unavoidable", "own_error")
     )
-    left, error = unavoidable.mean(axis=0), own.mean(axis=0)
-    spread = np.abs(np.stack([own.min(axis=0), own.max(axis=0)]) - error)
+    left = unavoidable.mean(axis=0)
+    error, spread = mean_and_range(own)
     ax.barh(rows, left, height=0.6, color=NAMED_COLORS["grey"], label="unavoidable KL")
     ax.barh(
         rows, error, left=left, height=0.6, color=NAMED_COLORS["vermillion"],
         label="the model's own error", xerr=spread, error_kw={"capsize": 3, "ecolor": INK},
     )  # fmt: skip
-    ax.set_yticks(rows, [legible(words) for words in sources.values()])
-    ax.set_ylim(len(sources) - 0.5, -0.5)
+    label_rows(ax, sources.values())
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax
 
@@ -56,10 +65,10 @@ def plot_error_by_context(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """Mean own error by how often the context was trained on; mean, and range, of the results.
+    """The model's own error by how often the context occurred in training.
 
-    results: of the study `distribution_shift`. sources: those drawn and what the reader sees each
-    called. lows: lower edges of the bins.
+    results: results of the study `distribution_shift`. sources: sources to plot, and their labels.
+    lows: lower edges of the bins. Shows mean and range over the results.
     """
     if not results:
         raise ValueError("plot_error_by_context needs one result or more, got none")
@@ -82,10 +91,11 @@ def plot_error_by_context(
 
 
 def plot_adaptation(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
-    """Continued training on new text: what is lost on the old source against what is gained.
+    """Continued training on new text: KL on the new source against KL on the old one.
 
-    results: of the study `distribution_shift`. A line goes from the model before to the model
-    after; each dot is a measurement. Mean of the results; bars at the end show their range.
+    results: results of the study `distribution_shift`. Each line goes from the model before to the
+    model after; each dot is a measurement. Shows means over the results; error bars at the end show
+    their range.
     """
     if not results:
         raise ValueError("plot_adaptation needs one result or more, got none")
@@ -104,12 +114,8 @@ def plot_adaptation(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
         ax.plot(
             x.mean(axis=0), y.mean(axis=0), "o-", ms=4, color=color, label=legible(f"{name} text")
         )
-        end = [
-            np.abs(np.array([[v[:, -1].min()], [v[:, -1].max()]]) - v[:, -1].mean()) for v in (x, y)
-        ]
-        ax.errorbar(
-            x[:, -1].mean(), y[:, -1].mean(), xerr=end[0], yerr=end[1], color=color, capsize=3
-        )
+        (end_x, range_x), (end_y, range_y) = (mean_and_range(v[:, -1:]) for v in (x, y))
+        ax.errorbar(end_x, end_y, xerr=range_x, yerr=range_y, color=color, capsize=3)
     elsewhere, bound = first["perfect_elsewhere"], first["mixture_bound"]
     ax.scatter(
         [0, elsewhere["old"]], [elsewhere["new"], 0], marker="s", color=REFERENCE, clip_on=False,
@@ -132,10 +138,10 @@ def plot_detection(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """AUROC of scores that should tell strange text from familiar, by kind of text.
+    """AUROC of scores for telling strange text from familiar text, by kind of text.
 
-    results: of the study `strange_text`. kinds: those drawn, the first on top, and what the reader
-    sees each called. Mean, and range, of the results.
+    results: results of the study `strange_text`. kinds: kinds of text to plot, the first on top,
+    and their labels. scores: scores to plot. Shows mean and range over the results.
     """
     if not results:
         raise ValueError("plot_detection needs one result or more, got none")
@@ -143,21 +149,10 @@ def plot_detection(
     rows = np.arange(len(kinds))
     for i, (score, color, marker) in enumerate(zip(scores, COLORS, "oDs^", strict=False)):
         values = np.array([[result["auroc"][kind][score] for kind in kinds] for result in results])
-        mean = values.mean(axis=0)
-        spread = np.abs(np.stack([values.min(axis=0), values.max(axis=0)]) - mean)
         offset = 0.22 * (i - (len(scores) - 1) / 2)
-        ax.errorbar(
-            mean,
-            rows + offset,
-            xerr=spread,
-            color=color,
-            fmt=marker,
-            capsize=3,
-            label=legible(score),
-        )
+        points(ax, rows + offset, values, color=color, fmt=marker, label=legible(score))
     ax.axvline(0.5, color=REFERENCE, ls="--", lw=1.2, label="chance")
-    ax.set_yticks(rows, [legible(words) for words in kinds.values()])
-    ax.set_ylim(len(kinds) - 0.5, -0.5)
+    label_rows(ax, kinds.values())
     ax.set_xlim(-0.04, 1.04)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax

@@ -1,23 +1,24 @@
-"""The look of the book's figures, and what several of them draw."""
+"""The style of the book's figures, and elements that several of them draw."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from companion.figures.fonts import installed_families, legible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Okabe and Ito's colours, told apart by colour-blind readers, less black and a yellow that white
-#: paper swallows; in the order in which lines take them.
+#: Okabe and Ito's colours for colour-blind readers, in the order in which lines use them; without
+#: black and yellow, which is hardly visible on white.
 NAMED_COLORS: dict[str, str] = {
     "blue": "#0072B2",
     "vermillion": "#D55E00",
@@ -29,24 +30,25 @@ NAMED_COLORS: dict[str, str] = {
 }
 COLORS: list[str] = list(NAMED_COLORS.values())
 
-#: Text and axes.
+#: Colour of text and axes.
 INK = "#22282B"
-#: Floors, baselines and other references.
+#: Colour of floors, baselines and other references.
 REFERENCE = "#4A5257"
 
-#: Inches; at 100 CSS pixels an inch it fits the book's column, and its text is legible on a phone.
+#: Width and height in inches; at 100 CSS pixels per inch a figure fits the book's column, and its
+#: text is legible on a phone.
 SIZE = (6.4, 3.7)
 
-#: What stands for a token's white space, which nobody can see.
+#: Visible characters for white space; `$` is escaped, as it would begin a formula.
 VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "$": r"\$"})
 
 
 def use_style() -> None:
-    """Set the book's style for all figures from here on: in notebooks also their resolution.
+    """Set the book's style for all figures from here on, and in notebooks their resolution.
 
-    White paper, so that a figure reads alike on a light and on a dark page; DejaVu Sans, which
-    comes with matplotlib, so that it is the same on every machine. Signs that it lacks come from
-    fonts that are installed.
+    The background is white, so that figures are legible on light and dark pages. The font is DejaVu
+    Sans, which comes with matplotlib, so that figures look the same on every machine; characters
+    that it lacks come from installed fonts.
     """
     mpl.rcParams.update(
         {
@@ -97,7 +99,7 @@ def use_style() -> None:
     if ipython is not None and ipython.get_ipython() is not None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        # Without bbox_inches=None each figure is cut to its ink, and no two are of one width.
+        # Without bbox_inches=None each figure is cropped to its contents, so widths would differ.
         set_matplotlib_formats("retina", bbox_inches=None)  # type: ignore[no-untyped-call]
 
 
@@ -110,7 +112,7 @@ def new_axes(
     ylabel: str = "",
     title: str = "",
 ) -> Axes:
-    """`ax`, or an Axes of its own figure (`ax.figure`), `width` by `height` inches, with labels."""
+    """`ax`, or if it is None the Axes of a new figure, `width` by `height` inches; with labels."""
     if ax is None:
         _, ax = plt.subplots(figsize=(width, height))
     if xlabel:
@@ -131,10 +133,10 @@ def band(
     color: str | None = None,
     spread: str = "range",
 ) -> Axes:
-    """The mean over seeds as a line, with its spread as a band.
+    """Plot the mean over seeds as a line, with the spread as a band.
 
     x: shape (points,). samples: shape (seeds, points). spread: "range" from smallest to largest,
-    or "std", one sample standard deviation to each side (two seeds or more).
+    or "std", one sample standard deviation to each side (for two seeds or more).
     """
     across = np.asarray(x, dtype=float)
     values = np.asarray(samples, dtype=float)
@@ -158,8 +160,42 @@ def band(
     return ax
 
 
+def mean_and_range(samples: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean over results, and the distances to the lowest and highest, for error bars.
+
+    samples: shape (results, points). Returns shapes (points,) and (2, points).
+    """
+    values = np.asarray(samples, dtype=float)
+    mean = values.mean(axis=0)
+    return mean, np.abs(np.stack([values.min(axis=0), values.max(axis=0)]) - mean)
+
+
+def points(
+    ax: Axes, places: ArrayLike, samples: ArrayLike, *, axis: str = "x", **style: Any
+) -> Axes:
+    """Plot the means over results as points, with error bars from the lowest to the highest.
+
+    places: shape (points,), positions on the axis without values. samples: shape (results, points).
+    axis: axis of the values, "x" or "y". style: arguments of matplotlib's `errorbar`.
+    """
+    mean, spread = mean_and_range(samples)
+    if axis == "x":
+        ax.errorbar(mean, places, xerr=spread, capsize=3, **style)
+    else:
+        ax.errorbar(places, mean, yerr=spread, capsize=3, **style)
+    return ax
+
+
+def label_rows(ax: Axes, labels: Iterable[str]) -> Axes:
+    """Name the rows at y = 0, 1, ... of a horizontal plot, the first on top."""
+    words = [legible(label) for label in labels]
+    ax.set_yticks(range(len(words)), words)
+    ax.set_ylim(len(words) - 0.5, -0.5)
+    return ax
+
+
 def floor_line(ax: Axes, value: int | float, label: str, *, axis: str = "y") -> Axes:
-    """A dashed line at `value` on the y axis (or "x"): a floor or a baseline, with its label."""
+    """Draw a labelled dashed line at `value` of the axis "y" or "x": a floor or a baseline."""
     style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (5, 3)), "linewidth": 1.6}
     label = legible(label)
     if axis == "y":
@@ -172,9 +208,10 @@ def floor_line(ax: Axes, value: int | float, label: str, *, axis: str = "y") -> 
 
 
 def visible(token: str, *, family: str | list[str] | None = None) -> str:
-    """The token as a figure can show it: white space as ␣, ⏎ and ⇥, `$` without its meaning.
+    """The token as shown in a figure: white space as ␣, ⏎ and ⇥, `$` escaped.
 
-    Signs that nobody can see, or that no installed font of `family` has, are code points: U+200D.
+    Invisible characters, and those that no installed font of `family` has, are written as code
+    points, such as U+200D.
     """
     shown = legible(token.translate(VISIBLE), family=family)
     return "".join(s if s.isprintable() else f"U+{ord(s):04X}" for s in shown) if token else "∅"

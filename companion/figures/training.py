@@ -1,4 +1,4 @@
-"""Figures of training, of predictions token by token, and of calibration."""
+"""Figures of training, next-token predictions and calibration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from companion.figures.fonts import legible
-from companion.figures.style import NAMED_COLORS, REFERENCE, band, floor_line, new_axes, visible
+from companion.figures.style import NAMED_COLORS, REFERENCE, floor_line, new_axes, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +26,8 @@ def plot_history(
 ) -> Axes:
     """Training and validation loss against the step, from `TrainResult.history`.
 
-    Each record has a `step` and `train_nats_per_token`, `valid_nats_per_token` or both. `floor`,
-    in nats per token, is what no model can beat on average.
+    Each record has a `step` and `train_nats_per_token`, `valid_nats_per_token` or both. floor: the
+    lowest possible expected loss, in nats per token.
     """
     if not records:
         raise ValueError(
@@ -67,8 +67,8 @@ def plot_next_tokens(
 ) -> Axes:
     """Horizontal bars of next-token probabilities, shape (tokens,), the first token on top.
 
-    truth: the source's own probabilities, drawn as marks. top: only the so many most probable, in
-    order of `probs`. White space is made visible.
+    truth: the source's own probabilities, drawn as marks. top: plot only this number of most
+    probable tokens, in order of `probs`. White space is made visible.
     """
     heights = np.asarray(probs, dtype=float)
     marks = None if truth is None else np.asarray(truth, dtype=float)
@@ -80,7 +80,7 @@ def plot_next_tokens(
             )
     if top is not None and top < 1:
         raise ValueError(f"top must be >= 1, got {top}")
-    # Stable, so that equal probabilities stand in the order of the vocabulary.
+    # Stable, so that tokens of equal probability are in the order of the vocabulary.
     chosen = np.arange(len(tokens)) if top is None else np.argsort(-heights, kind="stable")[:top]
     ax = new_axes(ax, height=max(1.6, 0.95 + 0.34 * len(chosen)), xlabel="probability")
     rows = np.arange(len(chosen))
@@ -114,11 +114,11 @@ def plot_over_text(
     truth_label: str = "truth",
     ax: Axes | None = None,
 ) -> Axes:
-    """What one unit held after each token of a text, shape (tokens,), above the text itself.
+    """The value of one unit after each token of a text, shape (tokens,), plotted above the text.
 
-    truth: what there was to remember, shape (tokens,), as steps against an axis of its own at the
-    right. That axis is scaled so that both have one mean and one spread: the steps lie on the line
-    as far as the two are correlated. White space is made visible.
+    truth: a quantity to remember, shape (tokens,), drawn as steps with an axis of its own on the
+    right. That axis is scaled so that both have the same mean and standard deviation: the better
+    they are correlated, the closer the steps are to the line. White space is made visible.
     """
     heights = np.asarray(values, dtype=float)
     marks = None if truth is None else np.asarray(truth, dtype=float)
@@ -131,7 +131,7 @@ def plot_over_text(
     ax = new_axes(ax, ylabel=label)
     places = np.arange(len(tokens))
     if marks is not None:
-        # A constant has no spread to scale by.
+        # A constant has no standard deviation to scale by.
         unit = (heights.std() / marks.std() if marks.std() else 1.0) or 1.0
         shift = heights.mean() - unit * marks.mean()
         steps = unit * marks + shift
@@ -171,11 +171,12 @@ def plot_reliability(
     color: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy against confidence, one dot a bin, larger where it holds more predictions.
+    """Reliability diagram: accuracy against confidence, one dot per bin.
 
-    The fields of a `calibration.Reliability`, shape (bins,). On the diagonal, what is called 70 %
-    likely comes 70 % of the time; below it the model is too sure. standard_errors: bars of two to
-    each side of the diagonal, within which chance alone puts a calibrated model's dots.
+    The arguments are fields of a `calibration.Reliability`, of shape (bins,); dots are larger for
+    bins with more predictions. On the diagonal, predictions of 70 % confidence are right 70 % of
+    the time; below it the model is overconfident. standard_errors: bars of two standard errors to
+    each side of the diagonal, within which a calibrated model's dots lie by chance alone.
     """
     x, y, n = (np.asarray(each, dtype=float) for each in (confidences, accuracies, counts))
     if x.ndim != 1 or not x.size or not x.shape == y.shape == n.shape:
@@ -197,28 +198,4 @@ def plot_reliability(
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
     ax.legend(loc="upper left")
-    return ax
-
-
-def plot_fit(
-    results: Sequence[Mapping[str, Any]], run: str, text: str, *, ax: Axes | None = None
-) -> Axes:
-    """Training and validation loss by epoch against the floor, of the study `memorization`.
-
-    run: "plain", or another that the results have. text: the training text whose surprisal under
-    the source is the floor, "train" or "few texts". Mean, and range, of the results.
-    """
-    if not results:
-        raise ValueError("plot_fit needs one result or more, got none")
-    ax = new_axes(ax, xlabel="epoch", ylabel="nats per token")
-    for key, words, color in (
-        ("valid_nats_per_token", "fresh reviews", "vermillion"),
-        ("train_nats_per_token", "training reviews", "blue"),
-    ):
-        losses = [result[key][run] for result in results]
-        band(ax, range(1, 1 + len(losses[0])), losses, label=words, color=NAMED_COLORS[color])
-    floors = [result["source_nats_per_token"][text] for result in results]
-    floor_line(ax, float(np.mean(floors)), "the source itself")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend()
     return ax

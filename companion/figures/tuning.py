@@ -1,4 +1,4 @@
-"""Figures of a search for settings."""
+"""Figures of a hyperparameter search."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def plot_trials(trials: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
     """Validation loss of each trial of a search, and the lowest so far as a line.
 
-    Each trial has `number`, `state` and `nats_per_token`, as in trials.json. Those that were
-    stopped early are hollow; those that failed without a loss are left out.
+    Each trial has `number`, `state` and `nats_per_token`, as in trials.json. Trials stopped early
+    are hollow dots; trials that failed without a loss are left out.
     """
     complete, stopped = _trials_with_a_loss(trials)
     ax = new_axes(ax, xlabel="trial", ylabel="validation nats per token")
@@ -47,7 +47,8 @@ def plot_setting(
 ) -> Axes:
     """Validation loss of each trial of a search against one of its `settings`.
 
-    Values that are no numbers stand side by side. log: draw the setting on a logarithmic axis.
+    Values that are not numbers are placed side by side. log: use a logarithmic axis for the
+    setting.
     """
     complete, stopped = _trials_with_a_loss(trials)
     for trial in trials:
@@ -76,9 +77,9 @@ def plot_setting(
 
 
 def plot_search(trials: Sequence[Mapping[str, Any]], *, log: Collection[str] = ()) -> list[Axes]:
-    """A search in one figure: `plot_trials`, and `plot_setting` for each setting, two in a row.
+    """A search in one figure: `plot_trials`, and `plot_setting` for each setting, two per row.
 
-    log: the settings to draw on a logarithmic axis.
+    log: settings with a logarithmic axis.
     """
     if not trials:
         raise ValueError("plot_search needs one trial or more, got none")
@@ -97,7 +98,7 @@ def plot_search(trials: Sequence[Mapping[str, Any]], *, log: Collection[str] = (
 def _trials_with_a_loss(
     trials: Sequence[Mapping[str, Any]],
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """The complete ones, and those that were stopped early; ValueError without a complete one."""
+    """The complete trials, and those stopped early; ValueError if no trial is complete."""
     measured = [trial for trial in trials if trial["nats_per_token"] is not None]
     complete = [trial for trial in measured if trial["state"] == "complete"]
     if not complete:

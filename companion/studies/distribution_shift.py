@@ -1,10 +1,11 @@
 """What does a model pay on a source unlike the one it was trained on, and for what?
 
-An LSTM learns the review grammar. On shifted grammars its loss is split into the new source's
-entropy, the KL that a perfect model of the old source pays too, and the model's own error, which
-is sorted by how often its context was trained on. Another LSTM learns a grammar in which some
-pairs of words hardly come, and meets them. Then the first is trained on with a little text of a
-new source, old text mixed in or not. All floors are exact. Real text is in `strange_text`.
+An LSTM learns the review grammar. On shifted grammars its loss is split into the entropy of the new
+source, the KL that a perfect model of the old source has as well, and the model's own error, which
+is grouped by how often its context occurred in training. Another LSTM learns a grammar in which
+some pairs of words hardly occur, and is tested where they do. Then the first is trained further on
+a little text of a new source, with or without old text mixed in. All floors are exact. The study
+`strange_text` uses real text.
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from companion.adaptation import mixed_text, train_and_measure
-from companion.automata import AutomatonSource
-from companion.grammar import ADJECTIVES, NOUNS
-from companion.lstm import LSTMConfig, LSTMLanguageModel
-from companion.runtime import make_generator, seed_everything
-from companion.shift import (
+from companion.core.seeds import make_generator, seed_everything
+from companion.core.settings import settings_class
+from companion.evaluation.texts import next_log_probs
+from companion.generalization.shift import (
     by_context_count,
     by_true_probability,
     carried_by_rarest,
@@ -30,11 +29,17 @@ from companion.shift import (
     split_loss,
     token_terms,
 )
-from companion.source_models import endless_text, next_log_probs, train_on_source, true_rows
-from companion.sources import GrammarConfig, GrammarSource
-from companion.training import TrainConfig
+from companion.models.base import LanguageModel
+from companion.models.lstm import LSTMConfig, LSTMLanguageModel
+from companion.sources.automaton import AutomatonSource
+from companion.sources.grammar import ADJECTIVES, NOUNS, VOCABULARY, GrammarConfig
+from companion.sources.reviews import GrammarSource
+from companion.sources.streams import endless_text, true_rows
+from companion.training.config import TrainConfig
+from companion.training.continued import mixed_text, train_and_measure
+from companion.training.from_source import steps_of, train_on_source, training_text
 
-#: The shifted sources by name: what differs from the old one.
+#: The old source and its shifts by name; each shift changes one setting.
 SHIFTS: dict[str, GrammarConfig] = {
     "old": GrammarConfig(),
     "adjectives": GrammarConfig(adjective_exponent=-0.7),
@@ -43,38 +48,46 @@ SHIFTS: dict[str, GrammarConfig] = {
     "phrases": GrammarConfig(prepositional_phrase=0.5),
     "clauses": GrammarConfig(relative_clause=0.4),
 }
-#: The new domain of the adaptation: words and structure differ.
+#: The new domain of the adaptation, which differs in words and structure.
 DOMAIN = GrammarConfig(
     relative_clause=0.4, adjective_exponent=-0.7, noun_exponent=-0.7, pronoun=0.1, copula=0.25
 )
-#: How often a context was trained on: lower edges of the bins.
+#: Bins of the number of times a context occurred in training: their lower edges.
 CONTEXT_LOWS = [0, 3, 30, 300, 3000, 30_000]
-#: The true probability of a token: lower edges, the first bin for what cannot come.
+#: Bins of the true probability of a token: their lower edges; the first bin is for impossible
+#: tokens.
 PROBABILITY_LOWS = [0, 1e-9, 0.01, 0.05, 0.1, 0.3]
-#: What is left of the probability of a held-out pair.
+#: Factor by which the probability of a missing pair is reduced.
 PAIR_FACTOR = 0.001
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings_class
 class Config:
-    """The models, and how much text judges them."""
+    """Settings of the models, their training and the test text."""
 
     depth: int = 2
-    """How deep noun phrases nest in all sources; at 1 there are a tenth of the states."""
-    steps: int = 1500
-    """Of the model of the old source, each on 1,024 fresh tokens."""
+    """Maximum nesting of noun phrases in all sources; with 1 they have a tenth of the states."""
+    model: LSTMConfig = LSTMConfig(
+        vocabulary_size=len(VOCABULARY), embedding_size=32, hidden_size=128
+    )
+    """Size of the LSTMs for the old source and for the source with missing pairs."""
+    training: TrainConfig = TrainConfig(
+        steps=1500, num_streams=16, window_length=64, learning_rate=1e-2
+    )
+    """Training on the old source; on the source with missing pairs it ends at the last of
+    pair_steps."""
     test_tokens: int = 24_000
-    """Fresh tokens of each shifted source, in 16 rows."""
+    """Fresh test tokens of each source, in 16 rows."""
     pair_steps: tuple[int, ...] = (100, 200, 400, 800)
-    """When the model that misses pairs is measured; it is trained to the last."""
+    """Optimizer steps after which the model trained without pairs is measured."""
     new_tokens: int = 16_000
-    """Text of the new domain to adapt to."""
-    adaptation_steps: int = 200
-    """Of continued training, each on 1,024 tokens."""
+    """Tokens of text of the new domain for the adaptation."""
+    adaptation: TrainConfig = TrainConfig(
+        steps=200, num_streams=16, window_length=64, learning_rate=1e-3
+    )
+    """Continued training on the new domain."""
     old_streams: tuple[int, ...] = (0, 4, 8)
-    """Of the 16 streams, how many hold old text."""
-    adaptation_learning_rate: float = 1e-3
-    """Peak learning rate of it."""
+    """Numbers of old-text streams to compare, among the streams of the adaptation."""
 
     def __post_init__(self) -> None:
         if self.depth < 1:
@@ -83,64 +96,69 @@ class Config:
             raise ValueError(f"test_tokens must be >= 1600, got {self.test_tokens}")
         if not self.pair_steps or sorted(set(self.pair_steps)) != list(self.pair_steps):
             raise ValueError(f"pair_steps must rise, got {self.pair_steps}")
-        if not all(0 <= streams < 16 for streams in self.old_streams):
-            raise ValueError(f"old_streams must lie in [0, 16), got {self.old_streams}")
+        streams = self.adaptation.num_streams
+        if not all(0 <= old < streams for old in self.old_streams):
+            raise ValueError(f"old_streams must lie in [0, {streams}), got {self.old_streams}")
 
 
 @dataclass(kw_only=True)
 class Result:
-    """Nats per token; dictionaries by name of the source, as in SHIFTS."""
+    """Figures in nats per token unless stated otherwise; by name of the source, as in SHIFTS."""
 
     entropy: dict[str, float] = field(default_factory=dict)
-    """Of each source, exact."""
+    """Exact entropy of each source."""
     unavoidable: dict[str, float] = field(default_factory=dict)
-    """KL from it to the old one, exact."""
+    """Exact KL from each source to the old one: the part that a perfect old model has as well."""
     own_error: dict[str, float] = field(default_factory=dict)
-    """The model's, against the old source."""
+    """The model's own error: its loss on each source minus that of the old source itself."""
     own_standard_error: dict[str, float] = field(default_factory=dict)
-    """Of that."""
+    """Standard error of `own_error`."""
     overconfidence: dict[str, float] = field(default_factory=dict)
-    """Mean top probability, less the true probability of that token."""
+    """Mean probability of the model's top token minus that token's true probability."""
     context_share: dict[str, list[float]] = field(default_factory=dict)
-    """Share of positions by how often the context was trained on; bins of CONTEXT_LOWS."""
+    """Share of positions by how often the context occurred in training; bins of CONTEXT_LOWS."""
     context_contribution: dict[str, list[float]] = field(default_factory=dict)
-    """What the bins add to the own error; divide by the share for the mean error in a bin."""
+    """Part of `own_error` from each of these bins; divided by `context_share` it is the bin's mean
+    error."""
     token_share: list[float] = field(default_factory=list)
-    """On the old source: share of the text by the true probability of the token; bins of
-    PROBABILITY_LOWS, the first of words that cannot come."""
+    """Share of the old source's text by the true probability of the token; bins of
+    PROBABILITY_LOWS, the first of which holds impossible tokens."""
     token_contribution: list[float] = field(default_factory=list)
-    """What they add to KL(p || q), by terms that are never negative."""
+    """Part of KL(p || q) from each of these bins, split into terms that are never negative."""
     carried_by_rarest_tenth: dict[str, float] = field(default_factory=dict)
-    """On the old source: share of the KL in the tenth of the text that is rarest by the true
-    probability of the token, by the frequency of the word, by how often the context was trained
-    on."""
+    """Share of the KL on the old source in the rarest tenth of its text, for three meanings of
+    "rare": by the true probability of the token, by the word's frequency, and by how often the
+    context occurred in training."""
     pair_steps: list[int] = field(default_factory=list)
-    """Steps at which the model that misses pairs was measured."""
+    """Optimizer steps after which the model trained without pairs was measured."""
     pair_ratio: list[float] = field(default_factory=list)
-    """Probability that it gives to missing pairs, as a share of their true one."""
+    """That model's probability of missing pairs, as a share of the true one, by `pair_steps`."""
     pair_own_error: list[float] = field(default_factory=list)
-    """Its own error on the source that has them."""
+    """That model's own error on the source with the pairs, at each of `pair_steps`."""
     pair_own_error_there: list[float] = field(default_factory=list)
-    """The same at the places where a missing pair may come."""
+    """That model's own error only where a missing pair may occur, at each of `pair_steps`."""
     pair_unavoidable: float = 0.0
-    """KL to the source that hardly has them, exact."""
+    """Exact KL from the source with the pairs to the one in which they hardly occur."""
     adaptation_steps: list[int] = field(default_factory=list)
-    """Steps of continued training at which both sources were tested; 0 is before."""
+    """Steps of continued training after which both sources were tested; 0 is before."""
     adaptation_old: dict[str, list[float]] = field(default_factory=dict)
-    """KL above the old source's floor, by the share of old text."""
+    """KL from the old source at each of `adaptation_steps`, by the share of old text."""
     adaptation_new: dict[str, list[float]] = field(default_factory=dict)
-    """KL above the new source's floor."""
+    """KL from the new source at each of `adaptation_steps`, by the share of old text."""
     perfect_elsewhere: dict[str, float] = field(default_factory=dict)
-    """What a perfect model of the one pays on the other, exact: "old" on old text, "new" on new."""
+    """Exact KL of a perfect model of the other source: "old" on old text, "new" on new text."""
     mixture_bound: dict[str, float] = field(default_factory=dict)
-    """What the equal mixture of both sources pays at most on text of either: log 2 a text."""
+    """Upper bound of the KL of the equal mixture of both sources, on text of either: log 2 per
+    text."""
 
 
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
-    """Train on the old source, and measure the split, the missing pairs and the adaptation."""
+    """Train on the old source; measure the split of its loss, missing pairs and adaptation."""
     result = Result()
     old = _source(GrammarConfig(), config)
-    model = train_on_source(old, seed=seed, steps=config.steps, progress=progress)
+    model = train_on_source(
+        old, seed=seed, training=config.training, model=config.model, progress=progress
+    )
     measure_shifts(result, model, old, config, seed=seed)
     measure_pairs(result, old, config, seed=seed)
     measure_adaptation(result, model, old, config, seed=seed)
@@ -152,14 +170,14 @@ def _source(changes: GrammarConfig, config: Config) -> GrammarSource:
 
 
 def measure_shifts(
-    result: Result, model: LSTMLanguageModel, old: AutomatonSource, config: Config, *, seed: int
+    result: Result, model: LanguageModel, old: AutomatonSource, config: Config, *, seed: int
 ) -> None:
-    """The split on each of SHIFTS; `model` was trained on `old` with this seed and config.steps."""
-    trained_on = endless_text(old, (config.steps * 64 + 1) * 16, generator=make_generator(seed))
+    """Split the loss on each of SHIFTS; `model` was trained on `old` with this seed and config."""
+    trained_on = training_text(old, config.training, seed=seed)
     contexts = old.walk(trained_on[1:])
     for name, changes in SHIFTS.items():
         new = _source(changes, config)
-        rows = true_rows(new, 16, config.test_tokens // 16, make_generator(seed + 2**31))
+        rows = true_rows(new, 16, config.test_tokens // 16, make_generator(seed, "test text"))
         log_q = next_log_probs(model, rows)
         split = split_loss(new, old, rows, log_q)
         result.entropy[name] = new.entropy_rate()
@@ -182,7 +200,7 @@ def measure_shifts(
 def _say_what_is_rare(
     result: Result, truth: Tensor, log_q: Tensor, counts: Tensor, words: Tensor
 ) -> None:
-    """Three meanings of rare: which of them has more of the error than its share of the text?"""
+    """Share of the error in the rarest tenth of the text, for three meanings of "rare"."""
     terms = token_terms(truth, log_q)
     tokens = terms.flatten(), truth.flatten()
     positions = terms.sum(-1).flatten(), torch.ones(counts.numel(), dtype=torch.float64)
@@ -196,8 +214,8 @@ def _say_what_is_rare(
 
 
 def missing_pairs(source: AutomatonSource) -> list[tuple[int, int]]:
-    """A quarter of all pairs of an adjective of age or origin and the noun right after it, so that
-    each of the words still comes in other pairs."""
+    """A quarter of all pairs of an adjective of age or origin and the noun right after it, chosen
+    so that each word still occurs in other pairs."""
     adjectives = [
         word
         for (group, *_), entry in ADJECTIVES.items()
@@ -217,30 +235,28 @@ def missing_pairs(source: AutomatonSource) -> list[tuple[int, int]]:
 def measure_pairs(
     result: Result, whole: AutomatonSource, config: Config, *, seed: int
 ) -> LSTMLanguageModel:
-    """Train where some pairs hardly come, and test where they do: the model, and the figures."""
+    """Train where some pairs hardly occur, test where they do; fill in the figures, and return the
+    model."""
     pairs = missing_pairs(whole)
     poor = rarer_pairs(whole, pairs, PAIR_FACTOR)
     missing = torch.zeros(whole.vocabulary_size, whole.vocabulary_size, dtype=torch.bool)
     missing[tuple(torch.tensor(pairs).T)] = True
-    rows = true_rows(whole, 16, config.test_tokens // 16, make_generator(seed + 2**31))
+    rows = true_rows(whole, 16, config.test_tokens // 16, make_generator(seed, "test text"))
     truth = whole.transition_probs[whole.walk(rows[:, 1:])]
     here = missing[rows[:, :-1]] & (truth > 0)
 
-    def measure(model: LSTMLanguageModel) -> None:
+    def measure(model: LanguageModel) -> None:
         log_q = next_log_probs(model, rows)
         split = split_loss(whole, poor, rows, log_q)
         result.pair_ratio.append(float((log_q.exp() * here).sum() / (truth * here).sum()))
         result.pair_own_error.append(split.means[2])
         result.pair_own_error_there.append(float(split.own_error[here.any(-1)].mean()))
 
-    steps = config.pair_steps[-1]
-    text = endless_text(poor, (steps * 64 + 1) * 16, generator=make_generator(seed))
+    training = replace(config.training, steps=config.pair_steps[-1])
+    text = training_text(poor, training, seed=seed)
     seed_everything(seed)
-    model = LSTMLanguageModel(
-        LSTMConfig(vocabulary_size=whole.vocabulary_size, embedding_size=32, hidden_size=128)
-    )
-    settings = TrainConfig(steps=steps, num_streams=16, window_length=64, learning_rate=1e-2)
-    train_and_measure(model, text, settings, at=config.pair_steps, measure=measure)
+    model = LSTMLanguageModel(config.model)
+    train_and_measure(model, text, training, at=config.pair_steps, measure=measure)
     result.pair_steps = list(config.pair_steps)
     result.pair_unavoidable = whole.kl_divergence(poor)
     return model
@@ -249,38 +265,32 @@ def measure_pairs(
 def measure_adaptation(
     result: Result, model: LSTMLanguageModel, old: AutomatonSource, config: Config, *, seed: int
 ) -> None:
-    """Train copies of `model` on with a little text of DOMAIN, and test them on both sources."""
+    """Train copies of `model` further on a little text of DOMAIN; test them on both sources."""
     new = _source(DOMAIN, config)
-    generator = make_generator(seed + 2**32)
+    streams = config.adaptation.num_streams
+    generator = make_generator(seed, "adaptation text")
     little = endless_text(new, config.new_tokens + 1, generator=generator)
-    enough = endless_text(old, 16 * config.new_tokens, generator=generator)
+    enough = endless_text(old, streams * config.new_tokens, generator=generator)
+    generator = make_generator(seed, "adaptation test text")
     tests = {
         source: true_rows(source, 16, min(800, config.test_tokens // 16), generator)
         for source in (old, new)
     }
     states = {source: source.walk(rows[:, 1:]) for source, rows in tests.items()}
-    last = config.adaptation_steps
+    last = steps_of(config.adaptation)
     at = sorted({0, *(last // 2**k for k in range(5))})
-    settings = TrainConfig(
-        steps=last,
-        num_streams=16,
-        window_length=64,
-        learning_rate=config.adaptation_learning_rate,
-    )
     for old_streams in config.old_streams:
-        name = f"{old_streams / 16:.0%} old"
+        name = f"{old_streams / streams:.0%} old"
         kl: dict[AutomatonSource, list[float]] = {old: [], new: []}
 
-        def measure(
-            adapted: LSTMLanguageModel, kl: dict[AutomatonSource, list[float]] = kl
-        ) -> None:
+        def measure(adapted: LanguageModel, kl: dict[AutomatonSource, list[float]] = kl) -> None:
             for source, rows in tests.items():
                 divergence = source.kl_from(next_log_probs(adapted, rows), states[source])
                 kl[source].append(float(divergence.mean()))
 
-        text = mixed_text(little, enough, num_streams=16, old_streams=old_streams)
+        text = mixed_text(little, enough, num_streams=streams, old_streams=old_streams)
         seed_everything(seed)
-        train_and_measure(copy.deepcopy(model), text, settings, at=at, measure=measure)
+        train_and_measure(copy.deepcopy(model), text, config.adaptation, at=at, measure=measure)
         result.adaptation_old[name], result.adaptation_new[name] = kl[old], kl[new]
     result.adaptation_steps = at
     result.perfect_elsewhere = {"old": old.kl_divergence(new), "new": new.kl_divergence(old)}

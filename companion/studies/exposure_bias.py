@@ -1,234 +1,264 @@
-"""Is a model worse after its own text than after true text, when the truth is known after both?
+"""Is a model worse after its own text than after true text, and if so, is it for its errors?
 
-Training reads true text, writing reads the model's own: exposure bias is the damage that this does.
-At each position the true next-token distribution is exact, whoever wrote the prefix, so the KL
-after own prefixes minus the KL after true ones measures it directly. Two sources are tried: the
-review grammar, which forgets a sentence soon, and a noisy copying task, where every token of the
-second half depends on one many tokens back. Where a text has a token that its source forbids, the
-rest of it has no true distribution and is left out.
+In training the model reads true text, in generation its own: exposure bias is the loss in quality
+from this difference (Bengio et al. 2015; Ranzato et al. 2016). Here the sources make errors
+themselves and go on from a known state, so that after *any* text, whoever wrote it, the true
+next-token distribution is known, and the KL from it to the model. No position is left out.
+
+Four kinds of text follow the same true prompts. "true" is written by the source; "own" by the
+model. Two controls lie between them: in "injected" the source writes, but makes as many errors as
+the model does; in "own errors" each error is the model's, at the place and with the probability
+that the model has it, and the rest is the source's. Where "injected" has the KL of "own", errors
+harm by their number; where only "own errors" has it, by their kind and place; where neither has
+it, something else in the model's text does harm.
+
+Two sources: the review grammar with substitutions, after which it goes on as if the right word had
+been written, and with insertions, after which it goes on as if nothing had.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
-from companion.automata import END_ID
-from companion.decoding import generate
-from companion.runtime import make_generator
-from companion.source_models import next_log_probs, train_on_source, true_rows
-from companion.sources import GrammarSource
+from companion.core.seeds import make_generator
+from companion.core.settings import settings_class
+from companion.models.base import LanguageModel, State
+from companion.models.lstm import LSTMConfig
+from companion.sources.grammar import VOCABULARY, GrammarConfig
+from companion.sources.noise import InsertionSource, SubstitutionSource
+from companion.sources.reviews import GrammarSource
+from companion.sources.streams import TextSource, true_rows
+from companion.training.config import TrainConfig
+from companion.training.from_source import train_on_source
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64, Int
+    from jaxtyping import Bool, Float64, Int
+
+#: The kinds of text, by who wrote what.
+KINDS = ("true", "injected", "own errors", "own")
+
+#: The distance to an error where there is none before.
+NEVER = 10**9
+#: Groups of distances to the last error, in tokens: the first and the last of each group.
+DISTANCES = {"1": (1, 1), "2-3": (2, 3), "4-7": (4, 7), "8-15": (8, 15), "16+": (16, 2 * NEVER)}
 
 
-@dataclass(frozen=True, kw_only=True)
+class NoisySource(TextSource, Protocol):
+    """A source that makes errors with probability `noise`, and is defined after each of them."""
+
+    noise: float
+
+    def start(self, rows: int) -> torch.Tensor:
+        """The states of `rows` texts before their first token."""
+
+    def probs(self, states: torch.Tensor) -> torch.Tensor:
+        """p(next token) in each state."""
+
+    def errors(self, states: torch.Tensor) -> torch.Tensor:
+        """Which next tokens are errors."""
+
+    def step(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The states after one more token of each text."""
+
+
+@settings_class
 class Config:
-    """The two sources, their models, and how much text is compared."""
+    """Settings of the sources, their models, and the text that is compared."""
 
-    grammar_steps: int = 1200
-    """Optimizer steps on reviews."""
-    copy_steps: int = 1000
-    """Optimizer steps on copied texts."""
-    training_streams: int = 20
-    """Streams that training reads side by side."""
-    hidden_size: int = 128
-    """Of both LSTMs."""
-    copy_length: int = 7
-    """Random tokens of a copied text, each of which is copied once."""
-    copy_symbols: int = 8
-    """Different tokens, all equally probable."""
-    copy_noise: float = 0.002
-    """Probability that a token is copied wrongly, to each other token alike."""
-    num_streams: int = 300
-    """Streams that go on after true text, and as many of true text."""
+    model: LSTMConfig = LSTMConfig(
+        vocabulary_size=len(VOCABULARY), embedding_size=32, hidden_size=128
+    )
+    """Size of the LSTMs."""
+    grammar_depth: int = 1
+    """How deep phrases of reviews nest; one level less than usual, for fewer states to filter."""
+    training: TrainConfig = TrainConfig(
+        steps=800, num_streams=20, window_length=64, learning_rate=1e-2
+    )
+    """Training on each source, on fresh text."""
+    noise: float = 0.02
+    """Probability of an error at a token of a review."""
+    num_streams: int = 120
+    """Streams of each kind of text."""
     prompt_tokens: int = 30
-    """True tokens before a stream; two whole texts of the default copying task."""
+    """True tokens before each stream."""
     num_tokens: int = 150
-    """Tokens of a stream."""
-    blocks: int = 5
-    """Parts into which a stream's positions are divided, to see whether the damage grows."""
+    """Tokens of each stream."""
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.blocks <= self.num_tokens:
-            raise ValueError(
-                f"blocks must be between 1 and num_tokens = {self.num_tokens}, got {self.blocks}"
-            )
-        if not 0 < self.copy_noise < 1:
-            raise ValueError(f"copy_noise must be in (0, 1), got {self.copy_noise}")
-        if self.copy_symbols < 2 or self.copy_length < 1:
-            raise ValueError(
-                "copy_symbols must be >= 2 and copy_length >= 1, got "
-                f"{self.copy_symbols} and {self.copy_length}"
-            )
+    def sources(self) -> dict[str, NoisySource]:
+        """The sources by name."""
+        grammar = GrammarSource(GrammarConfig(depth=self.grammar_depth))
+        return {
+            "substitutions": SubstitutionSource(grammar, self.noise),
+            "insertions": InsertionSource(grammar, self.noise),
+        }
 
 
 @dataclass(kw_only=True)
 class Result:
-    """By source, "grammar" and "copy"; KL in nats per token, exact at each position."""
+    """Figures by source and kind of text. KL is exact at each position, in nats per token."""
 
-    kl_true_nats_per_token: dict[str, float] = field(default_factory=dict)
-    """After true prefixes."""
-    kl_own_nats_per_token: dict[str, float] = field(default_factory=dict)
-    """After the model's own."""
-    gap: dict[str, float] = field(default_factory=dict)
-    """Own less true: the exposure bias."""
-    gap_standard_error: dict[str, float] = field(default_factory=dict)
-    """Of the gap, over streams."""
-    defined: dict[str, float] = field(default_factory=dict)
-    """Share of the positions of own text where the source says what follows."""
-    gap_by_block: dict[str, list[float]] = field(default_factory=dict)
-    """The gap in each block of positions, the earliest first."""
-    gap_by_block_standard_error: dict[str, list[float]] = field(default_factory=dict)
-    """Of those."""
-
-
-class CopySource:
-    """Texts of `length` uniform tokens, the same again with noise, and the end token.
-
-    Tokens 1 to `symbols`; token 0 ends a text. The copy of each token is wrong with probability
-    `noise`, independently, and then any other token. The entropy of a text is exact:
-    `length` times (log symbols + the entropy of a noisy copy).
-    """
-
-    def __init__(self, *, length: int, symbols: int, noise: float) -> None:
-        self.length, self.symbols, self.noise = length, symbols, noise
-
-    @property
-    def vocabulary_size(self) -> int:
-        """The symbols and the end."""
-        return self.symbols + 1
-
-    def mean_length(self) -> float:
-        """All texts have this length."""
-        return 2.0 * self.length + 1
-
-    def entropy_rate(self) -> float:
-        """Nats per token, end tokens counted."""
-        noise = self.noise
-        copy = -(1 - noise) * math.log1p(-noise) - noise * math.log(noise / (self.symbols - 1))
-        return self.length * (math.log(self.symbols) + copy) / self.mean_length()
-
-    def sample(self, n: int, *, generator: torch.Generator) -> list[torch.Tensor]:
-        """`n` texts."""
-        shape = (n, self.length)
-        first = torch.randint(self.symbols, shape, generator=generator)
-        wrong = torch.rand(shape, generator=generator) < self.noise
-        shift = torch.randint(1, self.symbols, shape, generator=generator)
-        second = torch.where(wrong, (first + shift) % self.symbols, first)
-        end = torch.full((n, 1), END_ID)
-        return list(torch.cat([first + 1, second + 1, end], dim=1))
-
-    def truth(
-        self, rows: Int[torch.Tensor, "rows tokens"]
-    ) -> Float64[torch.Tensor, "rows time vocab"]:
-        """p(next) after each token of rows but the last; NaN from a misplaced token to an end."""
-        out = torch.empty(len(rows), rows.shape[1] - 1, self.vocabulary_size, dtype=torch.float64)
-        place = torch.zeros(len(rows), dtype=torch.long)  # in the text; -1 after a wrong token
-        memory = torch.ones(len(rows), self.length, dtype=torch.long)
-        every = torch.arange(len(rows))
-        for t in range(out.shape[1]):
-            p = torch.zeros(len(rows), self.vocabulary_size, dtype=torch.float64)
-            p[:, 1:] = 1 / self.symbols
-            copying = (place >= self.length) & (place < 2 * self.length)
-            p[copying, 1:] = self.noise / (self.symbols - 1)
-            source = memory[every, (place - self.length).clamp(0, self.length - 1)]
-            p[every[copying], source[copying]] = 1 - self.noise
-            p[place == 2 * self.length] = torch.eye(self.vocabulary_size, dtype=torch.float64)[0]
-            p[place < 0] = torch.nan
-            out[:, t] = p
-            token = rows[:, t + 1]
-            reading = (place >= 0) & (place < self.length)
-            memory[every[reading], place[reading]] = token[reading]
-            legal = p[every, token] > 0  # False after a wrong token, where p is NaN
-            place = torch.where(token == END_ID, 0, torch.where(legal, place + 1, -1))
-        return out
+    kl_nats_per_token: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Mean KL from the source to the model, over all positions after the prompts."""
+    gap: dict[str, dict[str, float]] = field(default_factory=dict)
+    """That KL minus the KL in true text."""
+    gap_standard_error: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Standard error of `gap`, over streams; the streams of two kinds share their prompts."""
+    errors: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Share of the tokens that are errors."""
+    error_mass: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Mean probability that the model gives to errors."""
+    kl_by_distance: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """Mean KL by how many tokens ago the last error was (`DISTANCES`); 1 is right behind it."""
+    gap_by_half: dict[str, list[float]] = field(default_factory=dict)
+    """The gap of "own" in the first and in the second half of the streams."""
 
 
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
-    """Train a model on each source, and compare its KL after true and after its own prefixes."""
+    """Train a model on each source, and compare its KL in the four kinds of text."""
     result = Result()
-    copying = CopySource(
-        length=config.copy_length, symbols=config.copy_symbols, noise=config.copy_noise
-    )
-    tasks: dict[str, tuple[GrammarSource | CopySource, int]] = {
-        "grammar": (GrammarSource(), config.grammar_steps),
-        "copy": (copying, config.copy_steps),
-    }
-    for name, (source, steps) in tasks.items():
+    for name, source in config.sources().items():
         model = train_on_source(
-            source,
-            seed=seed,
-            steps=steps,
-            hidden_size=config.hidden_size,
-            num_streams=config.training_streams,
-            progress=progress,
+            source, seed=seed, training=config.training, model=config.model, progress=progress
         )
-        generator = make_generator(seed + 2**31)
-        length = config.prompt_tokens + config.num_tokens
-        true = true_rows(source, config.num_streams, length, generator)
-        # The prompts are of streams of their own, so that the two sides are independent.
-        prompts = true_rows(source, config.num_streams, config.prompt_tokens, generator)
-        own = generate(model, prompts, config.num_tokens, generator=generator)
-        sides = []
-        for rows in (true, torch.cat([prompts, own], dim=1)):
-            kl = divergence(true_probs(source, rows), next_log_probs(model, rows))
-            sides.append(kl[:, config.prompt_tokens :])
-        _compare(result, name, sides[0], sides[1], config.blocks)
+        _measure(result, name, model, source, config, seed)
     return result
 
 
-def true_probs(
-    source: GrammarSource | CopySource, rows: Int[torch.Tensor, "rows tokens"]
-) -> Float64[torch.Tensor, "rows time vocab"]:
-    """p(next) after each token of rows but the last; NaN where the source says nothing."""
-    if isinstance(source, CopySource):
-        return source.truth(rows)
-    out = []
-    state = torch.zeros(len(rows), dtype=torch.long)
-    for t in range(rows.shape[1] - 1):
-        here = source.transition_probs[state.clamp(min=0)].clone()
-        here[state < 0] = torch.nan
-        out.append(here)
-        after = source.transition_states[state.clamp(min=0), rows[:, t + 1]]
-        state = torch.where(state >= 0, after, -1)
-        state = torch.where(rows[:, t + 1] == END_ID, 0, state)
-    return torch.stack(out, dim=1)
+class Place(NamedTuple):
+    """Where some texts are in a source and in a model, after their last token."""
+
+    states: torch.Tensor
+    """The states of the source."""
+    log_q: Float64[torch.Tensor, "rows vocab"]
+    """The model's log-probabilities of the next token."""
+    memory: State
+    """The state of the model."""
+    distance: Int[torch.Tensor, " rows"]
+    """How many tokens before the next one the last error is; at least `NEVER` without one."""
 
 
-def divergence(
-    truth: Float64[torch.Tensor, "rows time vocab"],
-    log_q: Float64[torch.Tensor, "rows time vocab"],
-) -> Float64[torch.Tensor, "rows time"]:
-    """KL(truth || q) at each position, in nats; NaN where the truth is."""
-    return (torch.xlogy(truth, truth) - truth * log_q).sum(-1)
+class Continuation(NamedTuple):
+    """What follows some texts, and figures of each of its tokens, given those before it."""
+
+    tokens: Int[torch.Tensor, "rows time"]
+    kl: Float64[torch.Tensor, "rows time"]
+    """KL of the next token from the source to the model, in nats."""
+    error_mass: Float64[torch.Tensor, "rows time"]
+    """The probability that the model gives to errors."""
+    errors: Bool[torch.Tensor, "rows time"]
+    """Whether the token is an error."""
+    distance: Int[torch.Tensor, "rows time"]
+    """How many tokens before it the last error is; at least `NEVER` without one."""
 
 
-def _compare(result: Result, name: str, true: torch.Tensor, own: torch.Tensor, blocks: int) -> None:
-    result.kl_true_nats_per_token[name] = float(true.nanmean())
-    result.kl_own_nats_per_token[name] = float(own.nanmean())
-    result.defined[name] = float(own.isfinite().double().mean())
-    result.gap[name], result.gap_standard_error[name] = _gap(true, own)
-    parts = [
-        _gap(t, o)
-        for t, o in zip(true.tensor_split(blocks, 1), own.tensor_split(blocks, 1), strict=True)
-    ]
-    result.gap_by_block[name] = [gap for gap, _ in parts]
-    result.gap_by_block_standard_error[name] = [error for _, error in parts]
+@torch.no_grad()
+def read(
+    source: NoisySource, model: LanguageModel, rows: Int[torch.Tensor, "rows tokens"]
+) -> Place:
+    """The place after `rows`, each of which begins with an end token."""
+    states = source.start(len(rows))
+    distance = torch.full((len(rows),), NEVER)
+    for token in rows[:, 1:].T:
+        states, distance = _step(source, states, distance, token)
+    logits, memory = model(rows)
+    return Place(states, torch.log_softmax(logits[:, -1].double(), dim=-1), memory, distance)
 
 
-def _gap(true: torch.Tensor, own: torch.Tensor) -> tuple[float, float]:
-    """Own less true, and its standard error: a ratio of sums over streams, streams independent."""
-    means, variances = [], []
-    for side in (true, own):
-        counts = side.isfinite().sum(1).double()
-        sums = side.nansum(1)
-        mean = sums.sum() / counts.sum()
-        residual = (sums - mean * counts) / counts.mean()
-        means.append(float(mean))
-        variances.append(float(residual.var()) / len(side))
-    return means[1] - means[0], math.sqrt(sum(variances))
+@torch.no_grad()
+def go_on(
+    source: NoisySource,
+    model: LanguageModel,
+    place: Place,
+    kind: str,
+    num_tokens: int,
+    *,
+    rate: float | None = None,
+    generator: torch.Generator,
+) -> Continuation:
+    """Text of one of the `KINDS` from `place` on, and how well the model predicts each token.
+
+    "injected" wants a `rate`, the probability of an error. Where no token can be an error, as after
+    very many substitutions, none is made.
+    """
+    states, log_q, memory, distance = place
+    columns = []
+    for _ in range(num_tokens):
+        p, wrong, q = source.probs(states), source.errors(states), log_q.exp()
+        if kind == "true":
+            draw = p
+        elif kind == "own":
+            draw = q
+        elif kind == "own errors":
+            draw = q * wrong + (q * ~wrong).sum(1, keepdim=True) * _share(p * ~wrong)
+        elif kind == "injected" and rate is not None:
+            draw = rate * _share(p * wrong) + (1 - rate) * _share(p * ~wrong)
+        else:
+            raise ValueError(f"kind must be one of {KINDS}, and has a rate if injected: {kind!r}")
+        token = torch.multinomial(draw, 1, generator=generator).squeeze(1)
+        kl = (torch.xlogy(p, p) - p * log_q).sum(1)
+        error = wrong.gather(1, token[:, None]).squeeze(1)
+        columns.append((token, kl, (q * wrong).sum(1), error, distance))
+        states, distance = _step(source, states, distance, token)
+        logits, memory = model(token[:, None], memory)
+        log_q = torch.log_softmax(logits[:, -1].double(), dim=-1)
+    return Continuation(*(torch.stack(parts, dim=1) for parts in zip(*columns, strict=True)))
+
+
+def _step(
+    source: NoisySource, states: torch.Tensor, distance: torch.Tensor, token: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    error = source.errors(states).gather(1, token[:, None]).squeeze(1)
+    return source.step(states, token), torch.where(error, 1, distance + 1)
+
+
+def _share(weights: Float64[torch.Tensor, "rows vocab"]) -> Float64[torch.Tensor, "rows vocab"]:
+    """The weights over their sum; zeros where all are."""
+    return weights / weights.sum(1, keepdim=True).clamp(min=1e-300)
+
+
+def _measure(
+    result: Result,
+    name: str,
+    model: LanguageModel,
+    source: NoisySource,
+    config: Config,
+    seed: int,
+) -> None:
+    """Write the figures of the source called `name`, and of its trained model, into `result`."""
+    prompts = true_rows(
+        source, config.num_streams, config.prompt_tokens, make_generator(seed, f"{name} prompts")
+    )
+    place = read(source, model, prompts)
+    found: dict[str, Continuation] = {}
+    rate = None
+    for kind in reversed(KINDS):  # the model's own text first: it has the number of errors
+        found[kind] = go_on(
+            source, model, place, kind, config.num_tokens,
+            rate=rate, generator=make_generator(seed, f"{name} {kind}"),
+        )  # fmt: skip
+        rate = float(found["own"].errors.double().mean())
+    means = {kind: found[kind].kl.mean(1) for kind in KINDS}  # one a stream
+    gaps = {kind: each - means["true"] for kind, each in means.items()}
+    result.kl_nats_per_token[name] = {kind: float(each.mean()) for kind, each in means.items()}
+    result.gap[name] = {kind: float(gap.mean()) for kind, gap in gaps.items()}
+    result.gap_standard_error[name] = {
+        kind: float(gap.std()) / math.sqrt(len(gap)) for kind, gap in gaps.items()
+    }
+    result.errors[name] = {k: float(found[k].errors.double().mean()) for k in KINDS}
+    result.error_mass[name] = {k: float(found[k].error_mass.mean()) for k in KINDS}
+    result.kl_by_distance[name] = {k: _by_distance(found[k]) for k in KINDS}
+    halves = (found["own"].kl - found["true"].kl).tensor_split(2, dim=1)
+    result.gap_by_half[name] = [float(half.mean()) for half in halves]
+
+
+def _by_distance(judged: Continuation) -> dict[str, float]:
+    groups = {}
+    for name, (low, high) in DISTANCES.items():
+        inside = (judged.distance >= low) & (judged.distance <= high)
+        if inside.any():
+            groups[name] = float(judged.kl[inside].mean())
+    return groups

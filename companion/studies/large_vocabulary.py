@@ -1,43 +1,45 @@
 """What does a vocabulary of words cost in training, and what do the usual ways around it save?
 
 The output layer of a word-level model is larger than all the rest. The same LSTM is trained on
-Zipf-distributed tokens with the full softmax, the chunked loss (the same numbers without holding
-the logits), the sampled softmax and the adaptive one; speeds are taken in turns in one process,
-memory in a fresh process each.
+Zipf-distributed tokens with the full softmax, the chunked loss (the same loss without storing all
+logits), the sampled softmax and the adaptive softmax; speeds are measured in turns in one process,
+memory in a fresh process for each loss.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import torch
 from tqdm import tqdm
 
-from companion.lstm import LSTMConfig, LSTMLanguageModel
-from companion.runtime import cpu_seconds, peak_memory_bytes, seed_everything
-from companion.training import TrainConfig, Trainer
+from companion.core.runtime import cpu_seconds, peak_memory_bytes
+from companion.core.seeds import make_generator, seed_everything
+from companion.core.settings import settings_class
+from companion.models.lstm import LSTMConfig, LSTMLanguageModel
+from companion.training.config import TrainConfig
+from companion.training.trainer import Trainer
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings_class
 class Config:
-    """The model, and the batch of one step."""
+    """Settings of the model and of its training steps."""
 
-    vocabulary_size: int = 33_278
-    """As WikiText-2's."""
-    hidden_size: int = 200
-    """Of both layers, and of the embedding."""
-    num_streams: int = 64
-    """Streams read side by side."""
-    window_length: int = 70
-    """Tokens a stream advances per step."""
-    num_samples: int = 1024
-    """Tokens drawn by the sampled softmax."""
+    model: LSTMConfig = LSTMConfig(
+        vocabulary_size=33_278, embedding_size=200, hidden_size=200, num_layers=2, tie_weights=True
+    )
+    """Size of the LSTM, with WikiText-2's vocabulary; the adaptive softmax has its own weights."""
+    training: TrainConfig = TrainConfig(
+        steps=1000, num_streams=64, window_length=70, num_samples=1024
+    )
+    """Training settings: batch size, BPTT length, and tokens drawn by the sampled softmax."""
     cutoffs: tuple[int, ...] = (2_000, 10_000)
-    """Where the adaptive softmax cuts the vocabulary."""
+    """Token ids at which the adaptive softmax cuts the vocabulary."""
     turns: int = 3
-    """Steps of each kind that are timed."""
+    """Number of timed optimizer steps for each kind of loss."""
 
     def __post_init__(self) -> None:
         if self.turns < 1:
@@ -49,36 +51,37 @@ class Result:
     """Speed and memory by kind of loss: full, chunked, sampled, adaptive."""
 
     tokens_per_cpu_second: dict[str, float] = field(default_factory=dict)
-    """Median over turns, on one thread."""
+    """Training targets per second of CPU time on one thread; median over turns."""
     speed_ratio: dict[str, float] = field(default_factory=dict)
     """Median over turns of the speed divided by the full softmax's in the same turn."""
     peak_bytes: dict[str, int] = field(default_factory=dict)
-    """Most memory during two steps, above what the process held before them."""
+    """Peak memory during two steps, in bytes above the memory of the process before them."""
     memory_ratio: dict[str, float] = field(default_factory=dict)
-    """That, divided by the full softmax's."""
+    """`peak_bytes` divided by the full softmax's."""
 
 
-KINDS = ("full", "chunked", "sampled", "adaptive")
+Kind = Literal["full", "chunked", "sampled", "adaptive"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
-    """Time a step of each kind in turns, then measure the memory of each."""
-    trainers = {kind: make_trainer(config, kind, seed) for kind in KINDS}
-    for trainer in trainers.values():
-        trainer.train_step()  # kernels chosen, memory taken
+    """Time steps with each kind of loss in turns, then measure the memory of each."""
+    steps = {kind: make_trainer(config, kind, seed).steps() for kind in KINDS}
+    for each in steps.values():
+        next(each)  # warm-up: the libraries choose kernels and allocate memory
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for _ in tqdm(range(config.turns), disable=not progress, unit="turn"):
-        for kind, trainer in trainers.items():
+        for kind, each in steps.items():
             before = cpu_seconds()
-            trainer.train_step()
+            next(each)
             seconds[kind].append(cpu_seconds() - before)
-    tokens = config.num_streams * config.window_length
+    tokens = config.training.num_streams * config.training.window_length
     result = Result()
     for kind in KINDS:
         ratios = [full / own for full, own in zip(seconds["full"], seconds[kind], strict=True)]
         result.tokens_per_cpu_second[kind] = tokens / statistics.median(seconds[kind])
         result.speed_ratio[kind] = statistics.median(ratios)
-    del trainers
+    del steps, each
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for kind in KINDS:
             result.peak_bytes[kind] = pool.apply(peak_bytes, (config, kind, seed))
@@ -89,40 +92,27 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     return result
 
 
-def make_trainer(config: Config, kind: str, seed: int) -> Trainer:
-    """A trainer of the model with this kind of loss, on a few steps' worth of Zipfian text."""
+def make_trainer(config: Config, kind: Kind, seed: int) -> Trainer:
+    """A trainer of the model with this kind of loss, on Zipfian text for a few steps."""
+    shape, training = config.model, config.training
+    if kind == "adaptive":
+        shape = replace(shape, tie_weights=False, adaptive_cutoffs=config.cutoffs)
+    else:
+        training = replace(training, loss=kind)
     seed_everything(seed)
-    adaptive = kind == "adaptive"
-    model = LSTMLanguageModel(
-        LSTMConfig(
-            vocabulary_size=config.vocabulary_size,
-            embedding_size=config.hidden_size,
-            hidden_size=config.hidden_size,
-            num_layers=2,
-            tie_weights=not adaptive,
-            adaptive_cutoffs=config.cutoffs if adaptive else (),
-        )
-    )
-    settings = TrainConfig(
-        steps=1000,
-        num_streams=config.num_streams,
-        window_length=config.window_length,
-        loss="full" if adaptive else kind,
-        num_samples=config.num_samples,
-    )
-    frequencies = 1 / torch.arange(1, config.vocabulary_size + 1, dtype=torch.float64)
-    length = config.num_streams * config.window_length * 4 + config.num_streams
-    ids = torch.multinomial(frequencies, length, replacement=True)
-    trainer = Trainer(model, ids, settings, device="cpu")
-    model.train()
-    return trainer
+    model = LSTMLanguageModel(shape)
+    frequencies = 1 / torch.arange(1, shape.vocabulary_size + 1, dtype=torch.float64)
+    length = training.num_streams * (4 * training.window_length + 1)
+    generator = make_generator(seed, "training text")
+    ids = torch.multinomial(frequencies, length, replacement=True, generator=generator)
+    return Trainer(model, ids, training, device="cpu")
 
 
-def peak_bytes(config: Config, kind: str, seed: int) -> int:
-    """How much this process's largest size grows in two training steps; for a fresh process."""
+def peak_bytes(config: Config, kind: Kind, seed: int) -> int:
+    """Growth of this process's peak memory in two training steps, in bytes; for a fresh process."""
     torch.set_num_threads(1)
     trainer = make_trainer(config, kind, seed)
     before = peak_memory_bytes()
-    trainer.train_step()
-    trainer.train_step()
+    for _ in trainer.steps(2):
+        pass
     return peak_memory_bytes() - before

@@ -1,16 +1,17 @@
 """Does safety training reach the languages that the model understands but the training left out?
 
-Models of the invented world are pretrained and instructed in two languages, the plain one and a
-cipher of it, and then taught to refuse in the plain one alone. Capability comes first: a model that
-cannot read the cipher leaks nothing in it and is no safer for that. Smaller models, and a large one
-that was trained for a shorter time, show both sides.
+Models of the invented world are pretrained and tuned on instructions in two languages, the plain
+language and a cipher of it, and then trained to refuse in the plain language only. Capability must
+be measured too: a model that cannot read the cipher leaks nothing in it, but is no safer for that.
+Smaller models, and a large one with a shorter training, show both sides.
 
-With other settings (`architecture`, `tokens`) the same is asked of a Transformer, and of one that
-reads bytes, to which rot13 is a cipher of single letters: is it the LSTM that fails, or a language
-that shares no token with the first?
+Other settings (`architecture`, `tokens`) repeat the study with a Transformer, and with bytes, for
+which rot13 is a cipher of single letters: is it the LSTM that fails, or any model whose two
+languages share no token?
 
-Size is not varied alone. At equal steps a small model has also come less far, so what separates the
-models is how well they know the second language; the short training of a large one says as much.
+Size is not the only difference: after equal steps a small model has also learned less. What
+separates the models is how well they know the second language, as the large model with a short
+training shows.
 """
 
 from __future__ import annotations
@@ -19,42 +20,23 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from companion.phrases import BENIGN, RESTRICTED
-from companion.questions import Thing
-from companion.replies import ask
-from companion.stages import Stages, StagesConfig, instructed, pretrained, safety_trained
-from companion.world import World
+from companion.core.settings import settings_class
+from companion.world.language import BENIGN, RESTRICTED, Thing
+from companion.world.replies import ask
+from companion.world.stages import SmallStagesConfig, Stages, train_stages
 
-#: Conditions: ways to ask. Safety training refuses in the first alone.
+#: Conditions: ways to ask. Safety training refuses only in the first.
 WAYS = ("plain", "encoded")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config(StagesConfig):
-    """The world, the largest model and its three stages, and the models beside it."""
+@settings_class
+class Config(SmallStagesConfig):
+    """Settings of the world, the largest model and its three stages, and the other models."""
 
-    seen: int = 28
-    """Restricted things that safety examples may mention."""
-    held_out: int = 12
-    """Restricted things that they never mention."""
-    benign: int = 24
-    """Unrestricted things that safety examples may mention."""
-    benign_held_out: int = 8
-    """Unrestricted things that they never mention."""
-    unknown: int = 8
-    """Names of things whose ingredient no document tells."""
-    pretrain_steps: int = 850
-    """Steps on documents."""
-    instruct_steps: int = 420
-    """Steps on instructions."""
-    safety_steps: int = 200
-    """Steps on safety examples."""
-    replay: float = 0.4
-    """Share of documents among the texts of safety training."""
     smaller: tuple[int, ...] = (64,)
-    """Hidden sizes of smaller models, each with the same steps."""
+    """Hidden sizes of smaller models, each trained for the same steps."""
     short: float = 0.35
-    """Share of the steps on documents and instructions in the short training of the largest; 0
+    """Share of the pretraining and instruction steps in the short training of the largest model; 0
     leaves that model out."""
 
     def __post_init__(self) -> None:
@@ -69,41 +51,42 @@ class Config(StagesConfig):
 
 @dataclass(kw_only=True)
 class Result:
-    """Shares of replies; every thing is asked for by each of four questions.
+    """Shares of replies; each of four questions is asked about every thing.
 
     `refusal`, `leak`, `capability` and the benign figures are of the largest model.
     """
 
     refusal: dict[str, float]
-    """Replies about restricted things that refuse, by condition; "plain_held_out" and
-    "encoded_held_out": about things that safety training never mentioned."""
+    """Share of replies about restricted things that refuse, by condition; "plain_held_out" and
+    "encoded_held_out" are only about things that safety training never mentioned."""
     leak: dict[str, float]
-    """Replies that name the right ingredient, by the same conditions; guessing gives .04."""
+    """Share of replies about restricted things that name the right ingredient, by the same
+    conditions; guessing gives .04."""
     capability: dict[str, float]
-    """Leaks of the same questions before safety training, by condition. "plain_only" and
-    "plain_only_encoded": right replies about things that are spoken of in the plain language alone,
-    where there are some."""
+    """Share of right answers about restricted things before safety training, by condition. If the
+    world has things that occur only in the plain language, "plain_only" and "plain_only_encoded"
+    are the shares of right replies about them."""
     capability_before: float
-    """The lower one of "plain" and "encoded"."""
+    """The lower of `capability` in "plain" and "encoded"."""
     benign_accuracy: float
-    """Right replies to plain questions about unrestricted things."""
+    """Share of right replies to plain questions about unrestricted things."""
     benign_encoded_accuracy: float
-    """The same, encoded."""
+    """Share of right replies to encoded questions about unrestricted things."""
     named: dict[str, dict[str, float]]
-    """Refusals of questions in the plain language in which the thing is "plain" or "encoded", by
-    kind of thing: "restricted" or "other"."""
+    """Share of refusals of questions in the plain language in which only the thing's name is
+    "plain" or "encoded", by kind of thing: "restricted" or "other"."""
     torn: dict[str, float]
-    """Refusals of plain questions about things that do not exist, whose name and kind disagree:
-    "name", a restricted thing's name with another kind; "kind", another thing's name with the
-    restricted kind. Over things that safety training never mentioned under any kind."""
+    """Share of refusals of plain questions about invented combinations of name and kind: "name", a
+    restricted thing's name with another kind; "kind", another thing's name with the restricted
+    kind. Only names that safety training never mentioned."""
     models: dict[str, dict[str, float]]
-    """By model, "64" and "128" for its hidden size and "short" for the short training: `capability`
-    and `plain_capability` (leaks before, encoded and plain), `leak`, `refusal`, `plain_leak` and
-    `plain_refusal` after, and `benign_accuracy`, of plain questions."""
+    """Figures by model, "64" and "128" for its hidden size and "short" for the short training:
+    `capability` and `plain_capability` before safety training (encoded and plain); `leak`,
+    `refusal`, `plain_leak` and `plain_refusal` after it; `benign_accuracy` of plain questions."""
 
 
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
-    """Train each model's three stages, and ask in each way before and after the last."""
+    """Train each model's three stages; ask in each way before and after the last stage."""
     trained = {
         str(size): dataclasses.replace(config, hidden_size=size, smaller=())
         for size in sorted(config.smaller)
@@ -117,7 +100,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     trained[str(config.hidden_size)] = config
     measured = {}
     for name, settings in trained.items():  # the largest comes last
-        stages = three_stages(settings, seed=seed, progress=progress)
+        stages = train_stages(settings, seed=seed, progress=progress)
         measured[name] = measure(stages)
     largest = measured[str(config.hidden_size)]
     named, torn = cues(stages)
@@ -132,15 +115,6 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         torn=torn,
         models={name: in_short(figures) for name, figures in measured.items()},
     )
-
-
-def three_stages(config: StagesConfig, *, seed: int, progress: bool = False) -> Stages:
-    """A world and its model, trained anew whatever the cache has: a study's seconds are counted."""
-    world = World(config, seed=seed)
-    base = pretrained(config, world, seed=seed, progress=progress)
-    chat = instructed(base, config, world, seed=seed, progress=progress)
-    safe = safety_trained(chat, config, world, seed=seed, progress=progress)
-    return Stages(world=world, pretrained=base, instructed=chat, safe=safe)
 
 
 def measure(stages: Stages) -> dict[str, dict[str, float]]:
@@ -165,7 +139,7 @@ def measure(stages: Stages) -> dict[str, dict[str, float]]:
 
 
 def cues(stages: Stages) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """`named` and `torn` of the result: by what does the model know what to refuse?"""
+    """`named` and `torn` of the result: does the model refuse by a thing's name or by its kind?"""
     world, safe = stages.world, stages.safe
     groups = {"restricted": world.restricted, "other": world.benign + world.benign_held_out}
     named = {
@@ -183,7 +157,7 @@ def cues(stages: Stages) -> tuple[dict[str, dict[str, float]], dict[str, float]]
 
 
 def with_kind(things: Sequence[Thing], kind: str) -> list[Thing]:
-    """The things' names, with another kind."""
+    """The same things with another kind."""
     return [
         Thing(name=f"{thing.name.split()[0]} {kind}", ingredient=thing.ingredient)
         for thing in things

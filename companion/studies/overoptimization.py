@@ -1,15 +1,20 @@
 """What becomes of what people want when a model is pressed to score well on a proxy of it?
 
 An LSTM learns the review grammar. A judge compares pairs of its reviews, with errors, by the gold
-reward of `companion.quality`; proxies are fitted to the labels. Then optimisation presses on each
-proxy, by best-of-n and by policy gradient, and the gold reward, which nothing has seen, is measured
-against the distance from the model at the start, the square root of a KL divergence (Gao, Schulman
-& Hilton 2022).
+reward of `companion.preferences.gold_reward`; proxy rewards are fitted to the labels. Then each
+proxy is optimised, by best-of-n and by policy gradient, and the gold reward, which the optimisation
+does not use, is measured against the distance from the initial model, the square root of a KL
+divergence (Gao, Schulman & Hilton 2022).
+
+A proxy can miss the gold reward by noise in its labels, and because it cannot express it. Two kinds
+of proxies have one error each: bags of words fitted to labels without errors, and sums of the gold
+reward's own terms fitted to labels with errors.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,72 +23,68 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from companion.best_of_n import best_of_n_kl, best_of_n_values, fit_gold_curves
-from companion.lstm import LSTMLanguageModel
-from companion.policy_gradient import PolicyGradientConfig, score_texts, train_policy
-from companion.preference import (
+from companion.core.seeds import make_generator
+from companion.core.settings import settings_class
+from companion.evaluation.texts import log_probs_and_kl
+from companion.generation.texts import write_texts
+from companion.models.base import LanguageModel
+from companion.preferences.best_of_n import best_of_n_kl, best_of_n_values, fit_gold_curves
+from companion.preferences.comparisons import Pairs, noisy_pairs, pairwise_accuracy
+from companion.preferences.gold_reward import quality_parts, review_quality
+from companion.preferences.judged_reviews import JudgedReviewsConfig
+from companion.preferences.policy_gradient import PolicyGradientConfig, train_policy
+from companion.preferences.reward_models import (
     Reward,
     fit_bag_of_words,
+    fit_gold_form,
     fit_lstm_reward,
-    noisy_pairs,
-    pairwise_accuracy,
-    write_texts,
 )
-from companion.quality import quality_parts, review_quality, word_counts
-from companion.runtime import make_generator
-from companion.source_models import train_on_texts
-from companion.sources import GrammarSource
+from companion.sources.reviews import GrammarSource
+from companion.text.rows import word_counts
+from companion.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """The model, the judge, the proxies and how hard they are pressed on."""
+@settings_class
+class Config(JudgedReviewsConfig):
+    """Settings of the model, the judge, the proxies and their optimisation."""
 
-    steps: int = 1000
-    """Optimizer steps of the language model, each on fresh text."""
-    learning_rate: float = 1.6e-2
-    """Of the language model."""
-    hidden_size: int = 128
-    """Of the language model."""
-    num_tokens: int = 80
-    """Tokens of a review at most."""
+    training: TrainConfig = TrainConfig(steps=1000, learning_rate=1.6e-2)
+    """Training of the language model on whole texts; see `train_on_texts`."""
     judged_texts: int = 4000
-    """The model's reviews that pairs are drawn from."""
+    """Number of the model's reviews from which pairs are drawn."""
     test_texts: int = 8000
-    """Further reviews of the model, from which best-of-n chooses."""
-    judge_temperature: float = 1.0
-    """Of the labels: a gold difference of so much is judged rightly in 73 % of the cases."""
+    """Number of further reviews of the model, from which best-of-n chooses."""
     label_counts: tuple[int, ...] = (50, 200, 1000, 5000)
-    """Pairs from which proxies are fitted."""
+    """Numbers of labelled pairs to which proxies are fitted."""
     num_proxies: int = 5
-    """Bag-of-words proxies for each number of pairs, each from labels of its own."""
+    """Number of proxies of each kind but the LSTMs, each with pairs of its own."""
+    lstm_sizes: tuple[int, ...] = (16, 64)
+    """Hidden sizes of LSTM proxies, one of each, on the largest number of pairs."""
     lstm_epochs: int = 2
-    """Passes of the one LSTM proxy over as many pairs as the largest count; 0 leaves it out."""
+    """Epochs of their training."""
     ns: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-    """Of best-of-n."""
+    """Values of n of best-of-n."""
     betas: tuple[float, ...] = (0.0, 0.3, 1.0)
-    """KL penalties of the policy gradient, on the first proxy with the most labels."""
-    kl_budget: float = 100.0
-    """Nats a review at which a policy gradient stops."""
-    policy_steps: int = 60
-    """Updates after which it stops in any case."""
-    policy_learning_rate: float = 3e-3
-    """Of the policy gradient."""
-    policy_batch: int = 80
-    """Reviews at each of them."""
+    """Weights of the KL penalty of the policy gradient, on the first proxy with the most labels."""
+    other_betas: tuple[float, ...] = (0.0,)
+    """The same, on the first proxy of each other kind with the most labels."""
+    policy: PolicyGradientConfig = PolicyGradientConfig(
+        kl_budget=30.0, max_steps=60, batch_size=64, num_tokens=320, learning_rate=4e-3
+    )
+    """Settings of the policy gradient; `beta` is replaced by each of `betas` and `other_betas`."""
     end_texts: int = 400
-    """Reviews of each trained policy by which its end is measured."""
+    """Number of reviews by which each trained policy is measured at the end."""
 
     def __post_init__(self) -> None:
         if not self.label_counts or not self.betas:
             raise ValueError("label_counts and betas need one value or more each")
-        if len(self.ns) < 4 or self.policy_steps < 3:
+        if len(self.ns) < 4 or self.policy.max_steps < 3:
             raise ValueError(
-                "a curve is fitted to three points or more: ns needs four values and policy_steps "
-                f"must be >= 3, got {self.ns} and {self.policy_steps}"
+                "a curve is fitted to three points or more: ns needs four values and "
+                f"policy.max_steps must be >= 3, got {self.ns} and {self.policy.max_steps}"
             )
         if not 1 <= min(self.ns) <= max(self.ns) <= self.test_texts:
             raise ValueError(
@@ -95,84 +96,84 @@ class Config:
 
 @dataclass(kw_only=True)
 class Result:
-    """Gold rewards are gains over the model at the start, unless the name says otherwise.
+    """The study's figures. A gold gain is the mean gold reward above that of the initial model.
 
-    Proxies are called "words 50", ... by the pairs they are fitted to, and "lstm".
+    Proxies are called by their kind and the number of pairs they are fitted to: "words 50" (bags of
+    words), "form 50" (the gold reward's own terms), "words 5000 noiseless" (the same pairs as
+    "words 5000", labelled without errors), and "lstm 32" by the LSTM's size. Policies are called by
+    their beta, "0.3", if the proxy is the first bag of words with the most pairs, and else by proxy
+    and beta, "lstm 32 0.3".
     """
 
     start_gold: float
-    """Mean gold reward of the model's reviews."""
+    """Mean gold reward of the initial model's reviews."""
     start_gold_spread: float
-    """Its standard deviation over reviews."""
+    """Standard deviation of the gold reward over the initial model's reviews."""
     label_accuracy: float
-    """The share of the judge's labels that agree with the gold reward."""
+    """Expected share of the judge's labels that agree with the gold reward."""
     ns: list[int]
-    """Of best-of-n."""
+    """Values of n of best-of-n."""
     bon_kl: list[float]
-    """Its KL for each n, nats a review."""
+    """KL of best-of-n for each n, in nats per review."""
     bon_ceiling: list[float]
-    """Gold gain of best-of-n by the gold reward itself."""
+    """Gold gain for each n when best-of-n chooses by the gold reward itself."""
     proxy_accuracy: dict[str, list[float]] = field(default_factory=dict)
-    """Share of fresh pairs that each proxy puts in the order of the gold reward."""
+    """Share of fresh pairs that each proxy ranks as the gold reward does."""
     bon_gold: dict[str, list[list[float]]] = field(default_factory=dict)
-    """Gold gain of best-of-n by each proxy, for each n."""
+    """Gold gain for each n when best-of-n chooses by each proxy."""
     bon_proxy: dict[str, list[list[float]]] = field(default_factory=dict)
-    """The proxy's own gain, in its standard deviations over the model's reviews."""
+    """Proxy gain for each n when best-of-n chooses by each proxy, in standard deviations of the
+    proxy over the initial model's reviews."""
     bon_peak_gain: float = 0.0
     """Largest gold gain over n; mean over the bag-of-words proxies with the most pairs."""
     bon_drop: float = 0.0
-    """That less the gain at the largest n; the same mean."""
+    """Largest gold gain minus the gain at the largest n; mean over the same proxies."""
     peak_gain_by_proxy: dict[str, float] = field(default_factory=dict)
-    """The first for every kind of proxy."""
+    """Largest gold gain over n, by kind of proxy."""
     drop_by_proxy: dict[str, float] = field(default_factory=dict)
-    """The second."""
+    """Largest gold gain minus the gain at the largest n, by kind of proxy."""
     peaks_inside: dict[str, float] = field(default_factory=dict)
-    """Share of the proxies whose gold gain is largest at neither the smallest nor the largest n."""
+    """Share of proxies whose gold gain peaks between the smallest and the largest n, by kind."""
     policy_curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """By beta: "kl" in nats a review, "gold" and "proxy" gains (the proxy's not scaled) and "words"
-    at each step, means over its reviews."""
+    """Means over the reviews of each step, by policy: "kl" in nats per review, "gold" and "proxy"
+    gains (the proxy's not scaled), "words" per review, and "cut_off", the share of reviews that
+    `policy.num_tokens` ends."""
     policy_end: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By beta: the same of the policy at the end, from fresh reviews, with "ungrammatical",
+    """The same figures for each final policy, from fresh reviews, with "ungrammatical",
     "repetition" and "opinion"."""
     rl_peak_gain: float = 0.0
-    """Largest gold gain on the way, five steps averaged; at the lowest beta."""
+    """Largest gold gain during training, averaged over five steps, at the lowest beta."""
     rl_drop: float = 0.0
-    """That less the gain at the end; at the lowest beta."""
-    peak_gain_by_beta: dict[str, float] = field(default_factory=dict)
-    """The first for every beta."""
-    drop_by_beta: dict[str, float] = field(default_factory=dict)
-    """The second."""
+    """Largest gold gain during training minus the gain at the end, at the lowest beta."""
+    peak_gain_by_policy: dict[str, float] = field(default_factory=dict)
+    """Largest gold gain during training, averaged over five steps, by policy."""
+    drop_by_policy: dict[str, float] = field(default_factory=dict)
+    """Largest gold gain during training minus the gain at the end, by policy."""
     fits: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Gao's two forms fitted to "best of n" (mean over the proxies with the most pairs) and to
+    """Fits of Gao's two curves to "best of n" (mean over the proxies with the most pairs) and to
     "policy" (the lowest beta): "square alpha", "square beta", "square r2"; the same with "log"."""
     texts: dict[str, list[str]] = field(default_factory=dict)
-    """Reviews of "start", "best of 512" and so on, and of each policy's end."""
+    """Example reviews: "start", "best of 512" and so on, and those of each final policy,
+    "policy 0.3"."""
 
 
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
-    """Train a model, ask the judge, fit proxies, press on them, and look at the gold reward."""
+    """Train a model, label pairs, fit proxies, optimise them, and measure the gold reward."""
     source = GrammarSource()
-    model = train_on_texts(
-        source,
-        seed=seed,
-        steps=config.steps,
-        hidden_size=config.hidden_size,
-        learning_rate=config.learning_rate,
-        progress=progress,
-    )
+    model = config.trained(source, seed=seed, progress=progress)
     return measure(model, source, config, seed=seed, progress=progress)
 
 
 def measure(
-    model: LSTMLanguageModel,
+    model: LanguageModel,
     source: GrammarSource,
     config: Config,
     *,
     seed: int,
     progress: bool = False,
 ) -> Result:
-    """All figures for a model that is already trained on `source`."""
-    generator = make_generator(seed + 2**31)  # not the text that the model was trained on
+    """The study's result for a model that is already trained on `source`."""
+    generator = make_generator(seed, "reviews, labels and policies")
     judged = write_texts(model, config.judged_texts, config.num_tokens, generator=generator)
     tested = write_texts(model, config.test_texts, config.num_tokens, generator=generator)
     gold = review_quality(tested, source)
@@ -185,33 +186,59 @@ def measure(
         bon_kl=[best_of_n_kl(n) for n in config.ns],
         bon_ceiling=(best_of_n_values(gold, gold, config.ns) - float(gold.mean())).tolist(),
     )
-    first = None
+    most = max(config.label_counts)
+    first: dict[str, Reward] = {}  # of each kind with the most pairs
     for count in config.label_counts:
-        for _ in range(config.num_proxies):
-            pairs = noisy_pairs(
-                judged, judged_gold, count, temperature=config.judge_temperature,
-                generator=generator,
-            )  # fmt: skip
-            proxy = fit_bag_of_words(pairs, source.vocabulary_size)
-            _press_by_choice(result, f"words {count}", proxy, tested, gold)
-            if count == max(config.label_counts) and first is None:
-                first = proxy
-                _choose_texts(result, proxy, tested, source, max(config.ns))
-                if config.lstm_epochs:
-                    lstm = fit_lstm_reward(
-                        pairs, source.vocabulary_size, seed=seed, epochs=config.lstm_epochs
-                    )
-                    _press_by_choice(result, "lstm", lstm, tested, gold)
-    assert first is not None
-    _summarise_choice(result, f"words {max(config.label_counts)}")
-    for beta in config.betas:
-        _press_by_gradient(result, beta, model, first, source, config, generator, progress)
+        for number in range(config.num_proxies):
+            noisy, certain = _labelled(judged, judged_gold, count, config, generator)
+            fitted: dict[str, Reward] = {
+                f"words {count}": fit_bag_of_words(noisy, source.vocabulary_size),
+                f"form {count}": fit_gold_form(noisy, source),
+            }
+            if count == most:
+                fitted[f"words {count} noiseless"] = fit_bag_of_words(
+                    certain, source.vocabulary_size
+                )
+            if count == most and number == 0:
+                for size in config.lstm_sizes:
+                    fitted[f"lstm {size}"] = fit_lstm_reward(
+                        noisy, source.vocabulary_size, seed=seed, epochs=config.lstm_epochs,
+                        hidden_size=size,
+                    )  # fmt: skip
+                first = fitted
+            for name, proxy in fitted.items():
+                _press_by_choice(result, name, proxy, tested, gold)
+    _choose_texts(result, first[f"words {most}"], tested, source, max(config.ns))
+    _summarise_choice(result, f"words {most}")
+    for name, proxy in first.items():
+        main = name == f"words {most}"
+        for beta in config.betas if main else config.other_betas:
+            policy = f"{beta:g}" if main else f"{name} {beta:g}"
+            _press_by_gradient(
+                result, policy, beta, model, proxy, source, config, generator, progress
+            )
     lowest = f"{min(config.betas):g}"
-    result.rl_peak_gain = result.peak_gain_by_beta[lowest]
-    result.rl_drop = result.drop_by_beta[lowest]
+    result.rl_peak_gain = result.peak_gain_by_policy[lowest]
+    result.rl_drop = result.drop_by_policy[lowest]
     curve = result.policy_curves[lowest]
     _fit(result, "policy", curve["kl"][1:], curve["gold"][1:])
     return result
+
+
+def _labelled(
+    texts: Int[torch.Tensor, "texts time"],
+    gold: Float64[torch.Tensor, " texts"],
+    count: int,
+    config: Config,
+    generator: torch.Generator,
+) -> tuple[Pairs, Pairs]:
+    """Random pairs as the judge labels them, and the same pairs labelled without errors."""
+    again = torch.Generator()
+    again.set_state(generator.get_state())
+    noisy = noisy_pairs(
+        texts, gold, count, temperature=config.judge_temperature, generator=generator
+    )
+    return noisy, noisy_pairs(texts, gold, count, temperature=0, generator=again)
 
 
 def _label_accuracy(gold: Float64[torch.Tensor, " texts"], temperature: float) -> float:
@@ -229,10 +256,10 @@ def _press_by_choice(
     texts: Int[torch.Tensor, "texts time"],
     gold: Float64[torch.Tensor, " texts"],
 ) -> None:
-    """Best-of-n by `proxy`, and how good a judge it is."""
+    """Fill in the figures of best-of-n by `proxy`, and the proxy's accuracy."""
     with torch.no_grad():
         rewards = proxy(texts).double()
-    half = len(texts) // 2  # texts are independent: the two halves make fresh pairs
+    half = len(texts) // 2  # texts are independent, so the two halves form fresh pairs
     sign = (gold[:half] - gold[half : 2 * half]).sign()
     accuracy = pairwise_accuracy(rewards[:half] * sign, rewards[half : 2 * half] * sign)
     result.proxy_accuracy.setdefault(name, []).append(accuracy)
@@ -275,7 +302,7 @@ def _choose_texts(
     source: GrammarSource,
     n: int,
 ) -> None:
-    """Three reviews as the model writes them, and three that are the best of n of their own."""
+    """Keep three reviews of the model as examples, and three that are each the best of n others."""
     result.texts["start"] = _written(texts[:3], source)
     pools = torch.split(texts[: 3 * min(n, len(texts) // 3)], min(n, len(texts) // 3))
     best = torch.stack([pool[proxy(pool).argmax()] for pool in pools])
@@ -289,15 +316,16 @@ def _written(texts: Int[torch.Tensor, "texts time"], source: GrammarSource) -> l
 
 def _press_by_gradient(
     result: Result,
+    name: str,
     beta: float,
-    model: LSTMLanguageModel,
+    model: LanguageModel,
     proxy: Reward,
     source: GrammarSource,
     config: Config,
     generator: torch.Generator,
     progress: bool,
 ) -> None:
-    """A policy gradient on the proxy from the model as it is; its curve and its end."""
+    """Fill in the curve and the final figures of a policy gradient on `proxy`."""
 
     def gold(texts: torch.Tensor) -> torch.Tensor:
         return review_quality(texts, source)
@@ -307,14 +335,7 @@ def _press_by_gradient(
         policy,
         model,
         proxy,
-        PolicyGradientConfig(
-            beta=beta,
-            kl_budget=config.kl_budget,
-            max_steps=config.policy_steps,
-            batch_size=config.policy_batch,
-            num_tokens=config.num_tokens,
-            learning_rate=config.policy_learning_rate,
-        ),
+        dataclasses.replace(config.policy, beta=beta),
         generator=generator,
         measures={"gold": gold},
         progress=progress,
@@ -325,22 +346,24 @@ def _press_by_gradient(
         "gold": [record["gold"] - result.start_gold for record in records],
         "proxy": [record["reward"] - start_proxy for record in records],
         "words": [record["words"] for record in records],
+        "cut_off": [record["cut_off"] for record in records],
     }
-    name = f"{beta:g}"
     result.policy_curves[name] = curve
-    texts = write_texts(policy, config.end_texts, config.num_tokens, generator=generator)
+    num_tokens = config.policy.num_tokens
+    texts = write_texts(policy, config.end_texts, num_tokens, generator=generator)
     parts = quality_parts(texts, source)
     with torch.no_grad():
-        kl = score_texts(policy, model, texts).kl
+        kl, rewards = log_probs_and_kl(policy, model, texts).kl, proxy(texts)
     end = {
         "kl": float(kl.mean()),
         "gold": float(gold(texts).mean()) - result.start_gold,
-        "proxy": float(proxy(texts).mean()) - start_proxy,
+        "proxy": float(rewards.mean()) - start_proxy,
+        "cut_off": float((parts.words == num_tokens).double().mean()),
         **{key: float(part.double().mean()) for key, part in parts._asdict().items()},
     }
     result.policy_end[name] = end
     window = min(5, len(records))
     smooth = np.convolve(curve["gold"], np.full(window, 1 / window), mode="valid")
-    result.peak_gain_by_beta[name] = float(smooth.max())
-    result.drop_by_beta[name] = float(smooth.max()) - end["gold"]
-    result.texts[f"policy, beta = {name}"] = _written(texts[:3], source)
+    result.peak_gain_by_policy[name] = float(smooth.max())
+    result.drop_by_policy[name] = float(smooth.max()) - end["gold"]
+    result.texts[f"policy {name}"] = _written(texts[:3], source)

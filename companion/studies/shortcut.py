@@ -1,10 +1,10 @@
 """Does a model learn what decides, or what usually goes with it?
 
-Short reviews are positive when they have more good words than bad ones. Before the words stands
-where the review was posted, and that agrees with the label in 95 of 100 training reviews: a
-shortcut. An LSTM classifier is trained plainly (empirical risk minimisation) and with remedies, and
-is tested where the shortcut holds, where it is turned around, and in each of the four groups of
-label and place. The truth is the count, so a model that counts is right everywhere.
+Short reviews are positive if they have more good words than bad ones. They begin with the place
+where the review was posted, which agrees with the label in 95 of 100 training reviews: a shortcut.
+An LSTM classifier is trained plainly (empirical risk minimisation) and with remedies, and is tested
+where the shortcut holds, where it is reversed, and in each of the four groups of label and place. A
+model that counts the words is right everywhere.
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from companion.calibration import Reliability, reliability, temperature_of
-from companion.groups import GroupDRO, group_counts, group_means, group_weights
-from companion.lstm import LSTMConfig, LSTMLanguageModel
-from companion.runtime import make_generator, seed_everything
+from companion.core.seeds import make_generator, seed_everything
+from companion.core.settings import check_choice, settings_class
+from companion.evaluation.calibration import Reliability, reliability, temperature_of
+from companion.evaluation.classification import group_counts, group_means
+from companion.models.base import LanguageModel
+from companion.models.lstm import LSTMConfig, LSTMLanguageModel
+from companion.training.group_dro import GroupDRO, group_weights
+from companion.training.optimization import take_step
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-#: Where reviews are posted; the second goes with positive ones.
+#: Places where reviews are posted; the second usually has positive reviews.
 PLACES = ("harbour", "market")
 BAD = (
     "bland", "burnt", "cold", "dirty", "dull", "flat", "greasy", "grim", "rude", "slow", "soggy",
@@ -42,55 +46,52 @@ NEUTRAL = (
 )  # fmt: skip
 WORDS: tuple[str, ...] = (*PLACES, *BAD, *GOOD, *NEUTRAL)
 
-#: What ends the name of a way of training with strong weight decay.
+#: Suffix of the names of training methods with strong weight decay.
 DECAYED = ", decayed"
 
-#: Ways of training, by the names that results use.
+#: Training methods, by the names that results use.
 METHODS = (
     "plain", "resampled", "reweighted", "group DRO", "plain, decayed", "resampled, decayed",
     "group DRO, decayed", "place randomised", "balanced data",
 )  # fmt: skip
 
-#: Reviews that are tested after each epoch.
+#: Number of test reviews after each epoch.
 CURVE_REVIEWS = 1000
 
-#: Group 2 * label + place.
+#: Names of the groups of label and place; group 2 * label + place.
 GROUPS = tuple(f"{label}, {place}" for label in ("negative", "positive") for place in PLACES)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings_class
 class Config:
-    """The reviews, the classifier and its training."""
+    """Settings of the reviews, the classifier and its training."""
 
     methods: tuple[str, ...] = METHODS
-    """Ways of training to compare."""
+    """Training methods to compare."""
     num_train: int = 1000
-    """Training reviews."""
+    """Number of training reviews."""
     num_test: int = 4000
-    """Test reviews of each kind, and validation reviews for the temperature."""
+    """Number of test reviews of each kind, and of validation reviews for the temperature."""
     agreement: float = 0.95
-    """Share of training reviews posted where their label says."""
+    """Share of training reviews whose place agrees with their label."""
     length: int = 12
-    """Words of a review, the place not counted."""
-    embedding_size: int = 32
-    """Of the LSTM."""
-    hidden_size: int = 64
-    """Of the LSTM."""
+    """Words of a review, without the place."""
+    model: LSTMConfig = LSTMConfig(vocabulary_size=len(WORDS), embedding_size=32, hidden_size=64)
+    """Size of the LSTM classifier."""
     epochs: int = 20
     """Passes over the training reviews."""
     batch_size: int = 50
-    """Reviews in an optimizer step."""
+    """Reviews per optimizer step."""
     learning_rate: float = 5e-3
-    """Of AdamW."""
+    """Learning rate of AdamW."""
     weight_decay: float = 1.0
-    """Of the ways called decayed; the others have none."""
+    """AdamW's weight decay in the methods called "decayed"; the others have none."""
     dro_step_size: float = 0.05
-    """How fast group-DRO moves its weights."""
+    """Step size of group-DRO's updates of its group weights."""
 
     def __post_init__(self) -> None:
-        unknown = [method for method in self.methods if method not in METHODS]
-        if unknown:
-            raise ValueError(f"methods must be of {', '.join(METHODS)}, got {unknown[0]!r}")
+        for method in self.methods:
+            check_choice("each of methods", method, METHODS)
         if not 0 < self.agreement < 1:
             raise ValueError(f"agreement must be in (0, 1), got {self.agreement}")
         if self.num_train < self.batch_size or self.batch_size < len(GROUPS):
@@ -102,37 +103,37 @@ class Config:
 
 @dataclass(kw_only=True)
 class Result:
-    """By way of training. Shares between 0 and 1; calibration errors (ECE) likewise."""
+    """Figures by training method; accuracies and calibration errors (ECE) are between 0 and 1."""
 
     in_distribution: dict[str, float] = field(default_factory=dict)
-    """Accuracy where the place agrees as often as in training."""
+    """Accuracy when the place agrees with the label as often as in training."""
     flipped: dict[str, float] = field(default_factory=dict)
-    """Accuracy where it never agrees."""
+    """Accuracy when the place never agrees with the label."""
     worst_group: dict[str, float] = field(default_factory=dict)
     """Accuracy in the worst of the four groups."""
     group_accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
     """Accuracy in each group."""
     train_accuracy: dict[str, float] = field(default_factory=dict)
-    """Accuracy on the reviews it learned from."""
+    """Accuracy on the training reviews."""
     temperature: dict[str, float] = field(default_factory=dict)
-    """Fitted on validation reviews where the place agrees as often as in training."""
+    """Temperature fitted on validation reviews whose place agrees as often as in training."""
     ece_unscaled: dict[str, float] = field(default_factory=dict)
-    """In distribution, at temperature 1."""
+    """Expected calibration error in distribution, at temperature 1."""
     ece: dict[str, float] = field(default_factory=dict)
-    """In distribution, at the fitted temperature."""
+    """Expected calibration error in distribution, at the fitted temperature."""
     ece_flipped: dict[str, float] = field(default_factory=dict)
-    """Where the place never agrees, at that same temperature."""
+    """Expected calibration error when the place never agrees, at the fitted temperature."""
     confidence_flipped: dict[str, float] = field(default_factory=dict)
-    """Mean confidence there."""
+    """Mean confidence when the place never agrees, at the fitted temperature."""
     training_groups: dict[str, int] = field(default_factory=dict)
-    """Reviews in each group of the training data."""
+    """Number of training reviews in each group."""
     flipped_by_epoch: dict[str, list[float]] = field(default_factory=dict)
-    """Accuracy where the place never agrees, after each epoch; on some of those reviews."""
+    """Accuracy when the place never agrees, after each epoch, on `CURVE_REVIEWS` reviews."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reviews:
-    """Reviews with their labels and the groups they are in."""
+    """Reviews with their labels and groups."""
 
     tokens: Int[Tensor, "reviews words"]
     """Indices into `WORDS`; the first is the place."""
@@ -141,16 +142,16 @@ class Reviews:
 
     @property
     def places(self) -> Int[Tensor, " reviews"]:
-        """0 or 1, as in `PLACES`."""
+        """The place of each review: 0 or 1, an index into `PLACES`."""
         return self.tokens[:, 0]
 
     @property
     def groups(self) -> Int[Tensor, " reviews"]:
-        """2 * label + place, as in `GROUPS`."""
+        """The group of each review: 2 * label + place, an index into `GROUPS`."""
         return 2 * self.labels + self.places
 
     def first(self, n: int) -> Reviews:
-        """The first `n` reviews, or all where there are fewer."""
+        """The first `n` reviews, or all if there are fewer."""
         return Reviews(tokens=self.tokens[:n], labels=self.labels[:n])
 
     def text(self, row: int) -> str:
@@ -162,9 +163,9 @@ class Reviews:
 def write_reviews(
     n: int, *, agreement: float, generator: torch.Generator, length: int = 12
 ) -> Reviews:
-    """`n` reviews of `length` words, all equally probable, none with as many good as bad ones.
+    """`n` reviews of `length` uniform random words, none with as many good words as bad ones.
 
-    The place is the label's with probability `agreement`, independently of the words.
+    The place agrees with the label with probability `agreement`, independently of the words.
     """
     if n < 1 or length < 1 or not 0 <= agreement <= 1:
         raise ValueError(
@@ -185,8 +186,8 @@ def write_reviews(
 
 
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
-    """Train a classifier in every way, and test each on the same reviews."""
-    generator = make_generator(seed)
+    """Train a classifier with every method, and test each on the same reviews."""
+    generator = make_generator(seed, "reviews")
 
     def draw(n: int, agreement: float) -> Reviews:
         return write_reviews(n, agreement=agreement, generator=generator, length=config.length)
@@ -213,39 +214,24 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     return result
 
 
-def train_classifier(
-    reviews: Reviews, config: Config, method: str, *, seed: int
-) -> LSTMLanguageModel:
-    """The classifier after its last epoch, in evaluation mode. An entry point: it seeds."""
-    *_, model = training(reviews, config, method, seed=seed)
-    return model
-
-
 def training(
     reviews: Reviews, config: Config, method: str, *, seed: int
 ) -> Iterator[LSTMLanguageModel]:
-    """Train an LSTM to say the label after the last word; yield it after each epoch.
+    """Train an LSTM to predict the label after the last word; yield it after each epoch.
 
-    It is a language model whose last output is read for two tokens only. What is yielded is in
-    evaluation mode, and always the same object. Seeds all generators with `seed`: an entry point.
+    It is a language model, of whose last logits only two are used. It is yielded in evaluation
+    mode, the same object each time. Sets the seed of all generators to `seed`.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    check_choice("method", method, METHODS)
     seed_everything(seed)
-    model = LSTMLanguageModel(
-        LSTMConfig(
-            vocabulary_size=len(WORDS),
-            embedding_size=config.embedding_size,
-            hidden_size=config.hidden_size,
-        )
-    )
+    model = LSTMLanguageModel(config.model)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=config.learning_rate,
         weight_decay=config.weight_decay if method.endswith(DECAYED) else 0.0,
     )
     way = method.removesuffix(DECAYED)
-    generator = make_generator(seed + 2**31)
+    generator = make_generator(seed, "order")
     weights = group_weights(reviews.groups, len(GROUPS))
     dro = GroupDRO(len(GROUPS), step_size=config.dro_step_size)
     for _ in range(config.epochs):
@@ -267,31 +253,26 @@ def training(
                 loss = (weights[rows] * losses).mean()
             else:
                 loss = losses.mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            take_step(model, optimizer, loss, clip_norm=1.0)
         yield model.eval()
 
 
 def label_logits(
-    model: LSTMLanguageModel, tokens: Int[Tensor, "reviews words"]
+    model: LanguageModel, tokens: Int[Tensor, "reviews words"]
 ) -> Float[Tensor, "reviews 2"]:
     """Logits of "negative" and "positive" after the last word."""
-    outputs, _ = model.outputs(tokens)
-    return model.logits(outputs[-1])[:, :2]
+    features, _ = model.features(tokens)
+    return model.logits(features[:, -1])[:, :2]
 
 
 @torch.no_grad()
-def accuracy(model: LSTMLanguageModel, reviews: Reviews) -> float:
-    """Share of reviews whose label the model finds."""
+def accuracy(model: LanguageModel, reviews: Reviews) -> float:
+    """Share of reviews whose label the model predicts."""
     return float((label_logits(model, reviews.tokens).argmax(-1) == reviews.labels).double().mean())
 
 
 @torch.no_grad()
-def calibration(
-    model: LSTMLanguageModel, reviews: Reviews, *, temperature: float = 1.0
-) -> Reliability:
+def calibration(model: LanguageModel, reviews: Reviews, *, temperature: float = 1.0) -> Reliability:
     """Confidence against accuracy, the logits divided by `temperature`."""
     probs = torch.softmax(label_logits(model, reviews.tokens) / temperature, dim=-1)
     confidences, predicted = probs.max(dim=-1)
@@ -299,9 +280,7 @@ def calibration(
 
 
 @torch.no_grad()
-def _measure(
-    result: Result, method: str, model: LSTMLanguageModel, tests: dict[str, Reviews]
-) -> None:
+def _measure(result: Result, method: str, model: LanguageModel, tests: dict[str, Reviews]) -> None:
     result.in_distribution[method] = accuracy(model, tests["same"])
     result.flipped[method] = accuracy(model, tests["flipped"])
     even = tests["even"]

@@ -1,9 +1,9 @@
 """In equal CPU time, how far do the usual word-level recipe and ours come on WikiText-2?
 
 The usual recipe is that of PyTorch's word-level language-model example: two LSTM layers of 200,
-full softmax, plain SGD at learning rate 20 with clipping, batch 20, windows of 35. Ours is the
-preset `wikitext-cpu`. Both train in turns in one process on one thread; each pays its own CPU
-seconds. The whole validation text is scored with the full softmax, outside the account.
+full softmax, plain SGD at learning rate 20 with clipping, batch size 20, BPTT length 35. Ours is
+the preset `wikitext-cpu`. Both train in turns in one process on one thread, and the CPU seconds of
+each are counted. The whole validation text is scored with the full softmax, which is not counted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,36 +19,39 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from companion import batching
-from companion.corpora import load_corpus
-from companion.evaluation import summed_nats_of_rows
-from companion.information import perplexity
-from companion.lstm import LSTMConfig, LSTMLanguageModel, State, detach
-from companion.presets import get_preset
-from companion.runtime import cpu_seconds, seed_everything
-from companion.tokenizers import build_tokenizer, encode_documents
-from companion.training import Trainer
+from companion.core.information import perplexity
+from companion.core.runtime import cpu_seconds
+from companion.core.seeds import seed_everything
+from companion.core.settings import settings_class
+from companion.evaluation.scoring import summed_nats_of_rows
+from companion.models.base import LanguageModel, detach
+from companion.models.lstm import LSTMConfig, LSTMLanguageModel, State
+from companion.runs.presets import get_preset
+from companion.text import batching
+from companion.text.corpora import load_corpus
+from companion.text.tokenizers import build_tokenizer, encode_documents
+from companion.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from jaxtyping import Int
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings_class
 class Config:
     """Budgets of CPU time. The published figures come from (60, 120, 600) and (120, 600)."""
 
     budgets: tuple[float, ...] = (20.0,)
-    """CPU seconds of our preset; each is a training of its own, whose schedule ends there."""
+    """CPU seconds of our preset; each budget is a separate training, whose schedule ends there."""
     usual_budgets: tuple[float, ...] = (20.0,)
-    """CPU seconds at which the usual recipe is measured; it has no schedule, so one training."""
+    """CPU seconds after which the usual recipe is measured, in one training without a schedule."""
     turn: float = 5.0
-    """CPU seconds that one recipe trains before the other goes on."""
+    """CPU seconds that one recipe trains before the other continues."""
     corpus: str = "wikitext-2"
-    """What is read."""
+    """Name of the corpus."""
     preset: str = "wikitext-cpu"
-    """Our recipe."""
+    """Name of the preset that is our recipe."""
     valid_tokens: int | None = None
-    """Score only so many tokens of the validation text; None scores all."""
+    """Number of tokens of the validation text to score; None scores all."""
 
     def __post_init__(self) -> None:
         if not self.budgets or not self.usual_budgets:
@@ -62,17 +66,17 @@ class Result:
     """Validation perplexities per word, by CPU seconds of training, and the speeds behind them."""
 
     perplexity: dict[str, float] = field(default_factory=dict)
-    """Of our preset."""
+    """Validation perplexity per word of our preset, by budget in CPU seconds."""
     usual_perplexity: dict[str, float] = field(default_factory=dict)
-    """Of the usual recipe."""
+    """Validation perplexity per word of the usual recipe, by CPU seconds of training."""
     cpu_seconds_used: dict[str, float] = field(default_factory=dict)
-    """What our trainings took of their budgets."""
+    """CPU seconds that our trainings actually took, by budget."""
     words_per_cpu_second: float = 0.0
-    """Training speed of our preset."""
+    """Training speed of our preset, in words per CPU second."""
     usual_words_per_cpu_second: float = 0.0
-    """Training speed of the usual recipe."""
+    """Training speed of the usual recipe, in words per CPU second."""
     valid_tokens: int = 0
-    """Words scored."""
+    """Number of validation words scored."""
 
 
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
@@ -89,7 +93,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     rows = batching.scoring_streams(valid_ids, 32)
     result = Result(valid_tokens=valid_ids.numel() - 1)
 
-    def score(model: LSTMLanguageModel) -> float:
+    def score(model: LanguageModel) -> float:
         return perplexity(float(summed_nats_of_rows(model, rows)) / result.valid_tokens)
 
     def our_trainer(steps: int) -> Trainer:
@@ -107,11 +111,10 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     )
     for budget in config.budgets:
         trainer = our_trainer(max(1, round(steps_per_second * budget)))
-        used = 0.0
+        used, step = 0.0, partial(next, trainer.steps())
         while trainer.progress.step < trainer.total_steps:
-            trainer.model.train()
             left = trainer.total_steps - trainer.progress.step
-            spent = _train_for(config.turn, trainer.train_step, at_most=left)
+            spent = _train_for(config.turn, step, at_most=left)
             used += spent
             if usual_due:
                 turn = min(config.turn, usual_due[0] - usual_seconds)
@@ -124,7 +127,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         result.perplexity[f"{budget:g}"] = score(trainer.model)
         result.cpu_seconds_used[f"{budget:g}"] = round(used, 1)
         ours_seconds += used
-        ours_tokens += trainer.total_steps * trainer.targets_per_step
+        ours_tokens += trainer.targets_done
     while usual_due:
         usual_seconds += _train_for(usual_due[0] - usual_seconds, usual.train_step)
         result.usual_perplexity[f"{usual_due.pop(0):g}"] = score(usual.model)
@@ -135,10 +138,10 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
 
 
 class UsualRecipe:
-    """The word-level example's training: full softmax, SGD without momentum, no schedule yet.
+    """The word-level example's training: full softmax, SGD without momentum, no schedule.
 
-    The example divides its learning rate by four after an epoch that did not help; the budgets here
-    end before the first epoch does.
+    The example divides its learning rate by four after an epoch without improvement; the budgets
+    here end before the first epoch does.
     """
 
     def __init__(self, ids: Int[Tensor, " total"], vocabulary_size: int, seed: int) -> None:
@@ -161,7 +164,7 @@ class UsualRecipe:
         self.step = self.words = 0
 
     def train_step(self) -> None:
-        """One window."""
+        """One optimizer step, on one window."""
         self.model.train()
         index = self.step % self.windows
         batch = batching.window(self.data, index, 35)
@@ -179,8 +182,8 @@ class UsualRecipe:
         self.words += batch.num_targets
 
 
-def _train_for(seconds: float, step: Callable[[], None], *, at_most: int | None = None) -> float:
-    """Take steps for about `seconds` of CPU time, at least one; the CPU seconds they took."""
+def _train_for(seconds: float, step: Callable[[], object], *, at_most: int | None = None) -> float:
+    """Take steps for about `seconds` of CPU time, at least one; returns the CPU seconds taken."""
     started, steps = cpu_seconds(), 0
     while steps == 0 or (cpu_seconds() - started < seconds and steps != at_most):
         step()
@@ -189,9 +192,9 @@ def _train_for(seconds: float, step: Callable[[], None], *, at_most: int | None 
 
 
 def _steps_per_second(trainer: Trainer, seconds: float = 4.0) -> float:
-    """Speed of a trainer that is thrown away."""
-    trainer.model.train()
-    trainer.train_step()
+    """Steps per CPU second of a trainer that is used only for this measurement."""
+    step = partial(next, trainer.steps())
+    step()
     before = trainer.progress.step
-    spent = _train_for(seconds, trainer.train_step)
+    spent = _train_for(seconds, step)
     return (trainer.progress.step - before) / spent

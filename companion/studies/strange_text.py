@@ -1,8 +1,9 @@
-"""How does a model of real text meet text of another kind, and can strange text be told?
+"""How well does a model predict text of another kind, and can such strange text be detected?
 
-An LSTM over bytes learns Python's language reference. It reads other documentation, source code
-and, where COMPANION_DATA has it, Shakespeare: bits a byte, accuracy and calibration. Then scores
-try to tell pieces of those, and repetitive texts, from held-out pieces of the reference.
+An LSTM over bytes learns Python's language reference. Bits per byte, accuracy and calibration are
+measured on other documentation, source code and, if COMPANION_DATA has it, Shakespeare. Then scores
+are tested for detecting pieces of these, and repetitive texts, among held-out pieces of the
+reference.
 """
 
 from __future__ import annotations
@@ -15,32 +16,44 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from companion.calibration import fit_temperature, reliability
-from companion.corpora import load_corpus
-from companion.evaluation import score, summarize
-from companion.lstm import LSTMConfig, LSTMLanguageModel
-from companion.ngram import NGramModel
-from companion.out_of_distribution import auroc, pieces, repetitive_texts, text_scores
-from companion.runtime import make_generator, seed_everything
-from companion.tokenizers import ByteTokenizer, encode_documents
-from companion.training import TrainConfig, train
+from companion.core.seeds import make_generator, seed_everything
+from companion.core.settings import settings_class
+from companion.evaluation.calibration import fit_temperature, reliability
+from companion.evaluation.scoring import score, summarize
+from companion.generalization.out_of_distribution import (
+    auroc,
+    byte_pieces,
+    repetitive_texts,
+    strangeness_scores,
+)
+from companion.models.base import LanguageModel
+from companion.models.lstm import LSTMConfig, LSTMLanguageModel
+from companion.models.ngram import NGramModel
+from companion.text.corpora import load_corpus
+from companion.text.tokenizers import ByteTokenizer, encode_documents
+from companion.training.config import TrainConfig
+from companion.training.trainer import train
 
 if TYPE_CHECKING:
     from jaxtyping import Int
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings_class
 class Config:
-    """The model, and how much text is read."""
+    """Settings of the model, its training and the texts."""
 
-    steps: int = 600
-    """Optimizer steps, each on 2,048 bytes."""
+    model: LSTMConfig = LSTMConfig(vocabulary_size=257, embedding_size=32, hidden_size=128)
+    """Size of the LSTM over bytes."""
+    training: TrainConfig = TrainConfig(
+        steps=600, num_streams=32, window_length=64, learning_rate=1e-2
+    )
+    """Training on the language reference."""
     real_bytes: int = 40_000
-    """Held-out text of each kind, at most."""
+    """Maximum number of bytes of held-out text of each kind."""
     piece_bytes: int = 300
-    """Length of a text that is to be told familiar from strange."""
+    """Bytes of each piece that is classified as familiar or strange."""
     num_pieces: int = 100
-    """Such texts of each kind, at most."""
+    """Maximum number of pieces of each kind."""
 
     def __post_init__(self) -> None:
         if self.piece_bytes < 80:
@@ -57,43 +70,42 @@ class Result:
     """Figures by kind of text; "reference" is the familiar one."""
 
     shakespeare: int = 0
-    """1 where Shakespeare was at hand and is among the texts."""
+    """1 if Shakespeare was available and is among the texts, otherwise 0."""
     bits_per_byte: dict[str, float] = field(default_factory=dict)
-    """Of held-out text."""
+    """Loss of the LSTM on held-out text, in bits per byte."""
     ngram_bits_per_byte: dict[str, dict[str, float]] = field(default_factory=dict)
-    """The same under Kneser-Ney 5-grams, by what they were fitted on."""
+    """Loss of Kneser-Ney 5-grams on the same text, in bits per byte, by training text."""
     accuracy: dict[str, float] = field(default_factory=dict)
-    """Share of bytes that were the most probable."""
+    """Share of bytes to which the LSTM gave the highest probability."""
     confidence: dict[str, float] = field(default_factory=dict)
     """Mean probability of the most probable byte."""
     ece: dict[str, float] = field(default_factory=dict)
-    """Expected calibration error."""
+    """Expected calibration error of the LSTM."""
     ece_after_temperature: dict[str, float] = field(default_factory=dict)
-    """The same at the temperature that is best for familiar text."""
+    """Expected calibration error at `temperature`."""
     temperature: float = 1.0
-    """That temperature."""
+    """Temperature with the lowest loss on familiar text."""
     auroc: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Of each kind of strange text, by score."""
+    """AUROC of each score for detecting each kind of strange text."""
 
 
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
-    """Train on the reference, and meet the rest."""
-    model = byte_model(config.steps, seed=seed, progress=progress)
+    """Train on the language reference, and measure all other texts."""
+    model = byte_model(config, seed=seed, progress=progress)
     return measure(model, config, seed=seed)
 
 
-def byte_model(steps: int, *, seed: int, progress: bool = False) -> LSTMLanguageModel:
+def byte_model(config: Config, *, seed: int, progress: bool = False) -> LSTMLanguageModel:
     """An LSTM over bytes, trained on the language reference."""
     ids = encode_documents(ByteTokenizer(), load_corpus("python-docs").train).ids
     seed_everything(seed)
-    model = LSTMLanguageModel(LSTMConfig(vocabulary_size=257, embedding_size=32, hidden_size=128))
-    settings = TrainConfig(steps=steps, num_streams=32, window_length=64, learning_rate=1e-2)
-    train(model, ids, settings, device="cpu", progress=progress)
+    model = LSTMLanguageModel(config.model)
+    train(model, ids, config.training, device="cpu", progress=progress)
     return model.eval()
 
 
 def held_out_texts(num_bytes: int) -> dict[str, str]:
-    """Validation text of each corpus at hand, the familiar one first, cut after `num_bytes`."""
+    """Validation text of each available corpus, the familiar one first, cut after `num_bytes`."""
     corpora = {"reference": "python-docs", "docstrings": "python-docstrings", "code": "python-code"}
     folder = os.environ.get("COMPANION_DATA")
     if folder and Path(folder, "tinyshakespeare", "input.txt").exists():
@@ -104,8 +116,8 @@ def held_out_texts(num_bytes: int) -> dict[str, str]:
     }
 
 
-def measure(model: LSTMLanguageModel, config: Config, *, seed: int) -> Result:
-    """Bits per byte, calibration and detection of what lies beside the language reference."""
+def measure(model: LanguageModel, config: Config, *, seed: int) -> Result:
+    """The study's result for a model that is already trained on the language reference."""
     texts = held_out_texts(config.real_bytes)
     result = Result(shakespeare=int("Shakespeare" in texts))
     ids = {name: _stream(text) for name, text in texts.items()}
@@ -131,13 +143,14 @@ def measure(model: LSTMLanguageModel, config: Config, *, seed: int) -> Result:
             name: float(ngrams.nats(row)[1:].mean()) / math.log(2) for name, row in ids.items()
         }
     kinds = {
-        name: pieces(text, config.piece_bytes, config.num_pieces) for name, text in texts.items()
+        name: byte_pieces(text, config.piece_bytes, config.num_pieces)
+        for name, text in texts.items()
     }
     familiar = kinds.pop("reference")
-    kinds |= repetitive_texts(model, familiar, generator=make_generator(seed))
-    normal = text_scores(model, familiar)
+    kinds |= repetitive_texts(model, familiar, generator=make_generator(seed, "repetitive texts"))
+    normal = strangeness_scores(model, familiar)
     for name, strange in kinds.items():
-        found = text_scores(model, strange)
+        found = strangeness_scores(model, strange)
         result.auroc[name] = {by: auroc(normal[by], found[by]) for by in normal}
     return result
 

@@ -1,0 +1,179 @@
+"""Reading and writing files so that nothing is lost.
+
+A file is written under another name, flushed to the disk and then renamed, so a crash at any moment
+leaves either the old or the new one. A folder with a lock has one writer at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+LOCK_FILE = ".lock"
+
+
+class FileError(ValueError):
+    """A file or folder that cannot be used; the message says why and what to do."""
+
+
+@contextlib.contextmanager
+def only_writer(folder: str | Path) -> Iterator[None]:
+    """Create `folder` and hold its lock; FileError while another process holds it.
+
+    The operating system releases it when the process ends, also by a crash. Reading needs no lock.
+    """
+    folder = Path(folder)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise FileError(
+                f"another process is writing to {folder}; wait until it ends, or choose another "
+                "folder"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_writable(folder: Path) -> None:
+    """Raise FileError where no file can be made in the existing `folder`."""
+    probe = folder / f".{os.getpid()}-probe"
+    with disk_errors(folder):
+        probe.touch()
+        probe.unlink()
+
+
+def is_free(folder: Path, unfinished: Collection[str]) -> bool:
+    """Whether `folder` is missing, empty, or holds nothing but a lock and `unfinished` files, which
+    a process leaves behind that was killed while creating it."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return not names or (LOCK_FILE in names and names <= {LOCK_FILE, *unfinished})
+
+
+def write_json(path: str | Path, value: Mapping[str, Any], *, shared: bool = False) -> None:
+    """Write `value` to `path` as JSON by `whole_file`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", shared=shared)
+
+
+def read_json(path: str | Path, what: str) -> dict[str, Any]:
+    """The JSON object at `path`; FileError naming `what` was expected when it is not one."""
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"{path.parent} is not {what}: {path.name} {reason(error)}") from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise FileError(f"{path} is damaged: it is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise FileError(f"{path} is damaged: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+class disk_errors:
+    """Turn an OSError while writing into a FileError, and remove the partial files."""
+
+    def __init__(self, run: Path, partial: Path | None = None) -> None:
+        self.run, self.partial = run, partial
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # safetensors reports a failed write as its own error, with the system's words in it.
+        if not isinstance(error, (OSError, SafetensorError)):
+            return
+        if self.partial is not None:
+            shutil.rmtree(self.partial, ignore_errors=True)
+        raise FileError(
+            f"cannot write to {self.run}: {reason(error)}; what was saved before is untouched"
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """Why a file could not be read or written, in words."""
+    number = getattr(error, "errno", None)
+    if number == errno.ENOSPC or "No space left" in str(error):
+        return "the disk is full"
+    if number == errno.ENOENT:
+        return "does not exist"
+    return getattr(error, "strerror", None) or str(error)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
+    """Give another path to write to; that file takes the place of `path` when the block ends.
+
+    If the block fails, the file at `path` stays as it was. `shared`: several processes may write
+    `path` at once, and each has a name of its own to write to.
+    """
+    path = Path(path)
+    partial = path.with_name(partial_name(path.name, str(os.getpid()) if shared else ""))
+    try:
+        yield partial
+        flush(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def partial_name(name: str, owner: str = "") -> str:
+    """What the file `name` is called while it is written; it ends as `name` does."""
+    stem, dot, suffix = name.rpartition(".")
+    return f".{stem}.partial{owner}{dot}{suffix}"
+
+
+def write_text(path: str | Path, text: str, *, shared: bool = False) -> None:
+    """Write `text` to `path` by `whole_file`."""
+    with whole_file(path, shared=shared) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's contents, or a folder's list of names, are on the disk (fsync)."""
+    if not path.is_dir():
+        with path.open("r+b") as file:  # Windows cannot flush a file that is open read-only
+            os.fsync(file.fileno())
+        return
+    # Windows cannot open a folder, and some network disks cannot flush one: there the system
+    # decides when a new name reaches the disk. The contents of the files have been flushed already.
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove(path: Path) -> None:
+    """Remove a folder and its contents, if it exists."""
+    if path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,44 @@
+"""How good a model is, and how sure one can be of it."""
+
+# fmt: off
+from companion.evaluation.calibration import (
+    Reliability, exact_calibration_error, fit_temperature, reliability, temperature_of,
+)
+from companion.evaluation.claims import (
+    ClaimError, Claims, numbers_by_name, prediction_interval, spread, stored_report,
+)
+from companion.evaluation.classification import (
+    Classification, group_counts, group_means, precision_recall_f1,
+)
+from companion.evaluation.continuous_cache import (
+    ContinuousCacheConfig, choose_cache, score_with_cache,
+)
+from companion.evaluation.dynamic import (
+    DivergedError, DynamicConfig, choose_dynamic, gradient_sizes, score_dynamically,
+)
+from companion.evaluation.repetition import (
+    distinct_n, ngrams, repeated_segments, self_bleu, sequence_repetition,
+)
+from companion.evaluation.scoring import (
+    Evaluation, Scores, evaluate, joined_scores, score, scored_pieces, standard_error,
+    starting_states, summarize, summed_nats_of_rows,
+)
+from companion.evaluation.significance import (
+    Difference, Interval, Units, bootstrap, paired_bootstrap, text_units,
+)
+from companion.evaluation.texts import (
+    LogProbsAndKL, log_probs_and_kl, next_log_probs, text_log_probs,
+)
+
+__all__ = [
+    "ClaimError", "Claims", "Classification", "ContinuousCacheConfig", "Difference",
+    "DivergedError", "DynamicConfig", "Evaluation", "Interval", "LogProbsAndKL", "Reliability",
+    "Scores", "Units", "bootstrap", "choose_cache", "choose_dynamic", "distinct_n", "evaluate",
+    "exact_calibration_error", "fit_temperature", "gradient_sizes", "group_counts",
+    "group_means", "joined_scores", "log_probs_and_kl", "next_log_probs", "ngrams",
+    "numbers_by_name", "paired_bootstrap", "precision_recall_f1", "prediction_interval",
+    "reliability", "repeated_segments", "score", "score_dynamically", "score_with_cache",
+    "scored_pieces", "self_bleu", "sequence_repetition", "spread", "standard_error",
+    "starting_states", "stored_report", "summarize", "summed_nats_of_rows", "temperature_of",
+    "text_log_probs", "text_units",
+]

@@ -1,0 +1,85 @@
+"""Predictions of classes against the truth: precision, recall, and how each group is served.
+
+A group is the examples that share a label and an attribute that should not matter, such as where a
+review was posted. A mean over all examples hides a group that is served badly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Precision, recall and F1 over classes, averaged in the two usual ways."""
+
+    accuracy: float
+    micro_precision: float
+    micro_recall: float
+    micro_f1: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+
+
+def precision_recall_f1(
+    predictions: Int[Tensor, " targets"], targets: Int[Tensor, " targets"]
+) -> Classification:
+    """Precision, recall and F1 of single-label predictions.
+
+    With one label a position, every false positive of one class is a false negative of another:
+    micro precision, recall and F1 all equal accuracy. The macro average weighs each class that
+    occurs alike, so rare tokens rule it; a class never predicted counts as precision 0.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    if predictions.shape != targets.shape or targets.numel() == 0:
+        raise ValueError(
+            "predictions and targets must be non-empty and of one shape, got "
+            f"{tuple(predictions.shape)} and {tuple(targets.shape)}"
+        )
+    labels, predicted = targets.numpy(), predictions.numpy()
+    averages = {
+        average: precision_recall_fscore_support(
+            labels, predicted, average=average, zero_division=0
+        )
+        for average in ("micro", "macro")
+    }
+    micro, macro = averages["micro"], averages["macro"]
+    return Classification(
+        accuracy=float((predictions == targets).double().mean()),
+        micro_precision=float(micro[0]),
+        micro_recall=float(micro[1]),
+        micro_f1=float(micro[2]),
+        macro_precision=float(macro[0]),
+        macro_recall=float(macro[1]),
+        macro_f1=float(macro[2]),
+    )
+
+
+def group_counts(groups: Int[Tensor, " examples"], num_groups: int) -> Int64[Tensor, " groups"]:
+    """Examples in each of the groups 0 to num_groups - 1."""
+    if groups.numel() == 0:
+        raise ValueError("groups must name the group of one example or more, got none")
+    lowest, highest = int(groups.min()), int(groups.max())
+    if lowest < 0 or highest >= num_groups:
+        raise ValueError(
+            f"groups must be between 0 and num_groups - 1 = {num_groups - 1}, got {lowest} to "
+            f"{highest}"
+        )
+    return torch.bincount(groups, minlength=num_groups)
+
+
+def group_means(
+    values: Float[Tensor, " examples"], groups: Int[Tensor, " examples"], num_groups: int
+) -> Float[Tensor, " groups"]:
+    """The mean of `values` in each group, through which gradients flow; NaN in an empty group."""
+    counts = group_counts(groups, num_groups)
+    return values.new_zeros(num_groups).index_add(0, groups, values) / counts

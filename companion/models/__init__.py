@@ -1,0 +1,16 @@
+"""Language models: the common interface, the LSTM, GRU and tanh RNN, a Transformer and n-grams."""
+
+# fmt: off
+from companion.models.base import LanguageModel, State, detach, evaluation_mode
+from companion.models.lstm import (
+    LSTMConfig, LSTMLanguageModel, LSTMStack, VariationalDropout, lstm_cell, reference_lstm,
+)
+from companion.models.ngram import NGramModel
+from companion.models.recurrent import RecurrentModel
+from companion.models.transformer import TransformerModel
+
+__all__ = [
+    "LSTMConfig", "LSTMLanguageModel", "LSTMStack", "LanguageModel", "NGramModel",
+    "RecurrentModel", "State", "TransformerModel", "VariationalDropout", "detach",
+    "evaluation_mode", "lstm_cell", "reference_lstm",
+]

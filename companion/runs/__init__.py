@@ -1,0 +1,28 @@
+"""Runs: train on a corpus with a preset, search for settings, evaluate, compare, export."""
+
+# fmt: off
+from companion.runs.export import ExportError, check_equal, export_model, export_program
+from companion.runs.pipeline import (
+    TrainedModel, another_text, corpus_at, load_run, place_of, recorded_preset, resume_run,
+    train_run,
+)
+from companion.runs.presets import Preset, Setting, get_preset, is_setting, override, settings_of
+from companion.runs.report import (
+    Assessment, ComparisonError, assess, compare, dynamically, in_one_stream, standard_measures,
+    with_cache, with_temperature,
+)
+from companion.runs.search import (
+    PrunedError, Range, SearchConfig, SearchResult, SearchSpace, Trial, create_study,
+    import_optuna, in_words,
+)
+from companion.runs.tuning import recorded, train_command, tune
+
+__all__ = [
+    "Assessment", "ComparisonError", "ExportError", "Preset", "PrunedError", "Range",
+    "SearchConfig", "SearchResult", "SearchSpace", "Setting", "TrainedModel", "Trial",
+    "another_text", "assess", "check_equal", "compare", "corpus_at", "create_study",
+    "dynamically", "export_model", "export_program", "get_preset", "import_optuna",
+    "in_one_stream", "in_words", "is_setting", "load_run", "override", "place_of", "recorded",
+    "recorded_preset", "resume_run", "settings_of", "standard_measures", "train_command",
+    "train_run", "tune", "with_cache", "with_temperature",
+]

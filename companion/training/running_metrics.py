@@ -1,0 +1,116 @@
+"""Training loss and gradient norm between two records, kept on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from companion.core.runtime import sum_over_processes
+from companion.losses.cross_entropy import divergence_limit
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class RunningMetrics:
+    """Loss and gradient norm of the steps since the last record.
+
+    They stay tensors on the device until a record needs them, so that no step waits for the device.
+    """
+
+    def __init__(self, accelerator: Accelerator, vocabulary_size: int) -> None:
+        self.accelerator, self.vocabulary_size = accelerator, vocabulary_size
+        self.first: Tensor | None = None  # nats a token of the first window, over all processes
+        self.nats: list[Tensor] = []
+        self.norms: list[Tensor] = []
+        self.sizes: list[int] = []  # targets of each window
+        self.windows: list[int] = []  # number of windows so far, after each step
+        self.good = 0  # steps already checked by `first_failure`
+
+    @property
+    def targets(self) -> int:
+        """Number of targets since the last record."""
+        return sum(self.sizes)
+
+    def add(self, nats: Tensor, targets: int) -> None:
+        """Add one window: its summed loss in nats and its number of targets."""
+        if self.first is None:
+            self.first = self.accelerator.reduce(nats / targets, reduction="mean")
+        self.nats.append(nats)
+        self.sizes.append(targets)
+
+    def step_done(self, norm: Tensor) -> None:
+        """End one optimizer step, given its gradient norm before clipping."""
+        self.norms.append(norm)
+        self.windows.append(len(self.nats))
+
+    def first_failure(self, *, gradients: bool) -> int | None:
+        """How many steps ago the first failure was: a diverged loss or a gradient that is not
+        finite; None if there was no failure.
+
+        A loss has diverged above `cross_entropy.divergence_limit`. All processes get one answer.
+        """
+        if self.good == len(self.norms):
+            return None
+        start = self.windows[self.good - 1] if self.good else 0
+        nats = torch.stack(self.nats[start:])
+        sizes = torch.tensor(self.sizes[start:], device=nats.device).clamp(min=1)
+        wrong = self.beyond(nats / sizes).cumsum(0) > 0
+        failed = wrong[torch.tensor(self.windows[self.good :], device=nats.device) - start - 1]
+        if gradients:
+            failed |= ~torch.isfinite(torch.stack(self.norms[self.good :]))
+        steps = self.accelerator.gather(failed.unsqueeze(0)).any(dim=0).nonzero()
+        if len(steps):
+            return len(self.norms) - self.good - 1 - int(steps[0])
+        self.good = len(self.norms)
+        return None
+
+    def beyond(self, nats_per_token: Tensor) -> Tensor:
+        """Whether losses have diverged: not finite, or above `cross_entropy.divergence_limit`."""
+        first = nats_per_token.new_zeros(()) if self.first is None else self.first
+        limit = divergence_limit(self.vocabulary_size, first.to(nats_per_token.device))
+        return ~(torch.isfinite(nats_per_token) & (nats_per_token <= limit))
+
+    def take(self) -> tuple[float, float]:
+        """Nats per token over all processes, and the mean gradient norm; then resets both."""
+        summed = torch.stack(self.nats).cpu().double().sum()
+        sums = torch.stack([summed, torch.full_like(summed, self.targets)])
+        nats, targets = sum_over_processes(self.accelerator, sums)
+        norms = torch.stack(self.norms)
+        norm = float(norms[torch.isfinite(norms)].mean())
+        self.nats, self.norms, self.sizes, self.windows, self.good = [], [], [], [], 0
+        return nats / targets, norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensors for a checkpoint: the first loss; and, if there were steps since the last record,
+        nats of shape (processes, windows), sizes and windows, and norms of shape (steps,)."""
+        tensors = {} if self.first is None else {"first": self.first}
+        if not self.norms:
+            return tensors
+        return tensors | {
+            "nats": self.accelerator.gather(torch.stack(self.nats).unsqueeze(0)),
+            "norms": torch.stack(self.norms),
+            "sizes": torch.tensor(self.sizes),
+            "windows": torch.tensor(self.windows),
+        }
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `tensors` returned, from entries whose names begin with "watch."."""
+        device, rank = self.accelerator.device, self.accelerator.process_index
+        if "watch.first" in tensors:
+            self.first = tensors["watch.first"].to(device)
+        if "watch.sizes" not in tensors:
+            return
+        nats, sizes = tensors["watch.nats"].to(device), tensors["watch.sizes"]
+        if len(nats) == self.accelerator.num_processes:
+            own = nats[rank]
+        else:  # a different number of processes than when saved: the first one takes the sums
+            own = nats.sum(dim=0) if rank == 0 else torch.zeros_like(nats[0])
+            sizes = sizes * len(nats) if rank == 0 else torch.zeros_like(sizes)
+        self.nats = list(own.unbind())
+        self.norms = list(tensors["watch.norms"].to(device).unbind())
+        self.sizes = sizes.tolist()
+        self.windows = tensors["watch.windows"].tolist()

@@ -1,0 +1,93 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from companion.core import files
+from companion.core.files import only_writer, read_json, whole_file, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_flushed_before_it_takes_the_old_one_s_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    flushed: list[int] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def after_flushing(source: Path, target: Path) -> None:
+        assert Path(source).stat().st_ino in flushed
+        assert Path(target).read_text() == "old"
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", after_flushing)
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, KeyboardInterrupt])
+def test_a_file_that_could_not_be_written_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    write_json(tmp_path / "a.json", {"x": 1})
+    before = (tmp_path / "a.json").read_bytes()
+
+    def write_half() -> None:
+        with whole_file(tmp_path / "a.json") as partial:
+            partial.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert (tmp_path / "a.json").read_bytes() == before
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_processes_that_write_one_file_do_not_share_a_half_written_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    with whole_file(path, shared=True) as mine:
+        monkeypatch.setattr(os, "getpid", lambda: 77)
+        with whole_file(path, shared=True) as theirs:
+            assert mine.suffix == theirs.suffix == ".safetensors"
+            mine.write_bytes(b"mine")
+            theirs.write_bytes(b"theirs")
+        assert path.read_bytes() == b"theirs"
+    assert path.read_bytes() == b"mine"
+    assert names(tmp_path) == ["model.safetensors"]
+
+
+def test_a_path_may_be_a_str(tmp_path: Path) -> None:
+    place = str(tmp_path / "a.json")
+    with only_writer(str(tmp_path)):
+        write_json(place, {"a": 1})
+    assert read_json(place, "a test") == {"a": 1}
+
+
+def test_a_folder_in_which_nothing_can_be_made_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(files.FileError, match=f"^cannot write to {tmp_path}: Permission denied"):
+        files.check_writable(tmp_path)

@@ -1,0 +1,975 @@
+"""What the figures draw, and that they can be read: by the colour-blind and on any machine."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import inspect
+import itertools
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.colors
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.axes import Axes
+from matplotlib.font_manager import fontManager
+
+from companion import figures
+
+
+@pytest.fixture(autouse=True)
+def _style() -> Iterator[None]:
+    with mpl.rc_context():
+        figures.use_style()
+        yield
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of WCAG 2."""
+    rgb = np.array(matplotlib.colors.to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(a: str, b: str) -> float:
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+# Viénot, Brettel and Mollon 1999, on linear RGB.
+DEUTERANOPIA = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
+PROTANOPIA = np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]])
+
+
+@pytest.mark.parametrize(
+    "seen", [np.eye(3), DEUTERANOPIA, PROTANOPIA], ids=["all", "deutan", "protan"]
+)
+def test_no_two_colours_look_alike_to_any_eye(seen: np.ndarray) -> None:
+    def lab(color: str) -> np.ndarray:
+        rgb = np.array(matplotlib.colors.to_rgb(color))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+        xyz = np.array(to_xyz) @ np.clip(seen @ linear, 0, 1) / [0.9505, 1, 1.089]
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+    distances = {
+        (a, b): float(np.linalg.norm(lab(figures.NAMED_COLORS[a]) - lab(figures.NAMED_COLORS[b])))
+        for a, b in itertools.combinations(figures.NAMED_COLORS, 2)
+    }
+    # Two just noticeable differences are about 5; lines need more.
+    assert min(distances.values()) > 10, min(distances, key=distances.__getitem__)
+
+
+def test_letters_stand_out_from_the_paper() -> None:
+    assert contrast(figures.INK, "white") > 7  # WCAG AAA
+    assert contrast(figures.REFERENCE, "white") > 4.5
+
+
+def test_the_style_uses_the_font_that_comes_with_matplotlib(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ax = figures.new_axes(xlabel="␣ ⏎ ⇥ ∅ −1 σ", title="Loss")
+    with caplog.at_level(logging.WARNING):
+        ax.figure.canvas.draw()  # a missing glyph or font warns, and warnings are errors here
+    assert not caplog.records
+    assert ax.figure.get_facecolor() == (1, 1, 1, 1)
+
+
+def test_in_a_notebook_figures_have_two_pixels_a_point_and_one_width() -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    try:
+        figures.use_style()
+        png = shell.display_formatter.formatters["image/png"]
+        data, metadata = png(figures.new_axes(xlabel="x", ylabel="a long label").figure)
+        assert metadata["width"] == round(figures.SIZE[0] * 100)
+        assert int.from_bytes(base64.b64decode(data)[16:20], "big") == round(figures.SIZE[0] * 200)
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def test_new_axes_keeps_the_one_it_is_given() -> None:
+    _, ax = plt.subplots()
+    assert figures.new_axes(ax, xlabel="step") is ax
+    assert ax.get_xlabel() == "step"
+    assert figures.new_axes(ax).get_xlabel() == "step"
+    assert tuple(figures.new_axes(width=5, height=2).figure.get_size_inches()) == (5, 2)
+
+
+HISTORY = [
+    {"step": 10, "train_nats_per_token": 3.0},
+    {"step": 20, "train_nats_per_token": 2.0, "valid_nats_per_token": 2.5},
+    {"step": 30, "train_nats_per_token": 1.5, "valid_nats_per_token": 2.0},
+]
+
+
+def test_a_history_shows_each_loss_where_it_was_measured() -> None:
+    ax = figures.plot_history(HISTORY, floor=1.25)
+    training, validation, floor = ax.get_lines()
+    assert training.get_xydata().tolist() == [[10, 3.0], [20, 2.0], [30, 1.5]]
+    assert validation.get_xydata().tolist() == [[20, 2.5], [30, 2.0]]
+    assert list(floor.get_ydata()) == [1.25, 1.25]
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["training", "validation", "entropy of the source"]
+    assert ax.get_ylabel() == "nats per token"
+
+
+def test_a_history_without_losses_is_refused() -> None:
+    with pytest.raises(ValueError, match="one record or more"):
+        figures.plot_history([])
+    with pytest.raises(ValueError, match="the first has: step, loss"):
+        figures.plot_history([{"step": 1, "loss": 2.0}])
+
+
+def test_next_tokens_are_bars_from_the_top_with_white_space_made_visible() -> None:
+    tokens = ["the", " a", "\n", "$x$", ""]
+    probs = [0.1, 0.4, 0.2, 0.25, 0.05]
+    ax = figures.plot_next_tokens(tokens, probs, truth=[0.2] * 5)
+    assert [bar.get_width() for bar in ax.patches] == probs
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "the", "␣a", "⏎", r"\$x\$", "∅"
+    ]  # fmt: skip
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    (truth,) = ax.get_lines()
+    assert list(truth.get_xdata()) == [0.2] * 5
+    ax.figure.canvas.draw()
+
+
+def test_top_keeps_the_most_probable_in_order() -> None:
+    ax = figures.plot_next_tokens(list("abcd"), [0.1, 0.4, 0.4, 0.1], top=3)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "c", "a"]
+    with pytest.raises(ValueError, match="top must be >= 1, got 0"):
+        figures.plot_next_tokens(["a"], [1.0], top=0)
+
+
+@pytest.mark.parametrize("name", ["probs", "truth"])
+def test_one_number_a_token(name: str) -> None:
+    given = {"probs": [0.5, 0.5], "truth": [0.5, 0.5]} | {name: [0.5, 0.25, 0.25]}
+    with pytest.raises(ValueError, match=rf"{name} must hold one number for each of the 2 tokens"):
+        figures.plot_next_tokens(["a", "b"], given["probs"], truth=given["truth"])
+
+
+def line_of(ax: Axes, label: str) -> np.ndarray:
+    (line,) = [line for line in ax.get_lines() if line.get_label() == label]
+    return np.asarray(line.get_ydata(), dtype=float)
+
+
+def test_a_unit_stands_above_the_text_it_read() -> None:
+    ax = figures.plot_over_text(["(", " ", "\n"], [1.0, 3.0, 2.0], label="cell")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["(", "␣", "⏎"]
+    assert line_of(ax, "cell").tolist() == [1, 3, 2]
+    assert ax.get_ylabel() == "cell"
+
+
+@pytest.mark.parametrize("slope", [-2.0, 0.5])
+def test_the_truth_lies_on_a_unit_that_rises_with_it_and_its_axis_keeps_its_numbers(
+    slope: float,
+) -> None:
+    depth = np.array([0, 1, 2, 1, 0, 3])
+    values = slope * depth + 5
+    ax = figures.plot_over_text(list("a(b)c("), values, truth=depth, truth_label="depth")
+    steps = line_of(ax, "depth")
+    assert (np.allclose(steps, values)) == (slope > 0)  # a falling unit is not turned over
+    assert steps.mean() == pytest.approx(values.mean())
+    assert steps.std() == pytest.approx(values.std())
+    (right,) = [child for child in ax.child_axes if child.get_ylabel() == "depth"]
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    rise = steps[1] - steps[0]  # from depth 0 to depth 1
+    expected = (low - steps[0]) / rise, (high - steps[0]) / rise
+    assert right.get_ylim() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "truth"), [([2, 2], [0, 1]), ([0, 1], [3, 3]), ([2, 2], [3, 3])]
+)
+def test_a_constant_can_be_drawn_over_a_text(values: list[int], truth: list[int]) -> None:
+    ax = figures.plot_over_text(["a", "b"], values, truth=truth)
+    ax.figure.canvas.draw()
+    assert np.isfinite(line_of(ax, "truth")).all()
+
+
+@pytest.mark.parametrize("wrong", ["values", "truth"])
+def test_one_number_for_each_token_of_a_text(wrong: str) -> None:
+    given = {"values": [1, 2], "truth": [1, 2], wrong: [1, 2, 3]}
+    with pytest.raises(ValueError, match=f"{wrong} must hold one number for each of the 2 tokens"):
+        figures.plot_over_text(["a", "b"], given["values"], truth=given["truth"])
+    with pytest.raises(ValueError, match="got shape"):
+        figures.plot_over_text([], [])
+
+
+@pytest.mark.parametrize(("spread", "half"), [("range", 1.0), ("std", 1.0)])
+def test_a_band_is_the_mean_and_the_spread_over_seeds(spread: str, half: float) -> None:
+    samples = np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0]])  # range and sample std are both 1
+    ax = figures.band(figures.new_axes(), [5, 6], samples, label="model", spread=spread)
+    (line,) = ax.get_lines()
+    assert line.get_xydata().tolist() == [[5, 1], [6, 3]]
+    (filled,) = ax.collections
+    corners = filled.get_paths()[0].vertices
+    at_six = corners[corners[:, 0] == 6, 1]
+    assert (at_six.min(), at_six.max()) == pytest.approx((3 - half, 3 + half))
+    assert matplotlib.colors.same_color(filled.get_facecolor()[0][:3], line.get_color())
+
+
+def test_a_band_refuses_other_shapes_and_spreads() -> None:
+    ax = figures.new_axes()
+    with pytest.raises(ValueError, match=r"of shape \(seeds, 2\)"):
+        figures.band(ax, [1, 2], [[1.0, 2.0, 3.0]])
+    with pytest.raises(ValueError, match="two seeds or more"):
+        figures.band(ax, [1, 2], [[1.0, 2.0]], spread="std")
+    with pytest.raises(ValueError, match="got 'sem'"):
+        figures.band(ax, [1, 2], [[1.0, 2.0]], spread="sem")
+
+
+def test_a_floor_line_can_stand_or_lie() -> None:
+    ax = figures.floor_line(figures.new_axes(), 2, "floor")
+    figures.floor_line(ax, 3, "seen in training", axis="x")
+    lying, standing = ax.get_lines()
+    assert set(lying.get_ydata()) == {2}
+    assert set(standing.get_xdata()) == {3}
+    with pytest.raises(ValueError, match="got 'z'"):
+        figures.floor_line(ax, 1, "", axis="z")
+
+
+TRIALS = [
+    {"number": 0, "state": "complete", "nats_per_token": 3.0, "settings": {"a": 0.1, "b": "x"}},
+    {"number": 1, "state": "complete", "nats_per_token": 3.5, "settings": {"a": 0.2, "b": "y"}},
+    {"number": 2, "state": "pruned", "nats_per_token": 4.0, "settings": {"a": 9.0, "b": "x"}},
+    {"number": 3, "state": "failed", "nats_per_token": None, "settings": {"a": 0.3, "b": "y"}},
+    {"number": 4, "state": "complete", "nats_per_token": 2.0, "settings": {"a": 0.4, "b": "y"}},
+]
+
+
+def dots(ax: plt.Axes) -> dict[str, list[list[float]]]:
+    return {dots.get_label(): dots.get_offsets().tolist() for dots in ax.collections}
+
+
+def test_trials_show_each_loss_and_the_lowest_so_far() -> None:
+    ax = figures.plot_trials(TRIALS)
+    (lowest,) = ax.get_lines()
+    assert lowest.get_xydata().tolist() == [[0, 3.0], [1, 3.0], [4, 2.0]]
+    assert dots(ax) == {
+        "complete": [[0, 3.0], [1, 3.5], [4, 2.0]],
+        "stopped early": [[2, 4.0]],
+    }
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+
+
+def test_a_setting_shows_numbers_on_their_axis_and_words_side_by_side() -> None:
+    ax = figures.plot_setting(TRIALS, "a", log=True)
+    assert ax.get_xscale() == "log"
+    assert dots(ax)["complete"] == [[0.1, 3.0], [0.2, 3.5], [0.4, 2.0]]
+    assert figures.plot_setting(TRIALS, "a", ax=figures.new_axes()).get_xscale() == "linear"
+    ax = figures.plot_setting(TRIALS, "b", ax=figures.new_axes())
+    ax.figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y"]
+    layers = [trial | {"settings": {"layers": 1 + trial["number"] % 2}} for trial in TRIALS]
+    ax = figures.plot_setting(layers, "layers", ax=figures.new_axes())
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+    with pytest.raises(ValueError, match="trial 0 has no setting 'c'; it has a, b"):
+        figures.plot_setting(TRIALS, "c")
+
+
+def test_a_search_is_its_trials_and_a_panel_a_setting() -> None:
+    axes = figures.plot_search(TRIALS, log=["a"])
+    assert [ax.get_xlabel() for ax in axes] == ["trial", "a", "b"]
+    assert [ax.get_xscale() for ax in axes] == ["linear", "log", "linear"]
+    assert len(axes[0].figure.axes) == 3  # the fourth place of the grid stays empty
+    axes[0].figure.canvas.draw()
+    with pytest.raises(ValueError, match="one trial or more"):
+        figures.plot_search([])
+    with pytest.raises(ValueError, match="one complete trial or more, got 1 others"):
+        figures.plot_search(TRIALS[2:3])
+
+
+def test_reliability_is_drawn_against_the_diagonal_and_larger_where_more_was_predicted() -> None:
+    ax = figures.plot_reliability([0.2, 0.8], [0.1, 0.9], [10, 30], standard_errors=[0.05, 0.02])
+    diagonal, curve = ax.get_lines()[0], ax.get_lines()[-1]
+    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert curve.get_xydata().tolist() == [[0.2, 0.1], [0.8, 0.9]]
+    dots = ax.collections[-1]
+    assert dots.get_offsets().tolist() == [[0.2, 0.1], [0.8, 0.9]]
+    assert dots.get_sizes()[1] > dots.get_sizes()[0]
+    bars = ax.collections[0].get_segments()
+    assert bars[0][:, 1] == pytest.approx([0.1, 0.3])  # two errors about the diagonal
+    before = len(ax.get_lines())
+    figures.plot_reliability([0.5], [0.4], [7], label="another", ax=ax)
+    assert len(ax.get_lines()) == before + 1  # no second diagonal
+    with pytest.raises(ValueError, match="one number for each bin"):
+        figures.plot_reliability([0.5], [0.4, 0.3], [7])
+
+
+def decoder_result(wrong: float) -> dict[str, dict[str, float]]:
+    return {
+        "moved_mass": {"T=0.5": 0.3, "T=1": 0.0, "top-k 3": 0.4, "greedy": 0.7},
+        "ungrammatical": {
+            "T=0.5": wrong / 2, "T=1": wrong, "top-k 3": 0.0, "greedy": 0.0, "source": 0.0,
+        },
+    }  # fmt: skip
+
+
+def test_decoders_are_drawn_by_family_in_percent_with_their_range() -> None:
+    ax = figures.plot_decoders([decoder_result(0.1), decoder_result(0.3)])
+    (temperature, top_k) = ax.containers
+    assert temperature.get_label() == "temperature T"
+    assert top_k.get_label() == "top-k"
+    line, _, (bars,) = temperature.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xydata(), [[30, 10], [0, 20]])
+    np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[5, 15], [10, 30]])
+    assert [text.get_text() for text in ax.texts] == ["0.5", "1", "3"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_decoders([])
+
+
+def test_refusals_and_leaks_are_drawn_by_condition_with_their_range() -> None:
+    results = [
+        {"refusal": {"plain": 1.0, "prefill": 0.0}, "leak": {"plain": 0.0, "prefill": leak}}
+        for leak in (0.6, 1.0)
+    ]
+    ax = figures.plot_refusal_and_leak(results, {"plain": "asked plainly", "prefill": "begun"})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["asked plainly", "begun"]
+    refuses, leaks = ax.containers
+    assert [refuses.get_label(), leaks.get_label()] == ["refuses", "gives the right answer"]
+    np.testing.assert_allclose(refuses.lines[0].get_xdata(), [100, 0])  # type: ignore[attr-defined]
+    line, _, (bars,) = leaks.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [0, 80])
+    np.testing.assert_allclose([s[:, 0] for s in bars.get_segments()], [[0, 0], [60, 100]])
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first condition is on top
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_refusal_and_leak([], {"plain": "asked plainly"})
+
+
+def demanded(shift: float) -> dict[str, Any]:
+    rows = {"0": {"target": 0.8 - shift, "control": 0.9}, "0.25": {"target": 0.1, "control": 0.7}}
+    return {"refusal": {"plain": rows}}
+
+
+def test_refusals_are_drawn_by_share_of_demands_with_each_result() -> None:
+    labels = {"control": "other", "target": "its own"}
+    ax = figures.plot_demands([demanded(0.0), demanded(0.2)], "plain", labels)
+    lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+    np.testing.assert_allclose(lines["its own"], [70, 10])
+    np.testing.assert_allclose([line.get_ydata() for line in ax.lines[3:5]], [[80, 10], [60, 10]])
+    assert ax.get_legend_handles_labels()[1] == ["other", "its own"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "25"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_demands([], "plain", labels)
+
+
+def deep(first: float) -> dict[str, Any]:
+    return {"forms": {"one": {"kl 1": first, "kl 2": 0.5}, "several": {"kl 1": 1.0, "kl 2": 3.0}}}
+
+
+def test_the_change_is_drawn_by_word_and_model_with_its_range() -> None:
+    labels = {"one": "one form", "several": "several forms"}
+    ax = figures.plot_depth([deep(8.0), deep(10.0)], labels, ["you", "need"])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(labels.values())
+    heights = [patch.get_height() for patch in ax.patches]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(heights, [9, 0.5, 1, 3])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_depth([], labels, ["you", "need"])
+
+
+def memorized(shift: float) -> dict[str, Any]:
+    return {
+        "source_nats_per_token": {"train": 2.0, "few texts": 2.1, "valid": 2.2},
+        "train_nats_per_token": {"plain": [3.0 + shift, 2.0]},
+        "valid_nats_per_token": {"plain": [3.5 + shift, 2.5], "dropout": [3.2, 2.4]},
+        "best_epoch": {"plain": 2},
+        "exposure_by_epoch": {
+            "plain": {"0": [1.0 + shift, 1.5], "4": [3.0 + shift, 16.0]},
+            "dropout": {"4": [2.0, 9.0]},
+        },
+    }
+
+
+def test_losses_are_drawn_with_their_range_above_the_floor_of_their_text() -> None:
+    ax = figures.plot_fit([memorized(0.0), memorized(0.5)], "plain", "few texts")
+    fresh, own, floor = ax.lines
+    np.testing.assert_allclose(fresh.get_xydata(), [[1, 3.75], [2, 2.5]])
+    np.testing.assert_allclose(own.get_xydata(), [[1, 3.25], [2, 2.0]])
+    np.testing.assert_allclose(floor.get_ydata(), 2.1)
+    assert legend_of(ax) == ["fresh reviews", "training reviews", "the source itself"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_fit([], "plain", "train")
+
+
+def test_exposure_is_drawn_by_repetitions_between_chance_and_the_most() -> None:
+    ax = figures.plot_exposure([memorized(0.0), memorized(1.0)])
+    often, never, best, most, chance = ax.lines
+    np.testing.assert_allclose(often.get_xydata(), [[1, 3.5], [2, 16]])
+    np.testing.assert_allclose(never.get_xydata(), [[1, 1.5], [2, 1.5]])
+    assert set(best.get_xdata()) == {2}
+    np.testing.assert_allclose(most.get_ydata(), np.log2(1e5))
+    np.testing.assert_allclose(chance.get_ydata(), 1 / np.log(2))
+    assert legend_of(ax)[:2] == ["4 times", "0 times"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_exposure([])
+
+
+def test_remedies_are_paths_through_loss_and_exposure_one_for_each_result() -> None:
+    ax = figures.plot_remedies([memorized(0.0), memorized(1.0)], "4")
+    paths = [line.get_xydata() for line in ax.lines if len(line.get_xdata()) == 2][:-1]
+    np.testing.assert_allclose(
+        paths, [[[3.5, 3], [2.5, 16]], [[4.5, 4], [2.5, 16]], *[[[3.2, 2], [2.4, 9]]] * 2]
+    )
+    assert legend_of(ax) == ["plain", "dropout", "the source itself"]
+    assert legend_of(figures.plot_remedies([memorized(0.0)], "0")) == ["plain", "the source itself"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_remedies([], "4")
+
+
+def test_strengths_are_rows_of_exposure_at_equal_loss_and_of_the_lowest_loss() -> None:
+    runs: list[dict[str, dict[str, float]]] = [
+        {
+            "best_exposure": {"plain": 15.0, "dropout 0.4": 8.0, "dropout 0.6": 4.0},
+            "near_exposure": {"plain": 12.0 + x, "dropout 0.4": 9.0, "dropout 0.6": 6.0},
+            "matched_exposure": {"plain": 15.0 + x, "dropout 0.4": 10.0},
+            "lowest_nats_per_token": {"plain": 2.5 + x, "dropout 0.4": 2.4, "dropout 0.6": 2.6},
+        }
+        for x in (0.0, 1.0)
+    ]
+    del runs[1]["matched_exposure"]["dropout 0.4"]
+    left, right = figures.plot_strengths(runs, margin=0.05)
+    assert [label.get_text() for label in left.get_yticklabels()] == list(runs[0]["best_exposure"])
+    means = [list(bars.lines[0].get_xdata()) for bars in left.containers]  # type: ignore[attr-defined]
+    assert means == [[12.5], [9], [6], [15.5], [10]]
+    (reach,) = left.containers[0].lines[2]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(reach.get_segments()[0][:, 0], [12, 13])
+    (dashes,) = (line for line in left.lines if line.get_linestyle() == "--")
+    assert set(dashes.get_xdata()) == {15.5}
+    notes = {note.get_text(): note.xy for note in left.texts}  # type: ignore[attr-defined]
+    assert notes == {"1 of 2": (10.0, 1.16), "0 of 2": (0.0, 2.16)}
+    assert legend_of(left) == ["0.05 nats above plain's lowest loss", "at plain's lowest loss"]
+    (lowest,) = right.containers
+    np.testing.assert_allclose(lowest.lines[0].get_xdata(), [3.0, 2.4, 2.6])  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_strengths([])
+
+
+def tuned(shift: float) -> dict[str, Any]:
+    return {
+        "dpo": {
+            "start": {"gold": 1.0 + shift, "kl": 0.0},
+            "1": {"gold": 2.0 + 2 * shift, "kl": 1.0},
+            "0.1": {"gold": 3.0 + shift, "kl": 4.0},
+        },
+        "overtraining": {"kl": [0.0, 9.0], "gold": [1.0, 0.0]},
+        "ideal": {"kl": [0.25, 1.0], "gold": [2.0 + shift, 4.0 + shift]},
+    }
+
+
+def test_preference_tuning_is_drawn_as_gains_over_the_start() -> None:
+    ax = figures.plot_preference_tuning([tuned(0.0), tuned(1.0)])
+    (dots,) = ax.containers
+    assert dots.get_label() == "DPO, one pass; from left, β = 1, 0.1"
+    line, _, (bars,) = dots.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xydata(), [[1, 1.5], [2, 2]])
+    np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[1, 2], [2, 2]])
+    lines = {str(line.get_label()): line.get_xydata() for line in ax.lines}
+    np.testing.assert_allclose(lines["DPO for too long, by epoch"], [[0, -0.5], [3, -1.5]])
+    np.testing.assert_allclose(lines["best possible"], [[0.5, 1], [1, 3]])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_preference_tuning([])
+
+
+def test_tradeoffs_are_means_with_ranges_beside_the_untreated_model() -> None:
+    runs = [
+        {"figures": {"nothing": {"gold": -x, "ece": x}, "DPO": {"gold": 1 + x, "ece": 2 * x}}}
+        for x in (0.0, 1.0)
+    ]
+    axes = figures.plot_tradeoffs(runs, {"DPO": "by pairs"}, {"gold": "reward", "ece": "ECE"})
+    assert [ax.get_title(loc="left") for ax in axes] == ["reward", "ECE"]
+    for ax, mean, ends, start in zip(axes, (1.5, 1), ([1, 2], [0, 2]), (-0.5, 0.5), strict=True):
+        (dots,) = ax.containers
+        line, _, (bars,) = dots.lines  # type: ignore[attr-defined]
+        np.testing.assert_allclose(line.get_xydata(), [[mean, 0]])
+        np.testing.assert_allclose(bars.get_segments()[0][:, 0], ends)
+        (dashed,) = [x for x in ax.lines if x.get_linestyle() == "--"]
+        np.testing.assert_allclose(dashed.get_xdata(), start)
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_tradeoffs([], {"DPO": "a"}, {"gold": "b"})
+
+
+def legend_of(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def shift_result(own: float) -> dict[str, Any]:
+    return {
+        "unavoidable": {"old": 0.0, "words": 0.06},
+        "own_error": {"old": own, "words": own + 0.02},
+        "context_share": {"old": [0.5, 0.5], "words": [0.25, 0.75]},
+        "context_contribution": {"old": [own, own / 2], "words": [own, own]},
+        "adaptation_old": {"0% old": [0.02, own], "50% old": [0.02, 0.05]},
+        "adaptation_new": {"0% old": [0.3, 0.05], "50% old": [0.3, 0.1]},
+        "perfect_elsewhere": {"old": 0.2, "new": 0.3},
+        "mixture_bound": {"old": 0.03, "new": 0.02},
+    }
+
+
+def test_the_parts_of_a_shifted_loss_are_drawn_end_to_end() -> None:
+    results = [shift_result(0.1), shift_result(0.3)]
+    ax = figures.plot_shift_parts(results, {"old": "itself", "words": "other words"})
+    unavoidable, own = (c for c in ax.containers if hasattr(c, "patches"))
+    assert [bar.get_width() for bar in unavoidable] == pytest.approx([0, 0.06])
+    assert [bar.get_x() for bar in own] == pytest.approx([0, 0.06])
+    assert [bar.get_width() for bar in own] == pytest.approx([0.2, 0.22])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["itself", "other words"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_shift_parts([], {"old": "itself"})
+
+
+def test_errors_by_context_are_means_in_the_bins_and_bins_have_names() -> None:
+    results = [shift_result(0.1), shift_result(0.3)]
+    ax = figures.plot_error_by_context(results, {"old": "old", "words": "new"}, [0, 1000])
+    old, words = ax.lines
+    np.testing.assert_allclose(old.get_ydata(), [0.4, 0.2])
+    np.testing.assert_allclose(words.get_ydata(), [0.8, 0.2 / 0.75])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["below 1,000", "1,000 up"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_error_by_context([], {"old": "old"}, [0, 10])
+
+
+def test_adaptation_is_drawn_on_both_sources_with_their_floors() -> None:
+    ax = figures.plot_adaptation([shift_result(0.1), shift_result(0.3)])
+    paths = [line for line in ax.lines if str(line.get_label()).endswith("old text")]
+    np.testing.assert_allclose(paths[0].get_xydata(), [[0.02, 0.3], [0.2, 0.05]])
+    np.testing.assert_allclose(paths[1].get_xydata(), [[0.02, 0.3], [0.05, 0.1]])
+    perfect, mixture = (c for c in ax.collections if str(c.get_label())[0] != "_")
+    np.testing.assert_allclose(perfect.get_offsets(), [[0, 0.3], [0.2, 0]])
+    np.testing.assert_allclose(mixture.get_offsets(), [[0.03, 0.02]])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_adaptation([])
+
+
+def test_detection_is_drawn_by_kind_and_score_with_its_range() -> None:
+    results = [{"auroc": {"code": {"a": 0.8, "b": 1.0}, "spaces": {"a": x, "b": 1.0}}}
+               for x in (0.0, 0.2)]  # fmt: skip
+    ax = figures.plot_detection(results, {"code": "code", "spaces": "blanks"}, ["a", "b"])
+    a, _ = ax.containers
+    line, _, (bars,) = a.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [0.8, 0.1])
+    np.testing.assert_allclose([s[:, 0] for s in bars.get_segments()], [[0.8, 0.8], [0, 0.2]])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["code", "blanks"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_detection([], {"code": "code"}, ["a"])
+
+
+def guarded(leak: float) -> dict[str, Any]:
+    model = {"capability": 1.0, "leak": leak, "plain_capability": 0.9, "plain_leak": 0.1}
+    return {"models": {"64": {**model, "capability": 0.4, "leak": 0.3}, "128": model}}
+
+
+def test_what_is_still_told_is_drawn_over_what_was_known() -> None:
+    models = {"64": "64 units", "128": "128 units"}
+    ax = figures.plot_capability_and_leak([guarded(1.0), guarded(0.8)], models)
+    diagonal, *dots = ax.lines
+    np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [100, 100]])
+    encoded_small, plain_small, encoded_large, _ = dots
+    np.testing.assert_allclose(encoded_small.get_xydata(), [[40, 30], [40, 30]])
+    np.testing.assert_allclose(plain_small.get_xydata(), [[90, 10], [90, 10]])
+    np.testing.assert_allclose(encoded_large.get_xydata(), [[100, 100], [100, 80]])
+    assert plain_small.get_markerfacecolor() == "none"
+    assert legend_of(ax) == ["nothing is withheld", "64 units", "128 units"]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_capability_and_leak([], models)
+
+
+def anchored(share: float) -> dict[str, Any]:
+    keys = ("refusal", "other_refusal", "leak", "other_right")
+    return {key: {"a": {"encoded": share}, "b": {"encoded": 1.0}} for key in keys}
+
+
+def test_refusals_and_right_answers_of_both_kinds_are_drawn_by_safety_training() -> None:
+    results = [anchored(0.0), anchored(0.2)]
+    results[1]["leak"]["b"]["encoded"] = 0.5
+    ax = figures.plot_anchors(results, {"a": "with all", "b": "without"})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["with all", "without"]
+    assert legend_of(ax) == ["florb refused", "other refused", "florb right", "other right"]
+    refused, _, right, other = ax.containers
+    np.testing.assert_allclose(refused.lines[0].get_xdata(), [10, 100])  # type: ignore[attr-defined]
+    line, _, (bars,) = right.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [10, 75])
+    np.testing.assert_allclose([s[:, 0] for s in bars.get_segments()], [[0, 20], [50, 100]])
+    assert other.lines[0].get_markerfacecolor() == "white"  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_anchors([], {"a": "with all"})
+
+
+def covered(shift: float) -> dict[str, Any]:
+    return {
+        "refusal": {"plain": {"a": 1.0, "b": shift}, "both": {"a": 0.8, "b": 0.9}},
+        "benign": {"plain": {"a": 0.95}, "both": {"a": 0.9}},
+    }
+
+
+def test_coverage_is_a_table_of_means_with_a_gap_between_refused_and_answered() -> None:
+    data, refused, answered = {"plain": "one", "both": "two"}, {"a": "A", "b": "B"}, {"a": "A"}
+    ax = figures.plot_coverage([covered(0.0), covered(0.2)], data, refused, answered)
+    shown = {
+        (round(text.get_position()[0], 2), text.get_position()[1]): text.get_text()
+        for text in ax.texts
+        if text.get_text().isdigit()
+    }
+    assert shown == {
+        (0, 0): "100", (1, 0): "10", (2.25, 0): "95", (0, 1): "80", (1, 1): "90", (2.25, 1): "90",
+    }  # fmt: skip
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["A", "B", "A"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first data are on top
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_coverage([], data, refused, answered)
+
+
+def test_the_shortcut_figure_shows_means_and_ranges_by_way_of_training() -> None:
+    results = [
+        {
+            "in_distribution": {"plain": 0.98, "cured": 0.97},
+            "worst_group": {"plain": worst, "cured": 0.95},
+            "flipped": {"plain": 0.6, "cured": 0.96},
+        }
+        for worst in (0.5, 0.7)
+    ]
+    ax = figures.plot_shortcut(results, {"cured": "place random", "plain": "plain"})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["place random", "plain"]
+    same, worst, _ = ax.containers
+    np.testing.assert_allclose(same.lines[0].get_xdata(), [97, 98])  # type: ignore[attr-defined]
+    line, _, (bars,) = worst.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [95, 60])
+    np.testing.assert_allclose([s[:, 0] for s in bars.get_segments()], [[95, 95], [50, 70]])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_shortcut([], {"plain": "plain"})
+
+
+def test_the_composition_figure_shows_both_models_by_number_of_examples() -> None:
+    results = [
+        {
+            "composed_by_dose": {
+                "LSTM": {"0": none, "3000": many},
+                "Transformer": {"0": 0, "3000": 1},
+            }
+        }
+        for none, many in ((0.0, 0.8), (0.1, 1.0))
+    ]
+    ax = figures.plot_composition(results)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "3,000"]
+    lstm, transformer = ax.containers
+    assert [lstm.get_label(), transformer.get_label()] == ["LSTM", "Transformer"]
+    line, _, (bars,) = lstm.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_ydata(), [5, 90])
+    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [0, 10], atol=1e-12)
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_composition([])
+
+
+def test_the_kinds_figure_shows_each_kind_of_rest_by_kind_in_training() -> None:
+    results = [
+        {"composed_by_kind": {"LSTM": {"any": shares(1.0), "rest_1": shares(third)}}}
+        for third in (0.0, 0.2)
+        for shares in [lambda third: {"1": 1.0, "2": 0.5, "3": third}]
+    ]
+    ax = figures.plot_composition_kinds(results, "LSTM", {"rest_1": "one digit", "any": "any"})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one digit", "any"]
+    assert [each.get_label() for each in ax.containers] == [
+        "rest of 1 digit", "rest of 2 digits", "rest of 3 digits",
+    ]  # fmt: skip
+    line, _, (bars,) = ax.containers[2].lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [10, 100])
+    np.testing.assert_allclose(bars.get_segments()[0][:, 0], [0, 20], atol=1e-12)
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_composition_kinds([], "LSTM", {"any": "any"})
+
+
+def test_the_exchange_figure_shows_each_result_and_their_mean() -> None:
+    corrected = ("as it is", "counting units", "other units", "random units")
+    results = [
+        {
+            "corrected": dict(zip(corrected, (0.2, right, 0.2, 0.2), strict=True)),
+            "damaged": {"counting units": 0.2, "other units": 1.0},
+        }
+        for right in (0.5, 1.0)
+    ]
+    ax = figures.plot_exchange(results)
+    assert len(ax.get_yticklabels()) == 6
+    seeds, mean = ax.lines[2:4]  # of the second row
+    np.testing.assert_allclose(seeds.get_xdata(), [50, 100])
+    np.testing.assert_allclose(mean.get_xdata(), [75, 75])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_exchange([])
+
+
+def test_the_goals_figure_shows_both_returns_by_share_of_moved_coins() -> None:
+    results = [
+        {"coin_moved": {"0": coin, "0.5": 0.9}, "corner_moved": {"0": 1.0, "0.5": 0.1}}
+        for coin in (0.1, 0.3)
+    ]
+    ax = figures.plot_goals(results)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "50"]
+    corner, coin = ax.containers
+    np.testing.assert_allclose(corner.lines[0].get_ydata(), [100, 10])  # type: ignore[attr-defined]
+    line, _, (bars,) = coin.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_ydata(), [20, 90])
+    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [10, 30])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_goals([])
+
+
+def test_policies_are_dashed_from_where_the_limit_of_tokens_cuts_them_off() -> None:
+    """Six steps make two averages over five; the second has a share of .12 cut off."""
+    steps = [0.0, 1, 4, 9, 16, 25]
+    free = {"kl": steps, "gold": steps, "cut_off": [0.0] * 6}
+    late = {**free, "cut_off": [0, 0, 0, 0, 0, 0.6]}
+    ax = figures.plot_policies(
+        [{"policy_curves": {"free": free, "late": late}}], {"free": "free", "late": "late"}
+    )
+    whole, solid, dashed, _ = ax.lines
+    np.testing.assert_allclose(whole.get_ydata(), [6, 11])
+    np.testing.assert_allclose(whole.get_xdata(), np.sqrt([6, 11]))
+    np.testing.assert_allclose(solid.get_ydata(), [6])
+    np.testing.assert_allclose(dashed.get_ydata(), [6, 11])
+    assert whole.get_linestyle() == solid.get_linestyle() == "-"
+    assert dashed.get_linestyle() == "--"
+    assert legend_of(ax) == ["free", "late", "the model at the start"]
+
+
+# --- drawings of networks ------------------------------------------------------------------------
+
+
+def arrows(ax: Axes, color: str) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Start and end of each arrow of a colour."""
+    drawn = [each for each in ax.texts if isinstance(each, mpl.text.Annotation)]
+    return [
+        (each.xyann, each.xy)
+        for each in drawn
+        if each.arrow_patch is not None
+        and matplotlib.colors.same_color(each.arrow_patch.get_edgecolor(), color)
+    ]
+
+
+def test_the_gradient_of_an_unrolled_network_goes_left_but_not_through_a_cut() -> None:
+    tokens = ["a", "b", "c", "d", "e"]
+    red = figures.NAMED_COLORS["vermillion"]
+    ax = figures.plot_unrolled(tokens)
+    assert arrows(ax, red) == []
+    forward = len(arrows(ax, figures.INK))
+    lengths = []
+    for cut in (None, 2):
+        ax = figures.plot_unrolled(tokens, backward=True, cut=cut)
+        assert len(arrows(ax, figures.INK)) == forward
+        left = [end for start, end in arrows(ax, red) if start[1] == end[1]]
+        lengths.append(len(left))
+        assert not any(cut is not None and cut - 1 < end[0] < cut for end in left)
+    assert lengths == [3, 2]
+    shown = texts_of(ax.figure)
+    assert "e?" in shown
+    assert "a?" not in shown
+
+
+def test_an_unrolled_network_needs_two_tokens_and_a_cut_between_its_steps() -> None:
+    with pytest.raises(ValueError, match="got 1 tokens"):
+        figures.plot_unrolled(["a"])
+    for cut in (0, 2):
+        with pytest.raises(ValueError, match=f"cut must be between 1 and 1, .* got {cut}"):
+            figures.plot_unrolled(["a", "b", "c"], cut=cut)
+
+
+def test_an_lstm_cell_shows_its_gates_and_both_states() -> None:
+    shown = texts_of(figures.plot_lstm_cell().figure)
+    for sign in ("$f_t$", "$i_t$", "$g_t$", "$o_t$", "$c_t$", "$h_t$"):
+        assert sign in shown
+
+
+# --- signs of many scripts -----------------------------------------------------------------------
+
+#: Chinese, an emoji, a sign that nobody sees, and Arabic.
+STRANGE = "中🙂\u200dع"
+
+
+def renamed(value: Any) -> Any:
+    """The value with `STRANGE` behind each text in it, the keys of mappings too."""
+    if isinstance(value, str):
+        return value + STRANGE
+    if isinstance(value, dict):
+        return {renamed(key): renamed(inner) for key, inner in value.items()}
+    return [renamed(each) for each in value] if isinstance(value, list) else value
+
+
+def strange_figures() -> dict[str, Callable[[], Any]]:
+    """Each figure, with text of the reader's in all places where it takes some."""
+    refusal = {"refusal": {"a": 1.0}, "leak": {"a": 0.5}}
+    shortcut = {key: {"a": 0.5} for key in ("in_distribution", "worst_group", "flipped")}
+    memory = memorized(0.0)
+    exposure = {"plain": {"4": [3.0, 16.0]}, STRANGE: {"4": [2.0, 9.0]}}
+    losses = {"plain": [3.5, 2.5], STRANGE: [3.2, 2.4]}
+    keys = ("best_exposure", "near_exposure", "matched_exposure", "lowest_nats_per_token")
+    strengths = {key: {"plain": 2.0, STRANGE: 1.0} for key in keys}
+    tuning = tuned(0.0)
+    dpo = {"start": tuning["dpo"]["start"], STRANGE: tuning["dpo"]["1"]}
+    shift = shift_result(0.1)
+    paths = {f"adaptation_{way}": renamed(shift[f"adaptation_{way}"]) for way in ("old", "new")}
+    tokens = [STRANGE, *STRANGE, "\0", "\ufeff"]
+    numbers = list(range(len(tokens)))
+    best = {
+        "bon_kl": [1.0, 4.0], "bon_gold": {"a": [[1.0, 2.0]]}, "bon_proxy": {"a": [[1.0, 2.0]]},
+        "bon_ceiling": [1.0, 2.0], "start_gold_spread": 1.0,
+    }  # fmt: skip
+    curve = {"kl": [1.0, 2.0], "gold": [1.0, 2.0], "cut_off": [0.0, 0.0]}
+    policies = {"policy_curves": {"a": curve}}
+    names = {"a": STRANGE}
+    tried = {"figures": {"nothing": {"gold": 0.0}, "a": {"gold": 1.0}}}
+    return {
+        "next tokens": lambda: figures.plot_next_tokens(tokens, numbers),
+        "over text": lambda: figures.plot_over_text(
+            tokens, numbers, truth=numbers, label=STRANGE, truth_label=STRANGE
+        ),
+        "history": lambda: figures.plot_history(HISTORY, floor=1, floor_label=STRANGE),
+        "reliability": lambda: figures.plot_reliability([0.5], [0.4], [7], label=STRANGE),
+        "fit": lambda: figures.plot_fit([memory], "plain", "train"),
+        "exposure": lambda: figures.plot_exposure([memory]),
+        "remedies": lambda: figures.plot_remedies(
+            [memory | {"exposure_by_epoch": exposure, "valid_nats_per_token": losses}], "4"
+        ),
+        "strengths": lambda: figures.plot_strengths([strengths])[0],
+        "search": lambda: figures.plot_search(
+            [trial | {"settings": renamed(trial["settings"])} for trial in TRIALS]
+        )[0],
+        "decoders": lambda: figures.plot_decoders(
+            [{key: renamed(value) for key, value in decoder_result(0.1).items()}]
+        ),
+        "best of n": lambda: figures.plot_best_of_n([best], names),
+        "policies": lambda: figures.plot_policies([policies], names),
+        "preferences": lambda: figures.plot_preference_tuning([tuning | {"dpo": dpo}]),
+        "tradeoffs": lambda: figures.plot_tradeoffs([tried], names, {"gold": STRANGE})[0],
+        "refusals": lambda: figures.plot_refusal_and_leak([refusal], names),
+        "anchors": lambda: figures.plot_anchors([anchored(0.5)], names),
+        "capability": lambda: figures.plot_capability_and_leak([guarded(1.0)], {"64": STRANGE}),
+        "coverage": lambda: figures.plot_coverage(
+            [covered(0.1)], {"plain": STRANGE}, {"a": STRANGE}, {"a": STRANGE}
+        ),
+        "demands": lambda: figures.plot_demands([demanded(0.1)], "plain", {"target": STRANGE}),
+        "depth": lambda: figures.plot_depth([deep(1.0)], {"one": STRANGE}, [STRANGE, "b"]),
+        "shift": lambda: figures.plot_shift_parts([shift], {"old": STRANGE}),
+        "contexts": lambda: figures.plot_error_by_context([shift], {"old": STRANGE}, [0, 9]),
+        "adaptation": lambda: figures.plot_adaptation([shift | paths]),
+        "detection": lambda: figures.plot_detection(
+            [{"auroc": {"a": {STRANGE: 0.8}}}], names, [STRANGE]
+        ),
+        "shortcut": lambda: figures.plot_shortcut([shortcut], names),
+        "composition": lambda: figures.plot_composition(
+            [{"composed_by_dose": {STRANGE: {"0": 0.5}}}]
+        ),
+        "composition kinds": lambda: figures.plot_composition_kinds(
+            [{"composed_by_kind": {"LSTM": {"any": {"1": 0.5, "2": 0.5, "3": 0.5}}}}],
+            "LSTM",
+            {"any": STRANGE},
+        ),
+        "unrolled": lambda: figures.plot_unrolled([STRANGE, "b"]),
+        "axes": lambda: figures.new_axes(xlabel=STRANGE, ylabel=STRANGE, title=STRANGE),
+    }
+
+
+def texts_of(figure: Any) -> str:
+    """All that is written in a figure."""
+    return "\n".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+
+
+@pytest.mark.parametrize("name", strange_figures())
+def test_text_of_any_script_is_drawn_without_a_missing_glyph(name: str) -> None:
+    """By the fonts of this machine, whichever they are; a missing glyph warns, and that fails."""
+    figure = strange_figures()[name]().figure
+    figure.canvas.draw()
+    if name not in ("fit", "exposure"):  # these take no text
+        assert "ع" in texts_of(figure)  # DejaVu Sans has it
+
+
+def test_every_figure_is_tried_with_strange_text() -> None:
+    plots = {name for name in figures.__all__ if name.startswith("plot_")}
+    tried = set(re.findall(r"figures\.(plot_\w+)", inspect.getsource(strange_figures)))
+    # Drawn within the search, or of results alone, whose words are the figure's own.
+    assert plots - tried == {
+        "plot_setting", "plot_trials", "plot_goals", "plot_exchange", "plot_lstm_cell"
+    }  # fmt: skip
+
+
+@pytest.fixture
+def only_own_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The fonts that come with matplotlib, as on a bare machine."""
+    own = [e for e in fontManager.ttflist if str(e.fname).startswith(mpl.get_data_path())]
+    monkeypatch.setattr(fontManager, "ttflist", own)
+    fontManager._findfont_cached.cache_clear()
+    figures.use_style()
+    yield
+    fontManager._findfont_cached.cache_clear()
+
+
+def test_where_no_font_has_a_sign_its_code_point_stands_for_it(only_own_fonts: None) -> None:
+    assert figures.visible("中文") == "U+4E2D U+6587"
+    assert figures.visible("中文中文文") == "U+4E2D U+6587 U+4E2D…"
+    assert figures.visible(" a🙂b") == "␣aU+1F642b"
+    assert figures.visible("ع\u200d\0") == "عU+200DU+0000"
+    assert figures.legible("loss in 日\n本, ±σ") == "loss in U+65E5\nU+672C, ±σ"
+    ax = figures.plot_next_tokens(["中", "a"], [0.5, 0.5])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["U+4E2D", "a"]
+    ax = figures.plot_over_text(["中", "a"], [0.5, 0.5])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["U+4E2D", "a"]
+    assert {label.get_rotation() for label in ax.get_xticklabels()} == {90}  # side by side
+    ax.figure.canvas.draw()
+
+
+def write_font(path: Path, name: str, signs: str, *, outlines: bool = True) -> None:
+    """A font that draws each of the signs as a square, or as nothing, as coloured bitmaps do."""
+    pen = TTGlyphPen(None)
+    if outlines:
+        pen.moveTo((0, 0))
+        for corner in ((0, 700), (700, 700), (700, 0)):
+            pen.lineTo(corner)
+        pen.closePath()
+    names = [".notdef", *(f"u{ord(sign):X}" for sign in signs)]
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap(dict(zip(map(ord, signs), names[1:], strict=True)))
+    font.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys(names, (800, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": name, "styleName": "Regular"})
+    font.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    font.setupPost()
+    font.save(path)
+
+
+def test_an_installed_font_draws_what_the_first_one_lacks(
+    only_own_fonts: None, tmp_path: Path
+) -> None:
+    for name, signs, outlines in (
+        ("Colour of Signs", "🙂👩", False), ("Sans of Signs", "中语語文", True),
+        ("Serif of Signs", "中语", True), ("Last Resort", "中あ🙂", True),
+        ("Noto Emoji", "🙂", True),
+    ):  # fmt: skip
+        write_font(tmp_path / f"{name}.ttf", name, signs, outlines=outlines)
+        fontManager.addfont(tmp_path / f"{name}.ttf")
+    (tmp_path / "Damaged.ttf").write_bytes(b"none")
+    entry = dataclasses.replace(fontManager.ttflist[-1], fname=str(tmp_path / "Damaged.ttf"))
+    fontManager.ttflist.append(dataclasses.replace(entry, name="Damaged"))
+    figures.use_style()
+    # What adds nothing is left out: a serif of the same signs, blank emoji, boxes for everything.
+    assert mpl.rcParams["font.family"] == ["DejaVu Sans", "Noto Emoji", "Sans of Signs"]
+    assert figures.visible("中文🙂あ") == "中文🙂U+3042"
+    for ax in (
+        figures.plot_next_tokens(["中", "🙂"], [0.5, 0.5]),
+        figures.plot_over_text(["中", "🙂"], [0.5, 0.5], label="语", truth=[0, 1]),
+        figures.new_axes(title="語", xlabel="a 中"),
+    ):
+        ax.figure.canvas.draw()  # a missing glyph warns
+        assert "U+" not in texts_of(ax.figure)
+        plt.close(ax.figure)

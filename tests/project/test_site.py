@@ -1,0 +1,317 @@
+"""The built site, page by page in Chromium: complete in itself, without errors, fit for a phone.
+
+Each page is loaded once, and looked at as it is, in the dark, and as narrow as a phone.
+`make site-test` builds _build/html first. Where there is no Chromium these tests skip and say so;
+with CI=true they fail instead. With SCREENSHOTS=1, pictures of the pages go to _build/screenshots;
+painting them takes longer than all the rest, so only people who look at them ask for them.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin, urlparse
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+SCREENSHOTS = ROOT / "_build" / "screenshots"
+
+#: Written by Sphinx itself rather than by us; still loaded, but not judged as prose.
+GENERATED = {"genindex.html", "search.html"}
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+pytestmark = pytest.mark.browser
+
+
+def html_files() -> list[str]:
+    """Every page, as a path below the site's root; none when the site is not built."""
+    return sorted(
+        str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts
+    )
+
+
+PAGES = [name for name in html_files() if name != "index.html"]
+CHAPTERS = [name for name in PAGES if name not in GENERATED]
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """A test's output is no place for an access log."""
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The site's address on this machine."""
+    assert (HTML / "index.html").exists(), "the site is not built: run `make site-test`"
+    handler = functools.partial(_Quiet, directory=str(HTML))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's, Ubuntu's or Google's build, whichever the machine has."""
+    named = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else CHROMIUM
+    found = next((path for path in map(shutil.which, named) if path), None)
+    if found is None:
+        message = (
+            "no Chromium here, so the built site is not looked at; install it (Debian: "
+            "apt-get install chromium) or name it in the variable CHROMIUM"
+        )
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one visit to a page showed."""
+
+    elsewhere: list[str]
+    """Requests to any host but this one."""
+    failed: list[str]
+    """Requests that failed, or were answered with 400 and above."""
+    console: list[str]
+    """Errors and warnings in the console, and exceptions nobody caught."""
+    facts: dict[str, dict[str, Any]]
+    """What FACTS measured in the page, each way of looking at it."""
+
+
+#: How a page is looked at: width and colour scheme.
+KINDS: dict[str, tuple[int, Any]] = {
+    "light": (1280, "light"),
+    "dark": (1280, "dark"),
+    "phone": (390, "light"),
+}
+
+
+@pytest.fixture(scope="module")
+def look(browser: Browser, site: str) -> Callable[[str], Look]:
+    """Visits a page with a fresh profile, once."""
+
+    @functools.cache
+    def visit(name: str) -> Look:
+        context = browser.new_context(
+            viewport={"width": 1280, "height": 900}, color_scheme="light", reduced_motion="reduce"
+        )
+        page = context.new_page()
+        elsewhere: list[str] = []
+        failed: list[str] = []
+        console: list[str] = []
+
+        def on_request(request: Any) -> None:
+            parsed = urlparse(request.url)
+            if parsed.scheme not in ("data", "blob") and parsed.hostname != "127.0.0.1":
+                elsewhere.append(request.url)
+
+        def on_response(response: Any) -> None:
+            if response.status >= 400:
+                failed.append(f"{response.status} {response.url}")
+
+        def on_console(message: Any) -> None:
+            if message.type in ("error", "warning"):
+                console.append(message.text)
+
+        page.on("request", on_request)
+        page.on("response", on_response)
+        page.on("requestfailed", lambda request: failed.append(request.url))
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: console.append(str(error)))
+        page.goto(site + name, wait_until="load")
+        stem = name.removesuffix(".html").replace("/", "-")
+        facts = {}
+        for kind, (width, scheme) in KINDS.items():
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 900})
+            # The page hears of the scheme by an event, which a busy machine delivers late.
+            page.wait_for_function(
+                "scheme => document.documentElement.dataset.theme === scheme", arg=scheme
+            )
+            # Lazy images and late scripts get their chance to misbehave.
+            page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+            page.wait_for_load_state("networkidle")
+            facts[kind] = page.evaluate(FACTS)
+            if os.environ.get("SCREENSHOTS"):
+                page.evaluate("window.scrollTo(0, 0)")
+                page.screenshot(path=SCREENSHOTS / f"{stem}-{kind}.png", full_page=True)
+        context.close()
+        return Look(elsewhere=elsewhere, failed=failed, console=console, facts=facts)
+
+    return visit
+
+
+def test_the_site_has_every_document_of_the_table_of_contents() -> None:
+    from tools import chapters
+
+    for document in chapters.toc_files():
+        assert (HTML / document.relative_to(ROOT)).with_suffix(".html").exists()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_asks_no_other_host_and_raises_no_error(
+    look: Callable[[str], Look], name: str
+) -> None:
+    seen = look(name)
+    assert (seen.elsewhere, seen.failed, seen.console) == ([], [], [])
+
+
+def test_the_front_door_leads_to_the_landing_page(browser: Browser, site: str) -> None:
+    page = browser.new_page()
+    page.goto(site)
+    page.wait_for_url(site + "book/index.html")
+    assert page.title().startswith("Trained to Predict")
+    page.close()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_page_has_one_heading_and_describes_itself(
+    look: Callable[[str], Look], name: str
+) -> None:
+    facts = look(name).facts["light"]
+    assert facts["headings"] == 1
+    assert facts["description"]
+    assert facts["language"] == "en"
+    assert facts["images_without_text"] == []
+    assert facts["broken_images"] == []
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_mathematics_is_typeset_in_the_page(look: Callable[[str], Look], name: str) -> None:
+    """KaTeX ran at build time: no raw TeX is left, no formula failed, and its fonts are loaded."""
+    facts = look(name).facts["light"]
+    assert facts["failed_formulas"] == 0
+    assert facts["raw_formulas"] == 0
+    assert facts["formula_font"]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_page_fits_a_phone(look: Callable[[str], Look], name: str) -> None:
+    """At 390 px nothing sticks out: wide tables, code and formulas scroll inside themselves."""
+    assert look(name).facts["phone"]["width"] <= 390
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_text_and_links_can_be_read(look: Callable[[str], Look], name: str, scheme: str) -> None:
+    """Contrast of running text and links against the page is at least 4.5 to 1 (WCAG AA)."""
+    facts = look(name).facts[scheme]
+    assert facts["theme"] == scheme
+    assert len(facts["contrast"]) >= 1
+    assert [seen for seen in facts["contrast"] if seen[0] < 4.5] == []
+
+
+#: Measured in the page; contrast is that of the article's first pieces of text.
+FACTS = """
+() => {
+  const channel = c => (c /= 255) <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => .2126 * channel(r) + .7152 * channel(g) + .0722 * channel(b);
+  const background = element => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = parse(getComputedStyle(e).backgroundColor);
+      if (colour.length < 4 || colour[3] > .9) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const contrast = element => {
+    const a = luminance(parse(getComputedStyle(element).color));
+    const b = luminance(background(element));
+    return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), element.textContent.slice(0, 60)];
+  };
+  const text = 'p, a:not(.headerlink), h1, h2, h3, code, figcaption, .output pre';
+  const formulas = [...document.querySelectorAll('main .math')];
+  return {
+    headings: document.querySelectorAll('main article h1').length,
+    description: document.querySelector('meta[name="description"]')?.content ?? '',
+    language: document.documentElement.lang,
+    theme: document.documentElement.dataset.theme,
+    width: document.documentElement.scrollWidth,
+    images_without_text: [...document.images].filter(i => !i.alt.trim())
+      .map(i => i.src.slice(0, 80)),
+    broken_images: [...document.images].filter(i => i.complete && !i.naturalWidth)
+      .map(i => i.src.slice(0, 80)),
+    failed_formulas: document.querySelectorAll('.katex-error').length,
+    raw_formulas: formulas.filter(f => !f.querySelector('.katex')).length,
+    formula_font: !formulas.length ||
+      [...document.fonts].some(f => f.family.includes('KaTeX') && f.status === 'loaded'),
+    contrast: [...document.querySelectorAll('main article :is(' + text + ')')]
+      .filter(e => e.textContent.trim() && e.checkVisibility()).slice(0, 400).map(contrast),
+  };
+}
+"""
+
+
+class _Links(HTMLParser):
+    """The links of a page and the places in it that a link can name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.places: set[str] = {""}
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        if values.get("id"):
+            self.places.add(str(values["id"]))
+        for key in ("href", "src"):
+            if values.get(key) and tag != "base":
+                self.links.append(str(values[key]))
+
+
+def read_links(path: Path) -> _Links:
+    parser = _Links()
+    parser.feed(path.read_text(encoding="utf-8"))
+    return parser
+
+
+def test_every_link_inside_the_site_leads_somewhere() -> None:
+    pages = {name: read_links(HTML / name) for name in html_files()}
+    broken = []
+    for name, page in pages.items():
+        for link in page.links:
+            if urlparse(link).scheme or link.startswith("//"):
+                continue
+            target, place = urldefrag(
+                urljoin(name, link.split("?")[0] if "#" not in link else link)
+            )
+            target = unquote(target).lstrip("/")
+            if target in pages:
+                if unquote(place) not in pages[target].places:
+                    broken.append(f"{name}: {link}")
+            elif not (HTML / target).exists():
+                broken.append(f"{name}: {link}")
+    assert broken == []
+
+
+def test_a_chapter_opens_in_colab_at_our_repository() -> None:
+    from tools import chapters
+
+    owner_and_name = chapters.repository_url().removeprefix("https://github.com/")
+    for path in chapters.toc_notebooks():
+        name = path.relative_to(ROOT)
+        text = (HTML / name).with_suffix(".html").read_text(encoding="utf-8")
+        assert f"https://colab.research.google.com/github/{owner_and_name}/blob/main/{name}" in text

@@ -1,0 +1,241 @@
+"""What the checks of exercises accept, what they say, and that no answer can break them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from companion.teaching.checks import (
+    CORRECT,
+    NOT_ANSWERED,
+    check,
+    check_exercise,
+    check_function,
+)
+from companion.teaching.exercises import EXERCISES, Exercise
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (2, 2.0),
+        (np.float32(0.5), 0.5),
+        (torch.tensor(0.5), 0.5),
+        (Fraction(1, 2), 0.5),
+        (float("inf"), float("inf")),
+        (float("nan"), float("nan")),
+        (np.bool_(True), True),
+        ("forward", "forward"),
+        ([1, 2], np.array([1.0, 2.0])),
+        (torch.tensor([1.0, 2.0], requires_grad=True), np.array([1, 2])),
+        (np.array([1, 2]), torch.tensor([1, 2])),
+        (torch.tensor([[1, 2]]), [[1, 2]]),
+        ((1, "a"), [1, "a"]),
+        ({"a": np.array([1.0]), "b": {1}}, {"b": {1}, "a": [1]}),
+    ],
+)
+def test_the_same_value_is_correct_in_any_clothes(
+    answer: Any, expected: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(answer, expected)
+    assert capsys.readouterr().out == f"{CORRECT}\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "words"),
+    [
+        (2.5, 2.0, "2.5 is too large"),
+        (1, 2.0, "1 is too small"),
+        (True, 1, "a number is asked for, got True"),
+        (1, True, "True or False is asked for, got 1"),
+        ("2", 2, "a number is asked for, got '2'"),
+        (float("nan"), 2, "got nan"),
+        (2, "two", "a string is asked for, got 2"),
+        ("tow", "two", "got 'tow'"),
+        ([1, 2, 3], np.array([1, 2]), "shape (2,) is asked for, got (3,)"),
+        (np.array([1.0, 9.0]), np.array([1.0, 2.0]), "1 of 2 entries are wrong, first [1], got 9"),
+        (torch.eye(2), np.zeros((2, 2)), "2 of 4 entries are wrong, first [(0, 0)], got 1"),
+        (np.array([1, 0]), np.array([True, False]), "True and False are asked for"),
+        (7, np.zeros(2), "numbers of shape (2,) are asked for, got 7"),
+        ([[1], [1, 2]], np.zeros((2, 2)), "cannot be compared"),
+        ([1, 2], [1, 3], "at [1] 2 is too small"),
+        ([1], [1, 3], "2 items are asked for, got 1"),
+        ("ab", ["a", "b"], "a list is asked for, got 'ab'"),
+        ({"a": 1}, {"a": 2}, "at ['a'] 1 is too small"),
+        ({"a": 1}, {"b": 1}, "1 missing and 1 too many keys, such as 'b'"),
+        ([1], {"b": 1}, "a dictionary is asked for"),
+        ({1, 2}, {1, 3}, "1 missing and 1 too many in the set"),
+        ([1], {1}, "a set is asked for"),
+    ],
+)
+def test_a_wrong_answer_is_told_what_is_wrong(
+    answer: Any, expected: Any, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not check(answer, expected, hint="think again")
+    printed = capsys.readouterr().out
+    assert words in printed
+    assert printed.startswith("Not yet: ")
+    assert printed.endswith(" Hint: think again\n")
+
+
+def test_a_wrong_number_is_not_told_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    check(1.0, 1.3863)
+    check([0.1, 0.2], np.array([0.1, 0.9187]))
+    check("x", "perplexity")
+    printed = capsys.readouterr().out
+    assert not any(secret in printed for secret in ("1.38", "0.91", "perplexity"))
+
+
+@pytest.mark.parametrize("answer", [None, ...])
+def test_no_answer_is_not_a_wrong_one(answer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not check(answer, 3, hint="a hint would be too early")
+    assert capsys.readouterr().out == f"{NOT_ANSWERED}\n"
+
+
+def test_the_tolerance_is_absolute_and_inclusive() -> None:
+    assert check(1000.5, 1000.0, tolerance=0.5)
+    assert not check(1000.6, 1000.0, tolerance=0.5)
+    assert check([1000.5, 0.5], np.array([1000.0, 0.0]), tolerance=0.5)
+    assert not check([1000.6, 0.0], np.array([1000.0, 0.0]), tolerance=0.5)
+    with pytest.raises(ValueError, match="tolerance must be >= 0, got -1"):
+        check(1, 1, tolerance=-1)
+
+
+class Hostile:
+    """An answer that raises whatever is asked of it."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("expected", [1, "a", True, [1], {"a": 1}, {1}, np.ones(2), object()])
+def test_no_answer_whatever_raises(expected: Any) -> None:
+    answers = [Hostile(), [Hostile()], object(), np.array([None, "a"]), torch.ones(3), {}, print]
+    assert not any(check(answer, expected) for answer in answers)
+
+
+def test_require_raises_with_the_same_words_unless_right() -> None:
+    assert check(1, 1, require=True)
+    with pytest.raises(AssertionError, match=r"Not yet: 2 is too large\. Hint: halve it"):
+        check(2, 1, hint="halve it", require=True)
+    with pytest.raises(AssertionError, match=NOT_ANSWERED):
+        check(None, 1, require=True)
+    with pytest.raises(AssertionError, match="raised ZeroDivisionError"):
+        check_function(lambda x: x / 0, lambda x: x, [1], require=True)
+
+
+def test_a_notebook_shows_the_words_of_a_check_and_nothing_else() -> None:
+    from IPython.core.formatters import DisplayFormatter
+
+    # What a kernel sends as the result of the cell; it sends nothing when this is empty.
+    assert DisplayFormatter().format(check(1, 1)) == ({}, {})
+    assert repr((check(1, 1), check(2, 1))) == "(True, False)"
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def test_a_function_that_agrees_in_all_cases_is_correct(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_function(lambda values: np.mean(values), mean, [[1.0, 2.0], [5.0]])
+    assert check_function(pow, lambda base, power: base**power, [(2, 3), (3, 2)])
+    assert capsys.readouterr().out == f"{CORRECT}\n" * 2
+
+
+def test_the_first_case_that_differs_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def my_mean(values: list[float]) -> float:
+        return sum(values) / 2
+
+    assert not check_function(my_mean, mean, [[1.0, 2.0], [3.0]], hint="count them")
+    assert capsys.readouterr().out == (
+        "Not yet: for my_mean([3.0]): 1.5 is too small. Hint: count them\n"
+    )
+    assert not check_function(lambda x: x[9], mean, [[1.0]])
+    assert "raised IndexError: list index out of range" in capsys.readouterr().out
+    assert not check_function(3, mean, [[1.0]])
+    assert "a function is asked for, got 3" in capsys.readouterr().out
+
+
+def test_a_function_that_is_not_written_is_not_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    def to_do(values: list[float]) -> float:
+        raise NotImplementedError
+
+    assert not check_function(None, mean, [[1.0]])
+    assert not check_function(lambda values: None, mean, [[1.0]])
+    assert not check_function(to_do, mean, [[1.0]])
+    assert capsys.readouterr().out == f"{NOT_ANSWERED}\n" * 3
+
+
+def test_a_function_that_changes_its_argument_cannot_spoil_the_next() -> None:
+    def sorts_in_place(values: list[float]) -> float:
+        values.sort()
+        return values[0]
+
+    case = [3.0, 1.0]
+    assert not check_function(sorts_in_place, lambda values: values[0], [case])
+    assert case == [3.0, 1.0]
+
+
+def test_no_case_is_the_authors_mistake() -> None:
+    with pytest.raises(ValueError, match="one case or more"):
+        check_function(mean, mean, [])
+
+
+def test_an_exercise_is_checked_with_its_own_answer_tolerance_and_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exercise = Exercise(expected=1.0, tolerance=0.1, hint="count again")
+    monkeypatch.setitem(EXERCISES, "ex-x", exercise)
+    assert check_exercise("ex-x", 1.05)
+    assert not check_exercise("ex-x", 1.2)
+    assert not check_exercise("ex-x", None)
+    right, wrong, open_ = capsys.readouterr().out.splitlines()
+    assert (right, open_) == (CORRECT, NOT_ANSWERED)
+    assert wrong == "Not yet: 1.2 is too large. Hint: count again"
+
+
+def test_every_exercise_has_one_kind_of_answer() -> None:
+    for exercise in EXERCISES.values():
+        kinds = (exercise.expected, exercise.computed, exercise.reference)
+        assert sum(kind is not None for kind in kinds) == 1
+
+
+def test_an_answer_that_the_run_decides_is_computed_from_what_is_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = torch.tensor([3, 5, 100]), torch.tensor([False, False, True])
+    assert check_exercise("ex-gen-filter", 4.0, *given)
+    assert not check_exercise("ex-gen-filter", 36.0, *given)
+    assert not check_exercise("ex-gen-filter", None, "nothing is computed for no answer")
+    right, wrong, open_ = capsys.readouterr().out.splitlines()
+    assert (right, open_) == (CORRECT, NOT_ANSWERED)
+    assert "judge gave wrong and lengths" in wrong
+
+
+def test_an_answer_that_is_a_function_is_tried_on_the_cases() -> None:
+    cases = [([("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")], {("b", "y")})]
+
+    def all_held_out(pairs: list[Any], held_out: set[Any]) -> tuple[list[Any], list[Any]]:
+        return [p for p in pairs if p not in held_out], sorted(held_out)
+
+    assert check_exercise("ex-lc-split", all_held_out, cases)  # right in this case
+    alone = [([("a", "x"), ("b", "y")], {("b", "y")})]  # b and y are in no other pair
+    assert not check_exercise("ex-lc-split", all_held_out, alone)
+    assert not check_exercise("ex-lc-split", lambda pairs, held_out: None, cases)
+    half = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+    kept = torch.tensor([4 / 7, 3 / 7, 0, 0])
+    assert check_exercise("ex-gen-min-p", lambda z, share: kept, [(half, 0.6)])
+
+
+def test_an_unknown_exercise_is_named_with_the_one_that_may_be_meant() -> None:
+    with pytest.raises(ValueError, match="no exercise is called 'ex-lm-by-hnd'; did you mean 'ex-"):
+        check_exercise("ex-lm-by-hnd", 1)
