@@ -559,6 +559,9 @@ def guess_faults(sources: list[str], *, needed: bool) -> list[str]:
     for source in sources:
         tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source))
         for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "guesses":
+                if ast.unparse(node.value) != "Guesses()":
+                    faults.append(f"guesses is something else now: {source}")
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).startswith("guesses["):
                 key = node.targets[0].slice  # type: ignore[attr-defined]
                 guessed.append(ast.literal_eval(key))
@@ -606,6 +609,7 @@ GUESS = ['guesses["a"] = 1  # how many', 'print(2)\nguesses.reveal("a", 2)', "gu
         ([GUESS[1], GUESS[0], GUESS[2]], "revealed before it is guessed: a"),
         (GUESS[:2], "the last code cell is guesses.table()"),
         ([*GUESS, "print(3)"], "the last code cell is guesses.table()"),
+        (["guesses = [1]", *GUESS], "guesses is something else now"),
     ],
 )
 def test_a_guess_that_breaks_the_convention_is_noticed(sources: list[str], fault: str) -> None:
