@@ -279,9 +279,6 @@ EXERCISES = {
         expected="forgotten", hint="a safe model still answers about other things"
     ),
     # likelihood_is_not_quality
-    "ex-lq-target": Exercise(
-        expected=0.000418676, tolerance=1e-06, hint="solve 1 - (1 - eps)**24 = 0.01 for eps"
-    ),
     "ex-lq-theis": Exercise(
         expected=0.19191,
         tolerance=0.0005,
