@@ -272,9 +272,6 @@ EXERCISES = {
         tolerance=0.002,
         hint="p = 1 / (1 + exp(-log_odds)); for (c) solve it for the log-odds, then add 7",
     ),
-    "ex-co-words": Exercise(
-        expected=1, hint="what decides between refusing and answering is the first word"
-    ),
     "ex-co-report": Exercise(
         expected="forgotten", hint="a safe model still answers about other things"
     ),
