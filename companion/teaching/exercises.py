@@ -272,16 +272,10 @@ EXERCISES = {
         tolerance=0.002,
         hint="p = 1 / (1 + exp(-log_odds)); for (c) solve it for the log-odds, then add 7",
     ),
-    "ex-co-words": Exercise(
-        expected=1, hint="what decides between refusing and answering is the first word"
-    ),
     "ex-co-report": Exercise(
         expected="forgotten", hint="a safe model still answers about other things"
     ),
     # likelihood_is_not_quality
-    "ex-lq-target": Exercise(
-        expected=0.000418676, tolerance=1e-06, hint="solve 1 - (1 - eps)**24 = 0.01 for eps"
-    ),
     "ex-lq-theis": Exercise(
         expected=0.19191,
         tolerance=0.0005,
