@@ -526,7 +526,7 @@ def test_code_lines_fit_the_page_which_cuts_longer_ones(path: Path) -> None:
 
 
 #: Parts whose code and printed lines fit the page; the others are to follow.
-NARROW = ("background", "cross_entropy", "objective_mismatch")
+NARROW = ("background", "cross_entropy", "objective_mismatch", "mismatched_generalization")
 
 
 def wide_lines(cells: list[dict[str, Any]]) -> list[str]:
@@ -548,7 +548,7 @@ def test_a_printed_line_that_is_too_long_is_noticed() -> None:
 
 
 #: Parts whose chapters ask for a guess before a result; the others are to follow.
-GUESSING = ("background", "cross_entropy", "objective_mismatch")
+GUESSING = ("background", "cross_entropy", "objective_mismatch", "mismatched_generalization")
 
 
 def guess_faults(sources: list[str], *, needed: bool) -> list[str]:

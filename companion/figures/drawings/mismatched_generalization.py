@@ -202,6 +202,4 @@ def _coverage(c: Canvas) -> None:
     c.text(48, 227, "in the safety data “all”", anchor="start")
     c.box(12, 244, 28, 18, color=OTHER, dashed=True, tint=0.04)
     c.text(48, 253, "not in these data (empty: not tested)", anchor="start")
-    c.text(
-        12, 280, "A gap that is covered is no rule that generalises.", anchor="start", italic=True
-    )
+    c.text(12, 280, "What the data lack was not refused, if tested.", anchor="start", italic=True)
