@@ -295,7 +295,8 @@ def lstm_cell(
     h, c = state
     gates = x @ weight_ih.T + h @ weight_hh.T + bias  # (B, 4H)
     input_gate, forget_gate, candidate, output_gate = gates.chunk(4, dim=1)
-    c = torch.sigmoid(forget_gate) * c + torch.sigmoid(input_gate) * torch.tanh(candidate)
+    kept = torch.sigmoid(forget_gate) * c
+    c = kept + torch.sigmoid(input_gate) * torch.tanh(candidate)
     h = torch.sigmoid(output_gate) * torch.tanh(c)
     return h, c
 

@@ -353,6 +353,9 @@ EXERCISES = {
         computed=_mean_length_of_right, tolerance=1e-6, hint="judge gave wrong and lengths"
     ),
     # text_to_tokens
+    "ex-tok-control": Exercise(
+        expected=2, hint="deal in groups as before, and leave the copies apart from their originals"
+    ),
     "ex-tok-overlap": Exercise(
         expected=(0.75, 1 - 0.25**7),
         tolerance=0.001,
@@ -373,6 +376,9 @@ EXERCISES = {
         computed=_closing_at_depth,
         tolerance=1e-4,
         hint="closing(lstms[0], 10), no bracket closed yet, token 2",
+    ),
+    "ex-lstm-zeros": Exercise(
+        expected=2, hint="change what the report changed besides the brackets: where it starts"
     ),
     # recurrent_network
     "ex-rn-step": Exercise(
