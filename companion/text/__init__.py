@@ -6,9 +6,12 @@ from companion.text.batching import (
     windows,
 )
 from companion.text.cleaning import CleaningReport, clean_documents, clean_text
-from companion.text.corpora import Corpus, corpus_descriptions, corpus_names, load_corpus
+from companion.text.corpora import (
+    Corpus, corpus_descriptions, corpus_names, load_corpus, load_corpus_if_reachable,
+)
 from companion.text.documents import (
-    CorpusError, Document, cut_at_spaces, read_documents, read_folder, read_text,
+    CorpusError, CorpusUnreachableError, Document, cut_at_spaces, read_documents, read_folder,
+    read_text,
 )
 from companion.text.duplicates import copied_passages, near_duplicates, words_of
 from companion.text.python_library import code, docstrings, documentation
@@ -23,12 +26,13 @@ from companion.text.tokenizers import (
 
 __all__ = [
     "IGNORE", "SPLITS", "BPETokenizer", "Batch", "ByteTokenizer", "CharacterTokenizer",
-    "CleaningReport", "Corpus", "CorpusError", "Document", "EncodedText", "Tokenizer",
-    "WordTokenizer", "build_tokenizer", "clean_documents", "clean_text", "code",
-    "copied_passages", "corpus_descriptions", "corpus_names", "cut_at_spaces", "docstrings",
-    "documentation", "encode_documents", "jittered_cuts", "load_corpus", "load_tokenizer",
-    "near_duplicates", "num_windows", "padded", "position", "read_documents", "read_folder",
-    "read_text", "rows_by_length", "save_tokenizer", "scoring_streams", "span",
-    "split_documents", "streams", "text_batch", "text_rows", "tokenizer_from_dict",
-    "tokens_through_end", "window", "windows", "word_counts", "words_of",
+    "CleaningReport", "Corpus", "CorpusError", "CorpusUnreachableError", "Document",
+    "EncodedText", "Tokenizer", "WordTokenizer", "build_tokenizer", "clean_documents",
+    "clean_text", "code", "copied_passages", "corpus_descriptions", "corpus_names",
+    "cut_at_spaces", "docstrings", "documentation", "encode_documents", "jittered_cuts",
+    "load_corpus", "load_corpus_if_reachable", "load_tokenizer", "near_duplicates", "num_windows",
+    "padded", "position", "read_documents", "read_folder", "read_text", "rows_by_length",
+    "save_tokenizer", "scoring_streams", "span", "split_documents", "streams", "text_batch",
+    "text_rows", "tokenizer_from_dict", "tokens_through_end", "window", "windows", "word_counts",
+    "words_of",
 ]

@@ -22,6 +22,7 @@ from companion.text import python_library
 from companion.text.cleaning import CleaningReport, clean_documents
 from companion.text.documents import (
     CorpusError,
+    CorpusUnreachableError,
     Document,
     cut_at_spaces,
     read_documents,
@@ -39,6 +40,7 @@ __all__ = [
     "corpus_descriptions",
     "corpus_names",
     "load_corpus",
+    "load_corpus_if_reachable",
 ]
 
 _DESCRIPTIONS = {
@@ -213,6 +215,21 @@ def load_corpus(
     else:
         corpus = _from_path(name_or_path)
     return corpus if max_characters is None else _shortened(corpus, max_characters)
+
+
+def load_corpus_if_reachable(
+    name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
+) -> Corpus | None:
+    """As `load_corpus`; where a fetched corpus cannot be fetched, one printed line and None.
+
+    For examples that may be left out where there is no network. Every other error is raised, also
+    that of a download which is not the published file.
+    """
+    try:
+        return load_corpus(name_or_path, data_dir=data_dir)
+    except CorpusUnreachableError:
+        print(f"{name_or_path} cannot be fetched here: this example is left out.")
+        return None
 
 
 def _named(name: str, data_dir: str | os.PathLike[str] | None) -> Corpus:
@@ -393,7 +410,7 @@ def _fetch(name: str, place: str) -> Path:
         # requests' errors are OSErrors; pooch raises a plain ValueError for a wrong checksum.
         network = isinstance(error, OSError)
         cause = type(error).__name__ if network else "its checksum is not the published one"
-        raise CorpusError(
+        raise (CorpusUnreachableError if network else CorpusError)(
             f"{name} could not be fetched from {file.address} ({cause}); connect to the network, "
             f"or put the file at {place} in a folder and name that folder in COMPANION_DATA, "
             "or use an embedded corpus such as python-docs"

@@ -25,6 +25,10 @@ class CorpusError(ValueError):
     """Text that cannot be loaded, cleaned or split; the message says why and what to do."""
 
 
+class CorpusUnreachableError(CorpusError):
+    """A published file that is in no folder here and could not be downloaded."""
+
+
 @dataclass(frozen=True)
 class Document:
     """A text and its name; the name decides the split it goes to."""

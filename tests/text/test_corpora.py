@@ -490,6 +490,34 @@ def test_without_network_and_folder_it_is_said_what_to_do(
     assert "\n" not in str(e.value)
 
 
+def test_an_example_is_left_out_in_one_line_where_its_text_cannot_be_fetched(
+    published: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import pooch
+
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert corpora.load_corpus_if_reachable("tiny-shakespeare") is None
+    said = "tiny-shakespeare cannot be fetched here: this example is left out.\n"
+    assert capsys.readouterr().out == said
+    write(tmp_path / "tinyshakespeare/input.txt", published["tinyshakespeare/input.txt"])
+    there = corpora.load_corpus_if_reachable("tiny-shakespeare", data_dir=tmp_path)
+    assert there == load_corpus("tiny-shakespeare", data_dir=tmp_path)
+    with pytest.raises(CorpusError, match="did you mean tiny-shakespeare"):
+        corpora.load_corpus_if_reachable("tiny-shakespear")
+
+
+def test_an_example_is_not_left_out_where_the_file_is_damaged(
+    served: dict[str, int], published: dict[str, str]
+) -> None:
+    published["tinyshakespeare/input.txt"] += "tampered"
+    with pytest.raises(CorpusError, match="checksum is not the published one"):
+        corpora.load_corpus_if_reachable("tiny-shakespeare")
+
+
 def test_files_in_the_data_folder_are_used_as_they_are_and_differences_said(
     published: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
