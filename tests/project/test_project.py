@@ -607,14 +607,13 @@ def prints_text(cell: dict[str, Any]) -> bool:
 
 
 def is_check(node: ast.AST) -> bool:
-    """An assertion, or a call of `check...`, `assert_...`, a claim's `value` or `holds`, or the
-    `table` of guesses, whose truths were claimed where they were revealed."""
+    """An assertion, or a call of `check...`, `assert_...`, or a claim's `value` or `holds`."""
     if isinstance(node, ast.Assert):
         return True
     if not isinstance(node, ast.Call):
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    return name in ("value", "holds", "table") or name.startswith(("check", "assert_"))
+    return name in ("value", "holds") or name.startswith(("check", "assert_"))
 
 
 @each_notebook
