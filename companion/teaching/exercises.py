@@ -323,15 +323,9 @@ EXERCISES = {
         expected=(True, True), hint="generate(..., end_id=0, constraint=automaton)"
     ),
     # evaluation_and_tuning
-    "ex-et-perplexities": Exercise(
-        expected=(24.533, 84.249, 54.598),
-        tolerance=0.01,
-        hint="add up nats, divide by 1,000, exponentiate last; then the others",
-    ),
-    "ex-et-constant": Exercise(
-        expected=(0.5, 0.2222),
-        tolerance=0.001,
-        hint="the first class has precision .5 and recall 1; the others 0",
+    "ex-et-control": Exercise(
+        expected="AC",
+        hint="which of them involve a seed that the report did not train? name all letters",
     ),
     "ex-et-coin": Exercise(
         expected=(0.8448, 0.1448, 2.0),
@@ -344,8 +338,9 @@ EXERCISES = {
         hint="(1 - weight) q + weight r is at least (1 - weight) q",
     ),
     # generating_text
-    "ex-gen-length": Exercise(
-        expected=(230.7, 105.36), tolerance=0.05, hint="solve (1 - eps) ** T = share"
+    "ex-gen-control": Exercise(
+        expected="AC",
+        hint="in which of them is one of the two causes left as it was? name all letters",
     ),
     "ex-gen-order": Exercise(expected=(3, 5), hint="count the words with a probability above 0"),
     "ex-gen-min-p": Exercise(reference=_min_p, tolerance=1e-6, hint="softmax first"),
