@@ -180,7 +180,7 @@ WIDTH = 360
 SIZE = 12
 ROW = 24
 HEADING = 34
-TOP = 22
+TOP = -6
 #: Where the chapters' points lie, their titles begin, and the two columns of figures end.
 POINT, TITLE, MINUTES, MEMORY = 64, 74, 322, 358
 MAIN = "var(--pst-color-primary,#2b93a2)"
@@ -251,8 +251,8 @@ def drawing(link: Link) -> str:
     measured = costs.stored()
     number = {path: i for i, path in enumerate(rows)}
     out = []
-    out.append(f'<text x="{MINUTES}" y="14" text-anchor="end">min</text>')
-    out.append(f'<text x="{MEMORY}" y="14" text-anchor="end">GB</text>')
+    for x, unit in ((MINUTES, "min"), (MEMORY, "GB")):  # beside the first part's name
+        out.append(f'<text x="{x}" y="{headings[0][1] + 4:g}" text-anchor="end">{unit}</text>')
     for name, y in headings:
         out.append(f'<text x="{TITLE}" y="{y + 4:g}" font-weight="600">{html.escape(name)}</text>')
     pairs = direct(needs())
