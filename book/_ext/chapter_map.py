@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # where the book is built, only the package is installed
-    sys.path.append(str(ROOT))
+    sys.path.insert(0, str(ROOT))
 
 from tools import costs, landing  # noqa: E402
 
