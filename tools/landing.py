@@ -158,20 +158,27 @@ def _asks(target: ast.expr) -> bool:
 
 
 def counts() -> dict[str, float]:
-    """What there is in the book and what it costs, for sentences that say so."""
+    """What there is in the book and what it costs, for sentences that say so.
+
+    Costs are left out until every chapter has been measured.
+    """
     notebooks = [chapters.read_notebook(path) for path in chapters.toc_notebooks()]
     solved = [ran for notebook in notebooks for ran in exercises(notebook).values()]
-    measured = costs.stored().values()
-    return {
+    found: dict[str, float] = {
         "chapters": len(notebooks),
         "exercises": len(solved),
         "solutions": sum(ran is not None for ran in solved),
         "solutions that run": sum(ran is True for ran in solved),
         "guesses": sum(map(guesses, notebooks)),
-        "minutes": sum(cost.minutes for cost in measured),
-        "minutes of the longest": max((cost.minutes for cost in measured), default=0),
-        "gigabytes of the largest": max((cost.gigabytes for cost in measured), default=0),
     }
+    measured = costs.stored()
+    if all(path.stem in measured for path in chapters.toc_notebooks()):
+        found |= {
+            "minutes": sum(cost.minutes for cost in measured.values()),
+            "minutes of the longest": max(cost.minutes for cost in measured.values()),
+            "gigabytes of the largest": max(cost.gigabytes for cost in measured.values()),
+        }
+    return found
 
 
 # --- The map -------------------------------------------------------------------------------------
