@@ -17,7 +17,7 @@ READY   := $(VENV)/.ready
 MINIMUM := .venv-minimum/.ready
 COLAB   := .venv-colab/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
-           _config.yml _toc.yml companion/__init__.py
+           _config.yml _toc.yml companion/__init__.py tools/landing.py tools/costs.py
 PYTEST  := $(PY) -m pytest
 NBVAL   := -p tools.nbval_tags --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
            --nbval-cell-timeout 600 --timeout 900 -n 2 --dist loadfile --no-loadscope-reorder \
@@ -29,7 +29,7 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
 
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
-        mutants results gpu-results repository install clean
+        mutants results costs gpu-results repository install clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -96,6 +96,9 @@ notebooks: $(READY)  ## execute the chapters in place and store their outputs (O
 
 results: $(READY)  ## measure again what the book quotes from book/results (NAME=one of them; all: three hours)
 	$(PY) -m tools.results $(NAME)
+
+costs: $(READY)  ## measure the minutes and the memory of the chapters again (ONLY=book/x.ipynb; all: half an hour)
+	$(PY) -m tools.costs $(ONLY)
 
 gpu-results: $(READY)  ## the same for what needs a GPU (PART=tests, parity, speed, train or evaluate)
 	$(PY) -m tools.gpu_results $(PART)

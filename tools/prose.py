@@ -15,6 +15,9 @@ cent. `~low high` says that the words before it are true of a statistic between 
 statistic is mean, min or max over the runs with fresh seeds, then come measurement and figure. With
 square brackets around figures one may calculate: `=min shortcut: [flipped plain] - [worst plain]`;
 it is done for each run by itself. Captions and alternative texts carry marks like other sentences.
+
+The landing page has marks too, and those of another kind, `=count chapters: exercises`: what there
+is in the book, as `tools.landing.counts` counts it.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from companion.evaluation.claims import numbers_by_name, stored_report
-from tools import chapters
+from tools import chapters, landing
 
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 MARK = re.compile(r"<!--(?P<kind>[=~])(?P<rest>.*?)-->", re.DOTALL)
@@ -69,11 +72,26 @@ def _runs(name: str) -> list[dict[str, float]]:
 def statistic(words: str) -> float:
     """What "mean MEASUREMENT: FIGURE" is; ValueError for words that say no such thing."""
     match = re.fullmatch(r"\s*(\w+)\s+(\w+):\s*(.+?)\s*", words)
-    if match is None or match[1] not in STATISTICS:
-        known = ", ".join(STATISTICS)
+    if match is None or match[1] not in (*STATISTICS, "count"):
+        known = ", ".join((*STATISTICS, "count"))
         raise ValueError(f"a mark says {known}, then MEASUREMENT: FIGURE; got {words!r}")
     how, name, formula = match.groups()
+    if how == "count":
+        return _counted(name, formula)
     return STATISTICS[how]([_figure(formula, run, name) for run in _runs(name)])
+
+
+@functools.cache
+def _counts() -> dict[str, float]:
+    return landing.counts()
+
+
+def _counted(name: str, what: str) -> float:
+    if name != "chapters" or what not in _counts():
+        raise ValueError(
+            f"what is counted is one of chapters: {', '.join(_counts())}; got {name}: {what}"
+        )
+    return _counts()[what]
 
 
 def _measured(words: str, where: str) -> float:
@@ -174,7 +192,13 @@ def passages(notebook: dict[str, Any]) -> Iterator[tuple[str, str, Callable[[str
 
 
 def check(path: Path, *, write: bool = False) -> list[Fault]:
-    """The marks of a chapter that are not so; `write` puts them right where a number can be."""
+    """The marks of a page that are not so; `write` puts them right where a number can be."""
+    if path.suffix == ".md":
+        text = path.read_text(encoding="utf-8")
+        new, wrong = corrected(text, path.name)
+        if write and new != text:
+            path.write_text(new, encoding="utf-8")
+        return wrong
     notebook = chapters.read_notebook(path)
     faults: list[Fault] = []
     for where, text, put in passages(notebook):
@@ -186,6 +210,11 @@ def check(path: Path, *, write: bool = False) -> list[Fault]:
         text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         path.write_text(text, encoding="utf-8")
     return faults
+
+
+def pages() -> list[Path]:
+    """The landing page and the chapters."""
+    return [chapters.toc_files()[0], *chapters.toc_notebooks()]
 
 
 def plain_numbers(path: Path) -> Iterator[str]:
@@ -204,9 +233,7 @@ def main() -> int:
         return 0
     write = "--write" in sys.argv[1:]
     named = [Path(name) for name in sys.argv[1:] if not name.startswith("-")]
-    faults = [
-        fault for path in named or chapters.toc_notebooks() for fault in check(path, write=write)
-    ]
+    faults = [fault for path in named or pages() for fault in check(path, write=write)]
     for fault in faults:
         print(f"{fault.where}: {fault.text} should be {fault.wanted}")
     return int(bool(faults) and not (write and not any("~" in fault.text for fault in faults)))

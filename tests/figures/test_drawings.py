@@ -18,7 +18,7 @@ from matplotlib.ft2font import FT2Font
 from companion import figures
 from companion.figures.drawings import CATALOGUE
 from companion.figures.drawings.canvas import INK, MAIN, OTHER, SIZE, Canvas
-from tools import chapters
+from tools import chapters, drawings
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = list(CATALOGUE)
@@ -31,7 +31,7 @@ def parsed(name: str) -> ElementTree.Element:
 # --- What a drawing is ----------------------------------------------------------------------------
 
 
-def test_each_chapter_shows_its_drawing_and_no_other() -> None:
+def test_each_chapter_opens_with_its_drawing_and_no_other() -> None:
     shown = [
         (path.stem, name)
         for path in chapters.toc_notebooks()
@@ -39,7 +39,32 @@ def test_each_chapter_shows_its_drawing_and_no_other() -> None:
         for name in re.findall(r'figures\.drawing\("(.*?)"\)', cell["source"])
     ]
     assert [chapter for chapter, _ in shown] == [path.stem for path in chapters.toc_notebooks()]
-    assert sorted(shown) == sorted((drawing.chapter, name) for name, drawing in CATALOGUE.items())
+    assert sorted(shown) == sorted(
+        (drawing.chapter, name) for name, drawing in CATALOGUE.items() if drawing.opens
+    )
+
+
+def test_drawings_within_a_text_are_files_as_they_are_drawn_with_their_alternative_text() -> None:
+    shown = [
+        (path.stem, name, alt)
+        for path in chapters.toc_notebooks()
+        for cell in chapters.read_notebook(path)["cells"]
+        for alt, name in re.findall(
+            r"!\[([^]]*)\]\(\.\./assets/drawings/(.*?)\.svg\)", "".join(cell["source"])
+        )
+    ]
+    within = [drawing for drawing in CATALOGUE.values() if not drawing.opens]
+    assert sorted(shown) == sorted((each.chapter, each.name, each.alt) for each in within)
+    files = {path: path.read_text(encoding="utf-8") for path in drawings.FOLDER.iterdir()}
+    assert files == drawings.files(), "run `python -m tools.drawings`"
+    for text in files.values():
+        assert "var(" not in text
+        assert "currentColor" not in text
+        root = ElementTree.fromstring(text)
+        width, height = float(root.get("width", "0")), float(root.get("height", "0"))
+        left, top, units, tall = map(float, root.get("viewBox", "").split())
+        assert (left, top) == (0, 0)
+        assert abs(width / height - units / tall) < 0.01
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
@@ -268,6 +293,52 @@ def test_the_next_words_are_those_that_the_chapter_counts() -> None:
     for share, word in counted:
         assert shown[shown.index(word) + 1] == f"{100 * float(share):.0f} %"
     assert len(counted) == 4
+
+
+TOY = ["the", "cat", "saw", "the", "dog", ".", "the", "dog", "ran", "."]
+
+
+def test_the_smoothed_probabilities_are_those_of_the_text_of_ten_words() -> None:
+    import numpy as np
+
+    from companion.models import NGramModel
+
+    ids = {word: i for i, word in enumerate(sorted(set(TOY)))}
+    counted = np.array([ids[word] for word in TOY])
+    model = NGramModel.fit(counted, order=2, vocabulary_size=7)
+    shown = " ".join(text for text, _ in words(parsed("witten-bell")))
+    for context in ([], [ids["the"]]):
+        share = float(model.probs(context)[ids["dog"]])
+        assert f"= {share:.3f}".replace("0.", ".") in shown
+
+    texts = [(text, area) for text, area in words(parsed("kneser-ney"))]
+    rows: dict[float, list[str]] = {}
+    for text, area in texts:
+        rows.setdefault(round(area.top), []).append(text)
+    for word in ids:
+        before = {a for a, b in zip(["(start)", *TOY], TOY, strict=False) if b == word}
+        (row,) = (row for row in rows.values() if row[0] == word and set(row[1:]) == before)
+        assert len(row) == 1 + len(before)
+    squares = [e for e in parsed("kneser-ney").iter(f"{SVG}rect") if e.get("width") == "15"]
+    assert len(squares) == len(TOY)
+    assert {"kept for dog: 11/9", "given away: 2 × 7/9"} <= {text for text, _ in texts}
+
+
+def test_the_two_states_have_the_visits_and_the_rate_of_the_chapter_s_automaton() -> None:
+    import torch
+
+    from companion.sources import AutomatonSource
+
+    source = AutomatonSource(
+        ["<end>", "very", "good"],
+        torch.tensor([[0.0, 0.5, 0.5], [1.0, 0.0, 0.0]]),
+        torch.tensor([[-1, 0, 1], [0, -1, -1]]),
+    )
+    shown = [text for text, _ in words(parsed("two-states"))]
+    visits = [f"{visit:g}" for visit in source.visits.tolist()]
+    rows = [shown[i : i + 6] for i, text in enumerate(shown) if text.startswith("p(in state")]
+    assert [row[-1] for row in rows] == visits
+    assert f"{source.entropy_rate():.3f}".removeprefix("0") in shown[-1]
 
 
 def test_the_cross_entropies_are_those_of_the_chapter_s_source() -> None:

@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
-from tools import chapters, prose
+from tools import prose
 
 RUNS = [{"kl": 0.010, "share plain": 0.96}, {"kl": 0.014, "share plain": 1.0}]
 
 
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    if "chapter" not in request.fixturenames:
+    if "page" not in request.fixturenames:
         monkeypatch.setattr(prose, "_runs", lambda name: copy.deepcopy(RUNS))
+        monkeypatch.setattr(prose, "_counts", lambda: {"exercises": 87.0})
 
 
-@pytest.mark.parametrize("chapter", chapters.toc_notebooks(), ids=lambda path: path.stem)
-def test_every_marked_number_of_a_chapter_is_the_measured_one(chapter: Path) -> None:
-    assert prose.check(chapter) == []
+@pytest.mark.parametrize("page", prose.pages(), ids=lambda path: path.stem)
+def test_every_marked_number_of_a_page_is_the_measured_one(page: Path) -> None:
+    assert prose.check(page) == []
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_every_marked_number_of_a_chapter_is_the_measured_one(chapter: Path) -> 
         ("5-97 %<!--=mean toy: share plain-->", "5-98 %"),
         ("a-3.00<!--=max toy: share plain-->", "a-1.00"),
         ("| 3<!--=max toy: [share plain] * 2 -->", "| 2"),
+        ("86<!--=count chapters: exercises-->", "87"),
     ],
 )
 def test_a_number_is_rounded_as_it_is_written(written: str, right: str) -> None:
@@ -61,6 +63,7 @@ def test_words_hold_between_their_bounds() -> None:
         ("few<!--=mean toy: kl-->", "no number stands before"),
         ("1<!--=median toy: kl-->", "a mark says mean, min, max"),
         ("1<!--=mean toy: k-->", "toy has no figure 'k'; it has kl, share plain"),
+        ("1<!--=count chapters: jokes-->", "one of chapters: exercises; got chapters: jokes"),
         ("1<!--=mean toy: [kl] ** 2-->", r"numbers, figures in brackets and \+ - \* /"),
         ("few<!--~1-->", "needs two bounds"),
         ("1<!-- =mean toy: kl-->", "page: <!-- =mean toy: kl--> is no mark"),

@@ -1,7 +1,8 @@
-"""Schematic drawings: one for each chapter, of what the chapter is about.
+"""Schematic drawings: one that opens each chapter, of what it is about, and some within the text.
 
 `drawing("three-stages")` as the last expression of a cell shows it: SVG within the page, in the
-page's colours, without script, fonts or files. Each module here draws one part of the book.
+page's colours, without script, fonts or files. Those within a text are files below
+book/assets/drawings (`python -m tools.drawings`). Each module here draws one part of the book.
 """
 
 from companion.figures.drawings import (  # noqa: F401  (each lists its drawings on import)

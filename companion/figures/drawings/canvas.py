@@ -42,6 +42,23 @@ class Drawing:
     """Alternative text: what the drawing shows, in one to three sentences."""
     svg: str
     """One `<svg>` element, for the inside of an HTML page."""
+    opens: bool = True
+    """Whether it opens its chapter; others stand in the text, as files (`file_svg`)."""
+
+    @property
+    def file_svg(self) -> str:
+        """The same for a file of its own, black and on white wherever it is shown.
+
+        No page gives it colours, so the fallbacks of the accents are used.
+        """
+        height = int(self.svg.partition(f'viewBox="0 0 {WIDTH} ')[2].partition('"')[0])
+        head, _, rest = self.svg.partition(' style="')
+        size = f' width="{round(WIDTH * LARGEST)}" height="{round(height * LARGEST)}"'
+        shapes = rest.partition('"')[2].replace(INK, "#22282b")
+        for accent in (MAIN, OTHER, FONT):
+            shapes = shapes.replace(accent, accent.partition(",")[2].removesuffix(")"))
+        first, _, others = shapes.partition("\n")
+        return f'{head}{size}{first}\n<rect width="100%" height="100%" fill="#fff"/>\n{others}\n'
 
     def _repr_html_(self) -> str:
         return self.svg

@@ -12,14 +12,18 @@ CATALOGUE: dict[str, Drawing] = {}
 Draw = Callable[[Canvas], None]
 
 
-def drawn(name: str, *, chapter: str, height: int, alt: str) -> Callable[[Draw], Draw]:
+def drawn(
+    name: str, *, chapter: str, height: int, alt: str, opens: bool = True
+) -> Callable[[Draw], Draw]:
     """Draws what the function below it draws, once, and lists it as `name`."""
 
     def draw_and_list(draw: Draw) -> Draw:
         canvas = Canvas(height)
         draw(canvas)
         text = " ".join(alt.split())
-        CATALOGUE[name] = Drawing(name=name, chapter=chapter, alt=text, svg=canvas.svg(text))
+        CATALOGUE[name] = Drawing(
+            name=name, chapter=chapter, alt=text, svg=canvas.svg(text), opens=opens
+        )
         return draw
 
     return draw_and_list

@@ -112,3 +112,47 @@ def _automaton(c: Canvas) -> None:
     c.text(314, 228, "another sentence, .63,", "without a good word", anchor="end")
     c.text(10, 222, "a state: what may", "follow, and the", "opinion so far", anchor="start")
     c.text(180, 266, "p(it is great . <end>) = .08 × .27 × .10 × .85 × .37")
+
+
+@drawn(
+    "two-states",
+    chapter="known_source",
+    height=262,
+    opens=False,
+    alt="""The automaton of two states. State 0 writes "very" with probability 1/2 and stays, or
+    "good" with 1/2 and goes to state 1, which writes the end token. Below, the probability of
+    being in each state at each word: in state 0 it is 1, 1/2, 1/4 and so on, 2 in all; in state 1
+    it is 0, 1/2, 1/4 and so on, 1 in all. These sums are the expected visits. State 0 has the
+    entropy .693 and state 1 none, so the rate is 2 times .693 over 3, which is .462 nats.""",
+)
+def _two_states(c: Canvas) -> None:
+    y = 78
+    c.circle(100, y, 18, "0", color=MAIN, tint=0.2)
+    c.circle(230, y, 18, "1", color=OTHER, tint=0.2)
+    c.arrow((30, y), (82, y))
+    c.text(50, y - 14, "begin")
+    c.arrow((88, y - 16), (88, 36), (112, 36), (112, y - 15), color=MAIN)
+    c.text(100, 22, "very ½")
+    c.arrow((118, y), (212, y))
+    c.text(165, y - 14, "good ½")
+    c.arrow((248, y), (300, y))
+    c.text(306, y, "<end>", anchor="start")
+    c.text(272, y - 14, "1")
+    columns = (150, 190, 230, 262, 310)
+    c.text(10, 122, "at word", anchor="start")
+    for x, number in zip(columns, ("1", "2", "3", "…", "visits"), strict=True):
+        c.text(x, 122, number, bold=number == "visits")
+    c.line((10, 134), (350, 134), width=0.75)
+    for row, (name, values, color) in enumerate(
+        (
+            ("p(in state 0)", ("1", "½", "¼", "…", "2"), MAIN),
+            ("p(in state 1)", ("0", "½", "¼", "…", "1"), OTHER),
+        )
+    ):
+        height = 152 + 28 * row
+        c.text(10, height, name, anchor="start")
+        for x, value in zip(columns, values, strict=True):
+            c.text(x, height, value)
+        c.box(columns[-1] - 20, height - 11, 40, 22, color=color, tint=0.2)
+    c.text(10, 214, "entropy of the next word: ln 2 = .693 in 0, none in 1", anchor="start")
+    c.text(180, 244, "rate = (2 × .693 + 1 × 0) / (2 + 1) = .462", bold=True)
