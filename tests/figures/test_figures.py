@@ -183,27 +183,22 @@ def test_one_number_for_each_token_of_a_text(wrong: str) -> None:
         figures.plot_over_text([], [])
 
 
-@pytest.mark.parametrize(("spread", "half"), [("range", 1.0), ("std", 1.0)])
-def test_a_band_is_the_mean_and_the_spread_over_seeds(spread: str, half: float) -> None:
-    samples = np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0]])  # range and sample std are both 1
-    ax = figures.band(figures.new_axes(), [5, 6], samples, label="model", spread=spread)
+def test_a_band_is_the_mean_and_the_range_over_seeds() -> None:
+    samples = np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0]])
+    ax = figures.band(figures.new_axes(), [5, 6], samples, label="model")
     (line,) = ax.get_lines()
     assert line.get_xydata().tolist() == [[5, 1], [6, 3]]
     (filled,) = ax.collections
     corners = filled.get_paths()[0].vertices
     at_six = corners[corners[:, 0] == 6, 1]
-    assert (at_six.min(), at_six.max()) == pytest.approx((3 - half, 3 + half))
+    assert (at_six.min(), at_six.max()) == pytest.approx((2, 4))
     assert matplotlib.colors.same_color(filled.get_facecolor()[0][:3], line.get_color())
 
 
-def test_a_band_refuses_other_shapes_and_spreads() -> None:
+def test_a_band_refuses_other_shapes() -> None:
     ax = figures.new_axes()
     with pytest.raises(ValueError, match=r"of shape \(seeds, 2\)"):
         figures.band(ax, [1, 2], [[1.0, 2.0, 3.0]])
-    with pytest.raises(ValueError, match="two seeds or more"):
-        figures.band(ax, [1, 2], [[1.0, 2.0]], spread="std")
-    with pytest.raises(ValueError, match="got 'sem'"):
-        figures.band(ax, [1, 2], [[1.0, 2.0]], spread="sem")
 
 
 def test_a_floor_line_can_stand_or_lie() -> None:
