@@ -10,9 +10,11 @@ import functools
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -54,17 +56,35 @@ def as_typed(argument: str) -> str:
 def stoppable(
     command: Callable[..., None], in_words: Callable[[Path], str] | None = None
 ) -> Callable[..., None]:
-    """`command`, which Ctrl-C ends with a message: `in_words` of its --out, or "Stopped."."""
+    """`command`, which Ctrl-C ends with a message: `in_words` of its --out, or "Stopped.".
+
+    SIGTERM, which `kill` and batch systems send, does what Ctrl-C does; its exit code is its own.
+    """
 
     @functools.wraps(command)
     def stopping(*arguments: Any, **options: Any) -> None:
+        stopped_by = signal.SIGINT
+
+        def terminate(number: int, frame: FrameType | None) -> None:
+            nonlocal stopped_by
+            stopped_by = signal.SIGTERM
+            handler = signal.getsignal(signal.SIGINT)  # none where a script runs it in background
+            (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
+
+        before = signal.signal(signal.SIGTERM, terminate)
         try:
             command(*arguments, **options)
         except KeyboardInterrupt:
             if os.environ.get("RANK", "0") == "0":  # only the first process prints
                 words = "Stopped." if in_words is None else in_words(options["out_folder"])
                 err.print(plain(words), highlight=False, soft_wrap=True)
-            raise typer.Exit(SIGINT_EXIT) from None
+            raise typer.Exit(128 + stopped_by) from None
+        except typer.Exit as leave:
+            if leave.exit_code == SIGINT_EXIT:
+                leave.exit_code = 128 + stopped_by
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     return stopping
 

@@ -31,6 +31,16 @@ if TYPE_CHECKING:
     from companion.training.trainer import TrainResult
 
 
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="train, valid, test, or all: the whole text. A file is cut into its first 80 %, the "
+        "next 10 % and the last 10 %.",
+        show_default="test, or valid where there is no test",
+    ),
+]
+
+
 def train(
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder to write the run to.", show_default=False)
@@ -162,20 +172,18 @@ def _report(result: TrainResult, out_folder: Path) -> None:
 def stopped_in_words(out_folder: Path) -> str:
     """The message after Ctrl-C before the first step, or twice: what was kept, how to resume."""
     if not (out_folder / "run.json").exists():
-        return f"Stopped before training began: {out_folder} holds no run, and nothing is lost."
+        return (
+            f"Stopped before training began: nothing was saved, and {out_folder} holds no run; "
+            "begin again with the same command."
+        )
     saved = any((out_folder / "checkpoints").glob("step-*"))
-    what = "the last checkpoint stands" if saved else "no step was saved, it begins at its start"
+    what = "the last checkpoint stands" if saved else "no step was saved; it begins at its start"
     return f"Stopped: {what}. Go on with:\n  companion train --out {out_folder} --resume"
 
 
 def evaluate(
     run: RunPath,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="train, valid or test.", show_default="test, or valid where there is no test"
-        ),
-    ] = None,
+    split: Split = None,
     corpus: Annotated[
         str | None, typer.Option(help="Another corpus than the run's own.", show_default=False)
     ] = None,
@@ -205,7 +213,7 @@ def evaluate(
     from companion.runs import pipeline, report
 
     trained, text = _run_and_text(run, corpus, device)
-    chosen = split or ("test" if text.test else "valid")
+    chosen = _split(text, split, corpus)
     scored = report.assess(trained, text, chosen)
     figures: dict[str, Any] = {
         "run": str(run),
@@ -223,7 +231,7 @@ def evaluate(
         figures |= report.with_cache(scored)
     if dynamic:
         figures |= report.dynamically(scored)
-    if chosen == "valid" and (calibrate or cache or dynamic):
+    if chosen in ("valid", "all") and (calibrate or cache or dynamic):
         warn(
             "--calibrate, --cache and --dynamic chose their settings on the text that is scored "
             "here, so their figures are optimistic"
@@ -237,12 +245,7 @@ def evaluate(
 def compare(
     first: RunPath,
     second: RunPath,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="train, valid or test.", show_default="test, or valid where there is no test"
-        ),
-    ] = None,
+    split: Split = None,
     corpus: Annotated[
         str | None,
         typer.Option(help="A corpus to compare them on.", show_default="the one both trained on"),
@@ -265,7 +268,7 @@ def compare(
             f"the runs were trained on different corpora, {text.name} and {runs[1][1].name}; "
             "name one to compare them on with --corpus"
         )
-    chosen = split or ("test" if text.test else "valid")
+    chosen = _split(text, split, corpus)
     scored = [report.assess(trained, text, chosen) for trained, _ in runs]
     result = report.compare(*scored)
     if result["measure"] == "bits_per_byte":
@@ -386,6 +389,14 @@ def _run_and_text(run: Path, corpus: str | None, device: str) -> tuple[TrainedMo
     if text.fingerprint != trained.record["corpus_fingerprint"]:
         warn(pipeline.another_text(text, trained.record, f"run {run}"))
     return trained, text
+
+
+def _split(text: Corpus, split: str | None, corpus: str | None) -> str:
+    """The split to measure; says so where neither the option nor the run has named it."""
+    chosen = split or ("test" if text.test else "valid")
+    if corpus is not None and split is None:
+        _say(f"Measured on the {chosen} split of {text.name}; --split all measures all of it.")
+    return chosen
 
 
 def _warn_of_unknown(evaluation: Evaluation) -> None:

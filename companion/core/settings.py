@@ -76,6 +76,12 @@ def check_whole(**values: object) -> None:
             raise TypeError(f"{name} must be a whole number, got {value!r}")
 
 
+def check_type(name: str, value: object, kind: type, how: str) -> None:
+    """Raise TypeError where the argument `name` is no `kind`; `how` says where to get one."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r:.99}; {how}")
+
+
 def check_sizes(**values: int) -> None:
     """Raise an error that names the argument where a value is no whole number (TypeError) or below
     1 (ValueError)."""
@@ -156,8 +162,9 @@ def parse(name: str, text: str, declared: Any) -> Any:
     """`text` as a value of the declared type; ValueError names the setting and what it must be.
 
     Knows bool, int, float, str, `X | None`, Literal and tuples, whose parts stand between commas
-    (in double quotes where they hold one); no text is the empty tuple.
+    (in double quotes where they hold one); no text is the empty tuple. TypeError for no text.
     """
+    check_type(name, text, str, f'give it as text, "{text}"')
     try:
         return _parse(text.strip(), declared)
     except (ValueError, csv.Error):

@@ -14,7 +14,7 @@ from companion.evaluation.continuous_cache import (
     ContinuousCacheConfig, choose_cache, score_with_cache,
 )
 from companion.evaluation.dynamic import (
-    DivergedError, DynamicConfig, choose_dynamic, gradient_sizes, score_dynamically,
+    DivergedError, DynamicConfig, choose_dynamic, score_dynamically,
 )
 from companion.evaluation.repetition import (
     distinct_n, ngrams, repeated_segments, self_bleu, sequence_repetition,
@@ -34,7 +34,7 @@ __all__ = [
     "ClaimError", "Claims", "Classification", "ContinuousCacheConfig", "Difference",
     "DivergedError", "DynamicConfig", "Evaluation", "Interval", "LogProbsAndKL", "Reliability",
     "Scores", "Units", "bootstrap", "choose_cache", "choose_dynamic", "distinct_n", "evaluate",
-    "exact_calibration_error", "fit_temperature", "gradient_sizes", "group_counts",
+    "exact_calibration_error", "fit_temperature", "group_counts",
     "group_means", "joined_scores", "log_probs_and_kl", "next_log_probs", "ngrams",
     "numbers_by_name", "paired_bootstrap", "precision_recall_f1", "prediction_interval",
     "reliability", "repeated_segments", "score", "score_dynamically", "score_with_cache",

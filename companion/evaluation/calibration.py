@@ -74,13 +74,8 @@ def reliability(
     correct: Bool[Tensor, " predictions"],
     *,
     num_bins: int = 15,
-    equal_mass: bool = False,
 ) -> Reliability:
-    """Group predictions by confidence in bins of equal width, or of equal mass.
-
-    Equal width is the usual choice; most predictions may share a few bins then. With equal mass
-    the bins hold as nearly the same number of predictions as ties allow (Nguyen & O'Connor 2015).
-    """
+    """Group predictions by confidence in bins of equal width."""
     if confidences.shape != correct.shape or confidences.numel() == 0:
         raise ValueError(
             "confidences and correct must be non-empty and of one shape, got "
@@ -95,10 +90,7 @@ def reliability(
             f"{float(values.max()):g}"
         )
     values = values.clamp(max=1)
-    if equal_mass:
-        edges = _edges_of_equal_mass(values, num_bins)
-    else:
-        edges = torch.linspace(0, 1, num_bins + 1, dtype=torch.float64)
+    edges = torch.linspace(0, 1, num_bins + 1, dtype=torch.float64)
     # An upper edge belongs to the bin above it, but for the last.
     bins = torch.bucketize(values, edges[1:-1], right=True)
 
@@ -115,18 +107,6 @@ def reliability(
         accuracies=sums(correct.cpu())[kept] / counts[kept],
         variances=sums(values * (1 - values))[kept] / counts[kept],
     )
-
-
-def _edges_of_equal_mass(values: Tensor, num_bins: int) -> Tensor:
-    """Edges between different values, each as near to its quantile as ties allow."""
-    different, counts = torch.unique(values, return_counts=True)
-    below = counts.cumsum(0)[:-1].double()  # values below each place where a cut may be
-    cuts = {
-        int((below - k * values.numel() / num_bins).abs().argmin())
-        for k in range(1, num_bins if len(below) else 1)
-    }
-    inner = different[1:][torch.tensor(sorted(cuts), dtype=torch.long)]
-    return torch.cat([different[:1], inner, different[-1:]])
 
 
 def exact_calibration_error(

@@ -93,6 +93,7 @@ def choose_cache(
     losses = [0.0] * len(grid)
     model.require_tokens(ids, "ids", ndim=1)
     batch = scoring_streams(ids.cpu(), 1)
+    require_fit(model, batch, in_one=True)
     for piece in _pieces_with_memory(model, batch, size, window_length):
         own = (-token_nats(piece.logits, piece.targets)).exp()
         same = piece.tokens.unsqueeze(1) == piece.targets.unsqueeze(2)  # (B, T, memory)

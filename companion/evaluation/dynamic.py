@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from companion.core.settings import settings_class
-from companion.evaluation.scoring import Scores
+from companion.evaluation.scoring import Scores, require_fit
 from companion.losses.cross_entropy import divergence_limit, token_nats
 from companion.models.base import LanguageModel, detach
 from companion.text.batching import scoring_streams
@@ -40,8 +40,6 @@ class DynamicConfig:
     """Fraction of the distance to the trained weights that is undone at each step."""
     segment: int = 20
     """Tokens per step."""
-    epsilon: float = 0.1
-    """With gradient sizes: added to a weight's relative size, so that none is divided by zero."""
 
     def __post_init__(self) -> None:
         if self.segment < 1:
@@ -50,31 +48,23 @@ class DynamicConfig:
             raise ValueError(f"learning_rate must be >= 0 and finite, got {self.learning_rate}")
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay must be in [0, 1], got {self.decay}")
-        if not 0 < self.epsilon < math.inf:
-            raise ValueError(f"epsilon must be > 0 and finite, got {self.epsilon}")
 
 
 def score_dynamically(
     model: LanguageModel,
     ids: Int[Tensor, " total"],
     config: DynamicConfig,
-    *,
-    sizes: Mapping[str, Tensor] | None = None,
 ) -> Scores:
     """Score every token of `ids` but the first by a model that learns from each segment it read.
 
     The text is read in one stream: a second one would learn from what lies ahead of the first.
-    After a segment is scored, SGD takes one step on its mean loss. With `sizes`, from
-    `gradient_sizes` on training text, a weight's step is divided by its gradient's usual size
-    relative to the others', and its decay multiplied by it. At the end the weights
-    are restored. With learning rate 0 it is `scoring.score` in one stream.
+    After a segment is scored, SGD takes one step on its mean loss. At the end the weights are
+    restored. With learning rate 0 it is `scoring.score` in one stream.
 
     Raises DivergedError when a segment's mean loss is above `cross_entropy.divergence_limit`.
     """
     named = _trained(model)
     start = {name: weight.detach().clone() for name, weight in named.items()}
-    if sizes is not None and sizes.keys() != named.keys():
-        raise ValueError("sizes must be of this model: make them with gradient_sizes(model, ...)")
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     limit: Tensor | None = None
     try:
@@ -91,13 +81,8 @@ def score_dynamically(
                     f"nats a token, or no number; lower learning_rate, now {config.learning_rate:g}"
                 )
             for name, slope in slopes.items():
-                weight, step, decay = named[name].data, config.learning_rate, config.decay
-                if sizes is None:
-                    weight += decay * (start[name] - weight) - step * slope
-                else:
-                    size = sizes[name].to(weight.device)
-                    back = (decay * size).clamp(max=1) * (start[name] - weight)
-                    weight += back - step * slope / (size + config.epsilon)
+                weight = named[name].data
+                weight += config.decay * (start[name] - weight) - config.learning_rate * slope
     finally:
         for name, weight in named.items():
             weight.data.copy_(start[name])
@@ -107,34 +92,6 @@ def score_dynamically(
     )
 
 
-def gradient_sizes(
-    model: LanguageModel,
-    ids: Int[Tensor, " total"],
-    *,
-    segment: int = 20,
-    most_segments: int = 500,
-) -> dict[str, Tensor]:
-    """Root mean square of each weight's gradient over segments of `ids`, a training text.
-
-    Divided by the mean over all weights, so that learning rates mean the same with and without.
-    """
-    named = _trained(model)
-    squares = {name: torch.zeros_like(weight) for name, weight in named.items()}
-    count = 0
-    for _, _, slopes in itertools.islice(_segments(model, ids, segment, named), most_segments):
-        count += 1
-        for name, slope in slopes.items():
-            squares[name] += slope**2
-    roots = {name: (square / count).sqrt() for name, square in squares.items()}
-    total = sum(float(root.cpu().double().sum()) for root in roots.values())
-    mean = total / sum(root.numel() for root in roots.values())
-    if mean == 0:
-        raise ValueError(
-            "all gradients are zero on this text; give a text the model can learn from"
-        )
-    return {name: root / mean for name, root in roots.items()}
-
-
 def choose_dynamic(
     model: LanguageModel,
     ids: Int[Tensor, " total"],
@@ -142,7 +99,6 @@ def choose_dynamic(
     learning_rates: Sequence[float] = (0.0, 0.1, 0.3, 1.0, 3.0),
     decays: Sequence[float] = (0.0,),
     segment: int = 20,
-    sizes: Mapping[str, Tensor] | None = None,
 ) -> DynamicConfig:
     """The learning rate and decay with the lowest loss on `ids`, a validation text.
 
@@ -152,7 +108,7 @@ def choose_dynamic(
     for rate, decay in itertools.product(learning_rates, decays):
         config = DynamicConfig(learning_rate=rate, decay=decay, segment=segment)
         try:
-            loss = float(score_dynamically(model, ids, config, sizes=sizes).nats.double().sum())
+            loss = float(score_dynamically(model, ids, config).nats.double().sum())
         except DivergedError:
             continue
         if loss < lowest:
@@ -186,6 +142,7 @@ def _segments(
         raise ValueError(f"segment must be >= 1, got {segment}")
     model.require_tokens(ids, "ids", ndim=1)
     batch = scoring_streams(ids.cpu(), 1)
+    require_fit(model, batch, in_one=True)
     device = model.device
     state = None
     for start in range(0, batch.inputs.shape[1], segment):

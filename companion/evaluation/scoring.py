@@ -133,12 +133,18 @@ def score(
     return joined_scores(batch, pieces)
 
 
-def require_fit(model: LanguageModel, batch: Batch) -> None:
+def require_fit(model: LanguageModel, batch: Batch, *, in_one: bool = False) -> None:
     """Raise ValueError, with the number of streams that is enough, where the pieces of a text are
-    longer than the model's `max_length`."""
+    longer than the model's `max_length`; `in_one` where it is read in one stream."""
     rows, length = batch.inputs.shape
     if model.max_length is not None and length > model.max_length:
         targets = int((batch.targets != IGNORE).sum())
+        if in_one:
+            raise ValueError(
+                f"the text is read in one stream, and {type(model).__name__} reads at most "
+                f"{model.max_length} tokens of a text, got {length}; give a shorter text, or a "
+                "model that carries its state through any text, such as an LSTM"
+            )
         raise ValueError(
             f"the model reads at most {model.max_length} tokens of a text, and each of {rows} "
             f"pieces has {length}; give num_streams={math.ceil(targets / model.max_length)} or "

@@ -12,7 +12,6 @@ from companion.figures.generalization import (
     plot_composition_kinds,
     plot_exchange,
     plot_goals,
-    plot_shortcut,
 )
 from companion.figures.memorization import (
     plot_exposure,
@@ -55,7 +54,6 @@ from companion.figures.style import (
     visible,
 )
 from companion.figures.training import (
-    plot_history,
     plot_next_tokens,
     plot_over_text,
     plot_reliability,
@@ -90,7 +88,6 @@ __all__ = [
     "plot_exposure",
     "plot_fit",
     "plot_goals",
-    "plot_history",
     "plot_lstm_cell",
     "plot_next_tokens",
     "plot_over_text",
@@ -102,7 +99,6 @@ __all__ = [
     "plot_search",
     "plot_setting",
     "plot_shift_parts",
-    "plot_shortcut",
     "plot_strengths",
     "plot_tradeoffs",
     "plot_trials",

@@ -11,7 +11,6 @@ from companion.figures.fonts import legible
 from companion.figures.style import (
     INK,
     NAMED_COLORS,
-    REFERENCE,
     floor_line,
     label_rows,
     new_axes,
@@ -20,35 +19,6 @@ from companion.figures.style import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-def plot_shortcut(
-    results: Sequence[Mapping[str, Any]],
-    methods: Mapping[str, str],
-    *,
-    ax: Axes | None = None,
-) -> Axes:
-    """Accuracy in distribution, in the worst group and with the cue flipped, as dots.
-
-    results: results of the study `shortcut`. methods: training methods to plot, the first on top,
-    and their labels. Shows mean and range over the results.
-    """
-    if not results:
-        raise ValueError("plot_shortcut needs one result or more, got none")
-    ax = new_axes(ax, height=0.9 + 0.5 * len(methods), xlabel="accuracy, %")
-    rows = np.arange(len(methods))
-    for shift, color, key, marker, label in (
-        (-0.18, "green", "in_distribution", "o", "as in training"),
-        (0.0, "blue", "worst_group", "s", "worst group"),
-        (0.18, "vermillion", "flipped", "D", "cue flipped"),
-    ):
-        shares = 100 * np.array([[result[key][name] for name in methods] for result in results])
-        points(ax, rows + shift, shares, color=NAMED_COLORS[color], fmt=marker, label=label)
-    ax.axvline(50, color=REFERENCE, ls="--", lw=1.2, label="guessing")
-    label_rows(ax, methods.values())
-    ax.set_xlim(right=101.5)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return ax
 
 
 def plot_composition(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:

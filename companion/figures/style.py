@@ -131,12 +131,10 @@ def band(
     *,
     label: str | None = None,
     color: str | None = None,
-    spread: str = "range",
 ) -> Axes:
-    """Plot the mean over seeds as a line, with the spread as a band.
+    """Plot the mean over seeds as a line, with the range from smallest to largest as a band.
 
-    x: shape (points,). samples: shape (seeds, points). spread: "range" from smallest to largest,
-    or "std", one sample standard deviation to each side (for two seeds or more).
+    x: shape (points,). samples: shape (seeds, points).
     """
     across = np.asarray(x, dtype=float)
     values = np.asarray(samples, dtype=float)
@@ -145,17 +143,8 @@ def band(
             f"samples must be of shape (seeds, {across.size}) for x of shape {across.shape}, got "
             f"{values.shape}"
         )
-    mean = values.mean(axis=0)
-    if spread == "range":
-        low, high = values.min(axis=0), values.max(axis=0)
-    elif spread == "std":
-        if len(values) < 2:
-            raise ValueError("a standard deviation needs two seeds or more, got 1")
-        deviation = values.std(axis=0, ddof=1)
-        low, high = mean - deviation, mean + deviation
-    else:
-        raise ValueError(f'spread must be "range" or "std", got {spread!r}')
-    (line,) = ax.plot(across, mean, label=label and legible(label), color=color)
+    low, high = values.min(axis=0), values.max(axis=0)
+    (line,) = ax.plot(across, values.mean(axis=0), label=label and legible(label), color=color)
     ax.fill_between(across, low, high, color=line.get_color(), alpha=0.22)
     return ax
 

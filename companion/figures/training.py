@@ -1,8 +1,8 @@
-"""Figures of training, next-token predictions and calibration."""
+"""Figures of next-token predictions and calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -11,50 +11,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from companion.figures.fonts import legible
-from companion.figures.style import NAMED_COLORS, REFERENCE, floor_line, new_axes, visible
+from companion.figures.style import NAMED_COLORS, REFERENCE, new_axes, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-def plot_history(
-    records: Sequence[Mapping[str, Any]],
-    *,
-    floor: int | float | None = None,
-    floor_label: str = "entropy of the source",
-    ax: Axes | None = None,
-) -> Axes:
-    """Training and validation loss against the step, from `TrainResult.history`.
-
-    Each record has a `step` and `train_nats_per_token`, `valid_nats_per_token` or both. floor: the
-    lowest possible expected loss, in nats per token.
-    """
-    if not records:
-        raise ValueError(
-            "plot_history needs one record or more, got none: train with log_every set"
-        )
-    ax = new_axes(ax, xlabel="optimizer step", ylabel="nats per token")
-    drawn = 0
-    for split, words, color in (
-        ("train", "training", NAMED_COLORS["blue"]),
-        ("valid", "validation", NAMED_COLORS["vermillion"]),
-    ):
-        key = f"{split}_nats_per_token"
-        points = [(record["step"], record[key]) for record in records if key in record]
-        if points:
-            steps, nats = zip(*points, strict=True)
-            marker = "o" if len(points) == 1 or split == "valid" else ""
-            ax.plot(steps, nats, color=color, marker=marker, label=words)
-            drawn += 1
-    if not drawn:
-        raise ValueError(
-            "no record has train_nats_per_token or valid_nats_per_token; the first has: "
-            + ", ".join(records[0])
-        )
-    if floor is not None:
-        floor_line(ax, floor, floor_label)
-    ax.legend(loc="upper right")
-    return ax
 
 
 def plot_next_tokens(

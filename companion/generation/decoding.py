@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from companion.core.settings import check_sizes, settings_class
+from companion.core.settings import check_sizes, check_type, settings_class
 from companion.generation.constraints import TokenAutomaton
 from companion.models.base import LanguageModel
 
@@ -122,8 +122,7 @@ def stream_tokens(
     """
     model.require_tokens(prompt, "prompt", ndim=2, on_device=True)
     model.require_evaluation_mode()
-    if not isinstance(decoder, SamplingConfig):
-        raise TypeError(f"decoder must be a SamplingConfig, got {decoder!r}")
+    check_type("decoder", decoder, SamplingConfig, "SamplingConfig(temperature=0.8) is one")
     return _tokens(model, prompt, decoder, generator, constraint)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from companion.core.settings import settings_class
-from companion.models.lstm import LSTMConfig, LSTMLanguageModel
+from companion.models.base import LanguageModel
+from companion.models.lstm import LSTMConfig
 from companion.sources.grammar import VOCABULARY
 from companion.sources.reviews import GrammarSource
 from companion.training.config import TrainConfig
@@ -26,9 +27,7 @@ class JudgedReviewsConfig:
     """Temperature of the labels: when the gold rewards differ by this much, 73 % of labels are
     right."""
 
-    def trained(
-        self, source: GrammarSource, *, seed: int, progress: bool = False
-    ) -> LSTMLanguageModel:
+    def trained(self, source: GrammarSource, *, seed: int, progress: bool = False) -> LanguageModel:
         """A new model, trained on texts of `source`. Sets the seed of all generators."""
         return train_on_texts(
             source, seed=seed, training=self.training, model=self.model, progress=progress

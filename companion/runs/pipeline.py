@@ -28,6 +28,7 @@ from companion.core.runtime import (
     warn_of_missing_processes,
 )
 from companion.core.seeds import seed_everything
+from companion.core.settings import check_type, check_whole
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.runs.presets import Preset
 from companion.text.corpora import Corpus, corpus_names, load_corpus
@@ -92,6 +93,9 @@ def train_run(
     """
     say = on_stage or _silent
     # Errors that can be found early are raised before the folder is made.
+    check_type("corpus", corpus, Corpus, "load_corpus(name_or_path) reads one")
+    check_type("preset", preset, Preset, "presets.get_preset(name) gives one")
+    check_whole(seed=seed)
     accelerator = make_accelerator(device, preset.train.precision)
     warn_of_missing_processes(accelerator)
     if accelerator.is_main_process:
@@ -166,6 +170,8 @@ def resume_run(
     was trained on.
     """
     choose_device(device)
+    if corpus is not None:
+        check_type("corpus", corpus, Corpus, "load_corpus(name_or_path) reads one")
     run = RunFolder.open(out)
     record = run.record()
     accelerator = make_accelerator(device, _config(TrainConfig, record, "train").precision)

@@ -12,6 +12,7 @@ from typing import Any
 from companion.core.settings import (
     as_text,
     check_choice,
+    check_type,
     field_texts,
     parse,
     setting_types,
@@ -171,8 +172,11 @@ def override(preset: Preset, settings: Mapping[str, str]) -> Preset:
     """`preset` with some settings changed, such as `{"train.epochs": "2", "threads": "4"}`.
 
     Values are text and are parsed as the setting's type. If tokenizer.kind changes, options that
-    the new kind does not have are dropped. Raises a ValueError that names the wrong setting.
+    the new kind does not have are dropped. Raises a ValueError that names the wrong setting,
+    TypeError for what is no preset, or no text.
     """
+    check_type("preset", preset, Preset, "get_preset(name) gives one")
+    check_type("settings", settings, Mapping, 'give names and texts: {"train.epochs": "2"}')
     model, train = dict(preset.model), dataclasses.asdict(preset.train)
     tokenizer: dict[str, Any] = {"kind": preset.tokenizer, **preset.tokenizer_options}
     own: dict[str, Any] = {"threads": preset.threads}

@@ -47,7 +47,7 @@ class Assessment:
     corpus: Corpus
     """The corpus; its validation split is used to choose further settings."""
     split: str
-    """The split that was scored: train, valid or test."""
+    """The split that was scored: train, valid, test or all."""
     ids: Int[torch.Tensor, " total"]
     """Token ids of the split."""
     scores: Scores
@@ -64,7 +64,7 @@ class Assessment:
 
 
 def assess(trained: TrainedModel, corpus: Corpus, split: str) -> Assessment:
-    """Score a split of `corpus`."""
+    """Score a split of `corpus`, or "all" of it."""
     documents = corpus.documents(split)
     encoded = encode_documents(trained.tokenizer, documents)
     scores = score(trained.model, encoded.ids)
@@ -159,7 +159,8 @@ def compare(first: Assessment, second: Assessment) -> dict[str, Any]:
     if len(first.units.bytes) < 2:
         raise ComparisonError(
             f"the {first.split} text of {first.corpus.name} is too short for an interval: it is "
-            "one piece; use a longer one"
+            "one piece of less than 8 kB; compare on a longer text, or on all of this one (on the "
+            "command line: --split all)"
         )
     same = first.trained.tokenizer.to_dict() == second.trained.tokenizer.to_dict()
     one, other, divisors = first.nats, second.nats, first.units.tokens

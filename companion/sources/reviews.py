@@ -1,23 +1,8 @@
-"""Sources of text whose entropy and probabilities are known exactly.
-
-Each source has, under the same names:
-
-- `vocabulary`: its tokens as words; `encode(text)` and `decode(tokens)` go between the two;
-- `entropy_rate()`: nats per token; no model can do better on average;
-- `log_prob(tokens)`: the exact log-probability of a text, or of a beginning of texts, in nats;
-- `next_token_probs(prefix)`: the exact distribution of the next token;
-- `sample(n, generator=)`: n tokens of a Markov source, n texts of a grammar;
-- `most_probable(...)`: its most probable text, which is seldom what a sample looks like.
-
-`MarkovSource` and `HiddenMarkovSource` are stationary streams without an end; `GrammarSource`
-writes separate texts, token 0 ending each. Reference: Cover & Thomas (2006), chapter 4.
-"""
+"""The source of little reviews: the review grammar, compiled into an automaton."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from companion.sources.automaton import AutomatonSource, ScoredText, Tokens
+from companion.sources.automaton import AutomatonSource, Tokens
 from companion.sources.grammar import (
     OPINIONS,
     VOCABULARY,
@@ -25,20 +10,6 @@ from companion.sources.grammar import (
     ReviewGrammar,
     compile_grammar,
 )
-from companion.sources.markov import EntropyBounds, HiddenMarkovSource, MarkovSource
-
-if TYPE_CHECKING:
-    pass
-
-__all__ = [
-    "AutomatonSource",
-    "EntropyBounds",
-    "GrammarConfig",
-    "GrammarSource",
-    "HiddenMarkovSource",
-    "MarkovSource",
-    "ScoredText",
-]
 
 
 class GrammarSource(AutomatonSource):

@@ -263,7 +263,7 @@ def measure_pairs(
 
 
 def measure_adaptation(
-    result: Result, model: LSTMLanguageModel, old: AutomatonSource, config: Config, *, seed: int
+    result: Result, model: LanguageModel, old: AutomatonSource, config: Config, *, seed: int
 ) -> None:
     """Train copies of `model` further on a little text of DOMAIN; test them on both sources."""
     new = _source(DOMAIN, config)

@@ -29,19 +29,7 @@ from companion.text.documents import (
     read_folder,
     read_text,
 )
-from companion.text.splitting import SPLITS, Split, split_documents
-
-__all__ = [
-    "SPLITS",
-    "CleaningReport",
-    "Corpus",
-    "CorpusError",
-    "Document",
-    "corpus_descriptions",
-    "corpus_names",
-    "load_corpus",
-    "load_corpus_if_reachable",
-]
+from companion.text.splitting import SPLITS, split_documents
 
 _DESCRIPTIONS = {
     "python-docs": "the Python language reference that ships with this Python, by topic",
@@ -74,8 +62,10 @@ class Corpus:
     """What cleaning removed."""
 
     def documents(self, split: str) -> tuple[Document, ...]:
-        """Documents of a split; CorpusError where there is no such split or nothing in it."""
-        check_choice("split", split, Split)
+        """Documents of a split, or of "all"; CorpusError where the split has none."""
+        check_choice("split", split, (*SPLITS, "all"))
+        if split == "all":
+            return self.train + self.valid + self.test
         documents: tuple[Document, ...] = getattr(self, split)
         if not documents:
             present = " or ".join(name for name in SPLITS if getattr(self, name))

@@ -7,15 +7,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 
 from companion.text.documents import CorpusError, Document, cut_at_spaces
 
 #: Names of the splits, in their order.
-Split = Literal["train", "valid", "test"]
-SPLITS: tuple[str, ...] = get_args(Split)
+SPLITS = ("train", "valid", "test")
 #: Where in [0, 1) validation and test text begin.
 BOUNDARIES = (0.8, 0.9)
 # Added to each name before it is hashed. Any would do. With this one each split of the embedded

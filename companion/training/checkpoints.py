@@ -19,6 +19,7 @@ leaves either the old or the new file. Nothing is ever unpickled.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
@@ -63,6 +64,16 @@ UNFINISHED_RUN = (
     *_WRITTEN_FIRST,
     *(partial_name(name) for name in ("run.json", *_WRITTEN_FIRST)),
 )
+_AT_THE_TOP = ("run.json", *_WRITTEN_FIRST, "metrics.jsonl", "failed-step.json")
+#: All files that a run writes into its folder, as patterns of paths.
+_OF_A_RUN = (
+    LOCK_FILE, *_AT_THE_TOP, *map(partial_name, _AT_THE_TOP), "tensorboard/events.*",
+    *(
+        f"checkpoints/{folder}/{name}"
+        for folder in ("step-*", ".partial-*")
+        for name in (MODEL_FILE, TRAINING_FILE, STATE_FILE, partial_name(STATE_FILE))
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +120,8 @@ class RunFolder:
     ) -> RunFolder:
         """A new folder at `path` that holds `record` as run.json.
 
-        Raises FileError if the folder exists, unless `overwrite` is true and it holds a run.
+        Raises FileError if the folder exists, unless `overwrite` is true and it holds a run and
+        nothing else.
         `prepare(path)` writes the other files that a run needs. run.json is written last, so a
         folder with run.json is complete.
         """
@@ -141,6 +153,13 @@ class RunFolder:
                 f"{self.path} exists and is not a run of companion; nothing was changed, "
                 "choose another folder"
             )
+        for path in sorted(self.path.rglob("*")):
+            own = path.relative_to(self.path).as_posix()
+            if not path.is_dir() and not any(fnmatch.fnmatch(own, each) for each in _OF_A_RUN):
+                raise FileError(
+                    f"{path} is none of the run's own files; nothing was changed, move it "
+                    "elsewhere or choose another folder"
+                )
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:

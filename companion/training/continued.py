@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from companion.models.lstm import LSTMLanguageModel
+from companion.models.base import LanguageModel
 from companion.training.config import TrainConfig
 from companion.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from jaxtyping import Int
+
+Model = TypeVar("Model", bound=LanguageModel)
 
 
 def mixed_text(
@@ -54,12 +56,12 @@ def mixed_text(
 
 
 def train_and_measure(
-    model: LSTMLanguageModel,
+    model: Model,
     ids: Int[Tensor, " total"],
     settings: TrainConfig,
     *,
     at: Collection[int],
-    measure: Callable[[LSTMLanguageModel], None],
+    measure: Callable[[Model], None],
     progress: bool = False,
 ) -> None:
     """Continue to train `model`, in place, and call `measure(model)` after each step in `at`.

@@ -7,6 +7,7 @@ batches have random generators of their own; the weights are drawn after `seed_e
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from companion.core.seeds import make_generator, seed_everything
 from companion.losses.cross_entropy import summed_nats
+from companion.models.base import LanguageModel
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.sources.streams import TextSource, endless_text
 from companion.text.batching import padded
@@ -25,20 +27,23 @@ from companion.training.trainer import Trainer
 if TYPE_CHECKING:
     from jaxtyping import Int
 
+#: The configuration of an LSTM, or what makes a model when it is called.
+Architecture = LSTMConfig | Callable[[], LanguageModel]
+
 
 def train_on_source(
     source: TextSource,
     *,
     seed: int,
     training: TrainConfig,
-    model: LSTMConfig | None = None,
+    model: Architecture | None = None,
     progress: bool = False,
-) -> LSTMLanguageModel:
-    """An LSTM, in evaluation mode, trained on `training_text(source, training, seed=seed)`.
+) -> LanguageModel:
+    """A model, in evaluation mode, trained on `training_text(source, training, seed=seed)`.
 
     Texts follow each other in streams, and the state is carried from window to window. The default
-    `model` has one layer of 128 hidden units and embeddings of size 32. Sets the seed of all
-    generators to `seed`. Raises ValueError if `training` has epochs instead of steps, or if the
+    `model` is an LSTM of one layer of 128 hidden units and embeddings of size 32. Sets the seed of
+    all generators to `seed`. Raises ValueError if `training` has epochs instead of steps, or if the
     vocabulary size of `model` is not the source's.
     """
     text = training_text(source, training, seed=seed)
@@ -64,10 +69,10 @@ def train_on_texts(
     *,
     seed: int,
     training: TrainConfig,
-    model: LSTMConfig | None = None,
+    model: Architecture | None = None,
     progress: bool = False,
-) -> LSTMLanguageModel:
-    """An LSTM, in evaluation mode, trained on whole texts, each from an empty state.
+) -> LanguageModel:
+    """A model, in evaluation mode, trained on whole texts, each from an empty state.
 
     A model trained on streams sees an empty state only at the start of each stream, and begins
     texts badly. Texts are never repeated. The texts of a batch have similar lengths, so there is
@@ -116,13 +121,14 @@ def steps_of(training: TrainConfig) -> int:
 
 
 def _new_model(
-    source: TextSource, config: LSTMConfig | None, *, embedding_size: int
-) -> LSTMLanguageModel:
+    source: TextSource, model: Architecture | None, *, embedding_size: int
+) -> LanguageModel:
     size = source.vocabulary_size
-    config = config or LSTMConfig(vocabulary_size=size, embedding_size=embedding_size)
-    if config.vocabulary_size != size:
-        raise ValueError(f"the source has {size} tokens, the model {config.vocabulary_size}")
-    return LSTMLanguageModel(config)
+    model = model or LSTMConfig(vocabulary_size=size, embedding_size=embedding_size)
+    made = LSTMLanguageModel(model) if isinstance(model, LSTMConfig) else model()
+    if made.vocabulary_size != size:
+        raise ValueError(f"the source has {size} tokens, the model {made.vocabulary_size}")
+    return made
 
 
 def _alike_in_length(

@@ -32,6 +32,7 @@ from companion.core.runtime import (
     synchronize,
 )
 from companion.core.seeds import make_generator
+from companion.core.settings import check_type
 from companion.evaluation.scoring import summed_nats_of_rows
 from companion.losses.cross_entropy import DIVERGED
 from companion.losses.large_vocabulary import NoiseSampler
@@ -168,6 +169,8 @@ class Trainer:
         on_record: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         _check_trainable(model, config)
+        if run is not None:
+            check_type("run", run, RunFolder, "RunFolder.create(path, record) makes one")
         model.require_tokens(ids, "ids", ndim=1)
         if valid_ids is None:
             if config.patience is not None:
@@ -588,6 +591,7 @@ class Trainer:
 
 def _check_trainable(model: LanguageModel, config: TrainConfig) -> None:
     """Raise TypeError or ValueError unless `model` can be trained by `config`."""
+    check_type("config", config, TrainConfig, "TrainConfig(steps=100) trains for 100 steps")
     kind = type(model).__name__
     if not isinstance(model, LanguageModel):
         raise TypeError(

@@ -287,25 +287,28 @@ def test_a_text_that_is_gone_is_said_with_the_run_and_what_to_do(run: Path, tmp_
 @pytest.mark.parametrize(
     ("module", "name", "words"),
     [
-        ("text.corpora", "load_corpus", "Stopped before training began: run holds no run"),
-        ("runs.pipeline", "save_tokenizer", "Stopped before training began: run holds no run"),
-        ("runs.pipeline", "seed_everything", "Stopped: no step was saved, it begins at its start."),
+        ("text.corpora", "load_corpus", "Stopped before training began: nothing was saved, and"),
+        ("runs.pipeline", "save_tokenizer", "Stopped before training began: nothing was saved,"),
+        ("runs.pipeline", "seed_everything", "Stopped: no step was saved; it begins at its start."),
     ],
 )
-def test_ctrl_c_before_the_first_step_says_so_and_leaves_nothing_broken(
-    module: str, name: str, words: str, text_file: Path, tmp_path: Path,
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_before_the_first_step_say_so_and_leave_nothing_broken(
+    module: str, name: str, words: str, number: signal.Signals, text_file: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def interrupted(*arguments: object, **options: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     arguments = ["train", "--corpus", str(text_file), "--out", "run", *SMALL]
     arguments += ["--set", "train.steps=5"]
     monkeypatch.setattr(importlib.import_module(f"companion.{module}"), name, interrupted)
     done = companion(*arguments, cwd=tmp_path)
     monkeypatch.undo()
-    assert (done.returncode, done.stdout) == (130, "")
+    assert (done.returncode, done.stdout) == (128 + number, "")
     assert any(line.startswith(words) for line in done.stderr.splitlines())
+    assert "begin again with the same command" in done.stderr or "--resume" in done.stderr
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if "--resume" in done.stderr:
         arguments = ["train", "--out", "run", "--resume"]
     done = companion(*arguments, cwd=tmp_path)
@@ -405,16 +408,19 @@ def test_a_mistake_in_a_process_of_its_own_is_one_sentence_too() -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_says_how_to_go_on(text_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_save_and_say_how_to_go_on(
+    number: signal.Signals, text_file: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "run"
     process = start(
         "train", "--corpus", str(text_file), "--out", str(path), "--set", "train.steps=100000",
         *SMALL,
     )  # fmt: skip
     wait_for(path / "metrics.jsonl", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert f"companion train --out {path} --resume" in stderr
     assert list(path.glob("checkpoints/step-*"))
     assert "Traceback" not in stderr

@@ -46,11 +46,10 @@ def sampled(model: LSTMLanguageModel, length: int, temperature: float = 1.0) -> 
     return torch.cat([torch.stack(ids, dim=1).flatten(), torch.zeros(1, dtype=torch.long)])
 
 
-@pytest.mark.parametrize("equal_mass", [False, True])
-def test_ece_by_hand(equal_mass: bool) -> None:
+def test_ece_by_hand() -> None:
     confidences = torch.tensor([0.2, 0.2, 0.2, 0.9, 0.9])
     correct = torch.tensor([True, False, False, True, False])
-    found = reliability(confidences, correct, num_bins=2, equal_mass=equal_mass)
+    found = reliability(confidences, correct, num_bins=2)
     assert found.counts.tolist() == [3, 2]
     # float32 confidences.
     assert found.accuracies.tolist() == pytest.approx([1 / 3, 1 / 2], rel=1e-6)
@@ -58,24 +57,12 @@ def test_ece_by_hand(equal_mass: bool) -> None:
     assert found.ece == pytest.approx(3 / 5 * (1 / 3 - 0.2) + 2 / 5 * 0.4, rel=1e-6)
 
 
-def test_bins_of_equal_mass_hold_equally_many_and_ties_stay_together() -> None:
-    torch.manual_seed(0)
-    correct = torch.rand(1000) < 0.5
-    apart = reliability(torch.rand(1000), correct, num_bins=10, equal_mass=True)
-    assert apart.counts.tolist() == [100] * 10
-    tied = reliability(torch.full((1000,), 0.3), correct, num_bins=10, equal_mass=True)
-    assert tied.counts.tolist() == [1000]
-    assert tied.ece == pytest.approx(abs(float(correct.double().mean()) - 0.3), rel=1e-6)
-
-
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 300), st.integers(1, 20), st.booleans())
-def test_bins_hold_every_prediction_once_whatever_their_order(
-    count: int, num_bins: int, equal_mass: bool
-) -> None:
+@given(st.integers(1, 300), st.integers(1, 20))
+def test_bins_hold_every_prediction_once_whatever_their_order(count: int, num_bins: int) -> None:
     confidences = (torch.rand(count) * 8).round() / 8  # with ties, zeros and ones
     correct = torch.rand(count) < confidences
-    found = reliability(confidences, correct, num_bins=num_bins, equal_mass=equal_mass)
+    found = reliability(confidences, correct, num_bins=num_bins)
     assert int(found.counts.sum()) == count
     assert len(found.counts) <= num_bins
     assert bool((found.confidences >= found.lows - 1e-12).all())  # the mean of equal numbers rounds
@@ -83,9 +70,7 @@ def test_bins_hold_every_prediction_once_whatever_their_order(
     mean = float((found.counts * found.accuracies).sum()) / count
     assert mean == pytest.approx(float(correct.double().mean()), abs=1e-12)
     order = torch.randperm(count)
-    again = reliability(
-        confidences[order], correct[order], num_bins=num_bins, equal_mass=equal_mass
-    )
+    again = reliability(confidences[order], correct[order], num_bins=num_bins)
     assert again.ece == pytest.approx(found.ece, abs=1e-12)
 
 

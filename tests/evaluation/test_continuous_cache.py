@@ -15,9 +15,15 @@ from companion.evaluation.continuous_cache import (
     choose_cache,
     score_with_cache,
 )
+from companion.evaluation.dynamic import (
+    DynamicConfig,
+    choose_dynamic,
+    score_dynamically,
+)
 from companion.evaluation.scoring import score
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.models.ngram import NGramModel
+from companion.models.transformer import TransformerModel
 
 VOCABULARY = 9
 # float32 probabilities, summed in another order.
@@ -196,6 +202,18 @@ def test_a_gpu_gives_the_same_losses() -> None:
     here = score_with_cache(model, ids, config).nats
     there = score_with_cache(model.cuda(), ids, config).nats
     torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-3)  # TF32 may be on
+
+
+def test_a_text_that_a_model_cannot_read_in_one_stream_is_refused_with_what_is_needed():
+    model = TransformerModel(vocabulary_size=9, width=8, max_length=16)
+    ids = torch.arange(40) % 9
+    words = "read in one stream, and TransformerModel reads at most 16 .* got 39; give a shorter"
+    for choose in (choose_cache, choose_dynamic):
+        with pytest.raises(ValueError, match=words):
+            choose(model, ids)
+    with pytest.raises(ValueError, match=words):
+        score_dynamically(model, ids, DynamicConfig())
+    assert choose_cache(model, ids[:17]).size == 2000
 
 
 def test_a_model_without_hidden_states_is_refused():

@@ -106,31 +106,6 @@ def test_new_axes_keeps_the_one_it_is_given() -> None:
     assert tuple(figures.new_axes(width=5, height=2).figure.get_size_inches()) == (5, 2)
 
 
-HISTORY = [
-    {"step": 10, "train_nats_per_token": 3.0},
-    {"step": 20, "train_nats_per_token": 2.0, "valid_nats_per_token": 2.5},
-    {"step": 30, "train_nats_per_token": 1.5, "valid_nats_per_token": 2.0},
-]
-
-
-def test_a_history_shows_each_loss_where_it_was_measured() -> None:
-    ax = figures.plot_history(HISTORY, floor=1.25)
-    training, validation, floor = ax.get_lines()
-    assert training.get_xydata().tolist() == [[10, 3.0], [20, 2.0], [30, 1.5]]
-    assert validation.get_xydata().tolist() == [[20, 2.5], [30, 2.0]]
-    assert list(floor.get_ydata()) == [1.25, 1.25]
-    legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert legend == ["training", "validation", "entropy of the source"]
-    assert ax.get_ylabel() == "nats per token"
-
-
-def test_a_history_without_losses_is_refused() -> None:
-    with pytest.raises(ValueError, match="one record or more"):
-        figures.plot_history([])
-    with pytest.raises(ValueError, match="the first has: step, loss"):
-        figures.plot_history([{"step": 1, "loss": 2.0}])
-
-
 def test_next_tokens_are_bars_from_the_top_with_white_space_made_visible() -> None:
     tokens = ["the", " a", "\n", "$x$", ""]
     probs = [0.1, 0.4, 0.2, 0.25, 0.05]
@@ -208,27 +183,22 @@ def test_one_number_for_each_token_of_a_text(wrong: str) -> None:
         figures.plot_over_text([], [])
 
 
-@pytest.mark.parametrize(("spread", "half"), [("range", 1.0), ("std", 1.0)])
-def test_a_band_is_the_mean_and_the_spread_over_seeds(spread: str, half: float) -> None:
-    samples = np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0]])  # range and sample std are both 1
-    ax = figures.band(figures.new_axes(), [5, 6], samples, label="model", spread=spread)
+def test_a_band_is_the_mean_and_the_range_over_seeds() -> None:
+    samples = np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0]])
+    ax = figures.band(figures.new_axes(), [5, 6], samples, label="model")
     (line,) = ax.get_lines()
     assert line.get_xydata().tolist() == [[5, 1], [6, 3]]
     (filled,) = ax.collections
     corners = filled.get_paths()[0].vertices
     at_six = corners[corners[:, 0] == 6, 1]
-    assert (at_six.min(), at_six.max()) == pytest.approx((3 - half, 3 + half))
+    assert (at_six.min(), at_six.max()) == pytest.approx((2, 4))
     assert matplotlib.colors.same_color(filled.get_facecolor()[0][:3], line.get_color())
 
 
-def test_a_band_refuses_other_shapes_and_spreads() -> None:
+def test_a_band_refuses_other_shapes() -> None:
     ax = figures.new_axes()
     with pytest.raises(ValueError, match=r"of shape \(seeds, 2\)"):
         figures.band(ax, [1, 2], [[1.0, 2.0, 3.0]])
-    with pytest.raises(ValueError, match="two seeds or more"):
-        figures.band(ax, [1, 2], [[1.0, 2.0]], spread="std")
-    with pytest.raises(ValueError, match="got 'sem'"):
-        figures.band(ax, [1, 2], [[1.0, 2.0]], spread="sem")
 
 
 def test_a_floor_line_can_stand_or_lie() -> None:
@@ -632,26 +602,6 @@ def test_coverage_is_a_table_of_means_with_a_gap_between_refused_and_answered() 
         figures.plot_coverage([], data, refused, answered)
 
 
-def test_the_shortcut_figure_shows_means_and_ranges_by_way_of_training() -> None:
-    results = [
-        {
-            "in_distribution": {"plain": 0.98, "cured": 0.97},
-            "worst_group": {"plain": worst, "cured": 0.95},
-            "flipped": {"plain": 0.6, "cured": 0.96},
-        }
-        for worst in (0.5, 0.7)
-    ]
-    ax = figures.plot_shortcut(results, {"cured": "place random", "plain": "plain"})
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["place random", "plain"]
-    same, worst, _ = ax.containers
-    np.testing.assert_allclose(same.lines[0].get_xdata(), [97, 98])  # type: ignore[attr-defined]
-    line, _, (bars,) = worst.lines  # type: ignore[attr-defined]
-    np.testing.assert_allclose(line.get_xdata(), [95, 60])
-    np.testing.assert_allclose([s[:, 0] for s in bars.get_segments()], [[95, 95], [50, 70]])
-    with pytest.raises(ValueError, match="one result or more"):
-        figures.plot_shortcut([], {"plain": "plain"})
-
-
 def test_the_composition_figure_shows_both_models_by_number_of_examples() -> None:
     results = [
         {
@@ -808,7 +758,6 @@ def renamed(value: Any) -> Any:
 def strange_figures() -> dict[str, Callable[[], Any]]:
     """Each figure, with text of the reader's in all places where it takes some."""
     refusal = {"refusal": {"a": 1.0}, "leak": {"a": 0.5}}
-    shortcut = {key: {"a": 0.5} for key in ("in_distribution", "worst_group", "flipped")}
     memory = memorized(0.0)
     exposure = {"plain": {"4": [3.0, 16.0]}, STRANGE: {"4": [2.0, 9.0]}}
     losses = {"plain": [3.5, 2.5], STRANGE: [3.2, 2.4]}
@@ -833,7 +782,6 @@ def strange_figures() -> dict[str, Callable[[], Any]]:
         "over text": lambda: figures.plot_over_text(
             tokens, numbers, truth=numbers, label=STRANGE, truth_label=STRANGE
         ),
-        "history": lambda: figures.plot_history(HISTORY, floor=1, floor_label=STRANGE),
         "reliability": lambda: figures.plot_reliability([0.5], [0.4], [7], label=STRANGE),
         "fit": lambda: figures.plot_fit([memory], "plain", "train"),
         "exposure": lambda: figures.plot_exposure([memory]),
@@ -865,7 +813,6 @@ def strange_figures() -> dict[str, Callable[[], Any]]:
         "detection": lambda: figures.plot_detection(
             [{"auroc": {"a": {STRANGE: 0.8}}}], names, [STRANGE]
         ),
-        "shortcut": lambda: figures.plot_shortcut([shortcut], names),
         "composition": lambda: figures.plot_composition(
             [{"composed_by_dose": {STRANGE: {"0": 0.5}}}]
         ),

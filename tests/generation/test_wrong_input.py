@@ -20,7 +20,7 @@ from companion.evaluation.continuous_cache import (
     choose_cache,
     score_with_cache,
 )
-from companion.evaluation.dynamic import DynamicConfig, gradient_sizes, score_dynamically
+from companion.evaluation.dynamic import DynamicConfig, score_dynamically
 from companion.evaluation.scoring import evaluate, score, summed_nats_of_rows
 from companion.evaluation.texts import log_probs_and_kl, next_log_probs, text_log_probs
 from companion.generation.beam import beam_search
@@ -49,7 +49,6 @@ ONE_TEXT: dict[str, Callable[[LanguageModel, Any], object]] = {
     ),
     "ids of choose_cache": choose_cache,
     "ids of score_dynamically": lambda model, ids: score_dynamically(model, ids, DynamicConfig()),
-    "ids of gradient_sizes": gradient_sizes,
 }
 ROWS: dict[str, Callable[[LanguageModel, Any], object]] = {
     "prompt of generate": lambda model, ids: generate(model, ids, 3),

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from companion.losses.cross_entropy import summed_nats, token_nats
+from companion.losses.cross_entropy import divergence_limit, summed_nats, token_nats
 from companion.losses.large_vocabulary import NoiseSampler, chunked_nats, sampled_nats
 from companion.losses.training_loss import TrainingLoss
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
@@ -51,6 +51,17 @@ def test_half_precision_logits_are_summed_in_float32():
     nats = token_nats(torch.zeros(1, 1, 100, dtype=torch.bfloat16), torch.zeros(1, 1).long())
     assert nats.dtype == torch.float32
     assert nats.item() == pytest.approx(math.log(100), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "first", "limit"),
+    [(1000, 2.0, 100 * math.log(1000)), (1000, 20.0, 2000), (1, 0.0, 100 * math.log(2))],
+)
+def test_a_loss_has_diverged_at_a_hundred_times_a_uniform_guess_or_its_own_start(
+    size: int, first: float, limit: float
+) -> None:
+    found = float(divergence_limit(size, torch.tensor(first)))
+    assert found == pytest.approx(limit, rel=1e-6)  # float32
 
 
 def test_uniform_logits_cost_the_log_of_the_vocabulary_size():

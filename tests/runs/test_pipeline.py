@@ -10,9 +10,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from annotation_checker import unchecked
 
 from companion.core.files import FileError
 from companion.core.runtime import cpu_threads
@@ -259,6 +261,21 @@ def test_a_folder_with_a_tokenizer_of_somebody_s_is_not_taken_for_our_own(
     assert contents(tmp_path / "run") == {"tokenizer.json": b"theirs"}
 
 
+def test_what_is_no_corpus_preset_or_seed_is_refused_before_a_folder_is_made(
+    text_file: Path, tmp_path: Path
+) -> None:
+    preset, corpus = override(get_preset("char-small"), tiny()), load_corpus(text_file)
+    wrong: list[tuple[Any, Any, Any, str]] = [
+        (text_file, preset, 0, "corpus must be a Corpus, got .*; load_corpus.* reads one"),
+        (corpus, "small", 0, "preset must be a Preset, got 'small'; presets.get_preset.* gives"),
+        (corpus, preset, "0", "seed must be a whole number, got '0'"),
+    ]
+    for text, recipe, seed, words in wrong:
+        with unchecked(), pytest.raises(TypeError, match=words):
+            pipeline.train_run(text, recipe, tmp_path / "run", seed=seed, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_of_another_model_are_refused(text_file: Path, tmp_path: Path) -> None:
     preset = override(get_preset("char-small"), tiny())
     pipeline.train_run(load_corpus(text_file), preset, tmp_path / "run", device="cpu")
@@ -305,5 +322,8 @@ def test_metrics_can_be_written_for_tensorboard(text_file: Path, tmp_path: Path)
     drawn = [(event.step, event.value) for event in events.Scalars("train_nats_per_token")]
     written = [(r["step"], r["train_nats_per_token"]) for r in result.history]
     assert [step for step, _ in drawn] == [step for step, _ in written]
+    pipeline.train_run(  # which finds nothing in the folder that it did not write
+        load_corpus(text_file), preset, tmp_path / "run", overwrite=True, device="cpu"
+    )
     # Event files hold float32.
     assert [value for _, value in drawn] == pytest.approx([nats for _, nats in written], rel=1e-6)

@@ -7,6 +7,7 @@ import inspect
 
 import pytest
 import torch
+from annotation_checker import unchecked
 
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.runs.presets import PRESETS, get_preset, override, settings_of
@@ -195,6 +196,19 @@ def test_an_unknown_setting_is_not_answered_with_all_of_them(setting):
     with pytest.raises(ValueError, match="unknown setting") as error:
         override(SMALL, {setting: "1"})
     assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "words"),
+    [
+        ("small", {}, "preset must be a Preset, got 'small'; get_preset.* gives one"),
+        (SMALL, ["train.epochs=2"], "settings must be a Mapping"),
+        (SMALL, {"train.epochs": 2}, 'train.epochs must be a str, got 2; give it as text, "2"'),
+    ],
+)
+def test_what_is_no_preset_and_no_text_is_refused(preset, settings, words):
+    with unchecked(), pytest.raises(TypeError, match=words):
+        override(preset, settings)
 
 
 def test_the_models_vocabulary_size_is_not_offered_as_a_setting():

@@ -182,4 +182,34 @@ def test_a_text_of_one_piece_has_no_interval_and_says_so(
         "compare", str(runs["long"]), str(runs["short"]), "--corpus", str(path)
     )  # fmt: skip
     assert compared.returncode == 1
-    assert "too short for an interval" in compared.stderr
+    assert "too short for an interval: it is one piece of less than 8 kB" in compared.stderr
+
+
+def test_a_text_of_somebodys_own_is_measured_whole_or_it_is_said_that_it_is_not(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("".join(f"{i} red fish\n" for i in range(1000)))
+    sizes = {}
+    for split in ("train", "valid", "test", "all"):
+        found = evaluate(runs["long"], "--corpus", str(path), "--split", split)
+        assert found["split"] == split
+        sizes[split] = found["bytes"]
+    # The end tokens between the three parts are targets, but spell no bytes.
+    assert sizes["all"] == sizes["train"] + sizes["valid"] + sizes["test"]
+    assert sizes["all"] == pytest.approx(path.stat().st_size, abs=10)
+    for command in (
+        ["evaluate", str(runs["long"])],
+        ["compare", *map(str, list(runs.values())[:2])],
+    ):
+        done = companion(*command, "--corpus", str(path))
+        words = f"Measured on the test split of {path}; --split all measures all of it."
+        assert words in done.stderr
+        assert "Measured on" not in companion(*command, "--split", "test").stderr
+
+
+def test_choosing_on_a_part_of_the_text_that_is_measured_is_said_aloud(
+    runs: dict[str, Path],
+) -> None:
+    done = companion("evaluate", str(runs["long"]), "--split", "all", "--calibrate")
+    assert "chose their settings on the text that is scored here" in done.stderr

@@ -238,6 +238,20 @@ def test_overwrite_never_removes_a_folder_that_is_no_run(tmp_path: Path) -> None
     assert (tmp_path / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/notes.txt", "another_run/run.json"])
+def test_overwrite_never_removes_a_file_that_no_run_writes(name: str, run: RunFolder) -> None:
+    run.save(make(1))
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path / name).write_text("years of work")
+    with pytest.raises(
+        FileError, match="none of the run's own files; nothing was changed"
+    ) as error:
+        RunFolder.create(run.path, {}, overwrite=True)
+    assert str(error.value).startswith(str(run.path / name))
+    assert (run.path / name).exists()
+    assert run.latest() is not None
+
+
 def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     assert RunFolder.create(tmp_path, {"seed": 3}).record()["seed"] == 3
 

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from companion.core.seeds import seed_everything
+from companion.models.base import LanguageModel
 from companion.models.lstm import LSTMConfig
+from companion.models.recurrent import RecurrentModel
+from companion.models.transformer import TransformerModel
 from companion.sources.automaton import AutomatonSource
 from companion.studies.runner import one_thread
 from companion.training import from_source
@@ -101,6 +104,24 @@ def test_epochs_and_another_vocabulary_are_refused(
             training=TrainConfig(steps=1, num_streams=2),
             model=LSTMConfig(vocabulary_size=4),
         )
+
+
+@pytest.mark.parametrize("train", [train_on_source, train_on_texts])
+def test_any_model_of_the_interface_can_be_trained(
+    source: AutomatonSource, train: Callable[..., LanguageModel]
+) -> None:
+    makes: dict[str, Callable[[], LanguageModel]] = {
+        "GRU": lambda: RecurrentModel("GRU", vocabulary_size=3, embedding_size=4, hidden_size=4),
+        "transformer": lambda: TransformerModel(vocabulary_size=3, width=8, max_length=256),
+    }
+    for name, make in makes.items():
+        carried = name == "GRU" or train is train_on_texts  # which reads each text at once
+        training = TrainConfig(steps=3, num_streams=2, carry_state=carried)
+        trained = train(source, seed=0, training=training, model=make)
+        assert type(trained) is type(make())
+        assert not trained.training
+        seed_everything(0)
+        assert not torch.equal(next(trained.parameters()), next(make().parameters()))
 
 
 def test_whole_texts_refuse_settings_that_would_do_nothing(source: AutomatonSource) -> None:

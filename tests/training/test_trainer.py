@@ -670,6 +670,19 @@ def test_a_growing_state_reads_validation_text_in_windows_from_empty_states(
 
 
 @pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"run": "folder"}, "run must be a RunFolder, got 'folder'; RunFolder.create"),
+        ({"config": {"steps": 5}}, r"config must be a TrainConfig, got {'steps': 5}; TrainConfig"),
+    ],
+)
+def test_what_is_no_run_and_no_config_is_refused(wrong: dict[str, Any], words: str) -> None:
+    arguments: dict[str, Any] = {"config": config(), "device": "cpu", **wrong}
+    with unchecked(), pytest.raises(TypeError, match=words):
+        train(model(), text(), **arguments)
+
+
+@pytest.mark.parametrize(
     ("untrainable", "settings", "words"),
     [
         (lambda: torch.nn.Linear(3, 3), {}, "train takes a LanguageModel, got Linear"),

@@ -183,6 +183,20 @@ def test_replayed_documents_are_in_the_plain_language_where_that_is_set(
         assert any(" florb " in text for text in encoded) == (kind == "none")
 
 
+def test_no_stage_learns_from_more_texts_than_the_maximum(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt = []
+    monkeypatch.setattr(stages, "learn", lambda _, examples, *__, **___: learnt.append(examples))
+    steps = {f"{stage}_steps": 50 for stage in ("pretrain", "instruct", "safety")}
+    for most, found in ((7, 7), (1000, 200)):  # 50 steps of 4 texts
+        config, model = dataclasses.replace(tiny(), num_texts=most, **steps), new_model(world)
+        stages.pretrained(config, world, seed=0)
+        stages.instructed(model, config, world, seed=0)
+        safety_trained(model, config, world, seed=0)
+        assert [len(examples) for examples in learnt[-3:]] == [found] * 3
+
+
 def test_the_reply_is_greedy_whatever_else_is_asked(world: World) -> None:
     model = new_model(world)
     requests = [
