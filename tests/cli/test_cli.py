@@ -298,6 +298,8 @@ def test_ctrl_c_and_kill_before_the_first_step_say_so_and_leave_nothing_broken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def interrupted(*arguments: object, **options: object) -> None:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt  # the signal itself is ignored in a shell's background job
         signal.raise_signal(number)
 
     arguments = ["train", "--corpus", str(text_file), "--out", "run", *SMALL]
