@@ -376,6 +376,7 @@ def test_a_split_that_is_not_there_is_refused(tmp_path: Path) -> None:
     corpus = load_corpus(write(tmp_path / "a.txt", lines(50)))
     with pytest.raises(ValueError, match="split must be one of train, valid, test, all, got 'dev'"):
         corpus.text("dev")
+    assert corpus.text("all") == "".join(map(corpus.text, SPLITS))
 
 
 @pytest.mark.parametrize("limit", [1000, 777])
