@@ -519,14 +519,9 @@ def test_the_first_code_cell_is_the_one_that_works_anywhere(path: Path) -> None:
 
 @each_notebook
 def test_code_lines_fit_the_page_which_cuts_longer_ones(path: Path) -> None:
-    limit = 76 if path.parent.name in NARROW else 78
     for cell in chapters.code_cells(chapters.read_notebook(path))[1:]:
         for line in cell["source"].splitlines():
-            assert len(line) <= limit, line
-
-
-#: Parts whose code and printed lines fit the page; the others are to follow.
-NARROW = ("background", "cross_entropy", "objective_mismatch", "mismatched_generalization")
+            assert len(line) <= 76, line
 
 
 def wide_lines(cells: list[dict[str, Any]]) -> list[str]:
@@ -535,9 +530,7 @@ def wide_lines(cells: list[dict[str, Any]]) -> list[str]:
     return [line for text in texts for line in text.splitlines() if len(line) > 76]
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in NOTEBOOKS if path.parent.name in NARROW], ids=lambda path: path.stem
-)
+@each_notebook
 def test_printed_lines_fit_the_page_which_cuts_longer_ones(path: Path) -> None:
     assert wide_lines(chapters.code_cells(chapters.read_notebook(path))) == []
 
@@ -547,14 +540,8 @@ def test_a_printed_line_that_is_too_long_is_noticed() -> None:
     assert wide_lines([cell]) == ["x" * 77]
 
 
-#: Parts whose chapters ask for a guess before a result; the others are to follow.
-GUESSING = ("background", "cross_entropy", "objective_mismatch", "mismatched_generalization")
-
-
-def guess_faults(sources: list[str], *, needed: bool) -> list[str]:
+def guess_faults(sources: list[str]) -> list[str]:
     """What is wrong with the guesses of a chapter, given its code cells after the first."""
-    if not needed and not any(re.search(r"guesses[.\[]|Guesses\(", source) for source in sources):
-        return []
     faults, guessed, revealed = [], [], []
     for source in sources:
         tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source))
@@ -588,8 +575,7 @@ def guess_faults(sources: list[str], *, needed: bool) -> list[str]:
 @each_notebook
 def test_a_guess_is_asked_for_revealed_once_and_listed_at_the_end(path: Path) -> None:
     cells = chapters.code_cells(chapters.read_notebook(path))[1:]
-    needed = path.parent.name in GUESSING
-    assert guess_faults([cell["source"] for cell in cells], needed=needed) == []
+    assert guess_faults([cell["source"] for cell in cells]) == []
 
 
 GUESS = ['guesses["a"] = 1  # how many', 'print(2)\nguesses.reveal("a", 2)', "guesses.table()"]
@@ -612,13 +598,8 @@ GUESS = ['guesses["a"] = 1  # how many', 'print(2)\nguesses.reveal("a", 2)', "gu
     ],
 )
 def test_a_guess_that_breaks_the_convention_is_noticed(sources: list[str], fault: str) -> None:
-    assert guess_faults(GUESS, needed=True) == []
-    assert any(found.startswith(fault) for found in guess_faults(sources, needed=True))
-
-
-def test_a_chapter_without_guesses_is_let_through_where_none_is_needed() -> None:
-    assert guess_faults(["print(1)"], needed=False) == []
-    assert guess_faults(GUESS[:2], needed=False) != []
+    assert guess_faults(GUESS) == []
+    assert any(found.startswith(fault) for found in guess_faults(sources))
 
 
 def checks_of(path: Path) -> Iterator[ast.Call]:
