@@ -20,19 +20,6 @@ from tools import chapters, costs, landing
 NOTEBOOKS = chapters.toc_notebooks()
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
-#: Chapters whose openings do not say yet what they need, or how long they take with how much
-#: memory. Take a name out when its opening does.
-TO_FOLLOW = {
-    "text_to_tokens", "lstm", "evaluation_and_tuning", "generating_text",
-    "likelihood_is_not_quality", "proxies_and_goodhart", "competing_objectives",
-    "tuning_toward_a_reward", "what_fixes_what",
-    "fitting_and_memorizing", "distribution_shift", "detecting_and_adapting",
-    "length_and_composition", "safety_generalization", "closing_the_gap",
-}  # fmt: skip
-
-#: Chapters that `make costs` has to measure yet, on a machine with nothing else to do.
-TO_MEASURE: set[str] = {path.stem for path in NOTEBOOKS}
-
 
 def page() -> str:
     return chapters.toc_files()[0].read_text(encoding="utf-8")
@@ -55,8 +42,6 @@ def test_a_need_that_comes_later_or_is_no_chapter_is_noticed() -> None:
 
 @each_notebook
 def test_a_chapter_says_what_it_needs(path: Path) -> None:
-    if path.stem in TO_FOLLOW and "You need" not in landing.opening(path):
-        pytest.skip("to follow")
     found = landing.NEEDED.search(landing.opening(path))
     assert found, 'the opening lacks a sentence "You need {doc}`lstm` ..."'
     assert len(landing.named_in(landing.opening(path), path)) == len(
@@ -197,10 +182,7 @@ def test_exercises_solutions_and_guesses_are_counted() -> None:
 def test_the_page_s_numbers_of_exercises_solutions_guesses_and_chapters_are_marked() -> None:
     """tests/project/test_prose.py holds marked numbers against the counts."""
     wanted = ["chapters", "exercises", "solutions that run", "guesses"]
-    if "minutes" in landing.counts():
-        # "takes: at most 0.0<!--=count chapters: minutes of the longest-->, and
-        # 0<!--=count chapters: minutes--> for all together"
-        wanted += ["minutes of the longest", "minutes"]
+    wanted += ["minutes of the longest", "minutes"]
     for what in wanted:
         assert f"<!--=count chapters: {what}-->" in page()
     assert re.findall(r"\d+(?! *<!--)\s+(?:exercises|chapters|solutions|guesses)", page()) == []
@@ -211,10 +193,7 @@ def test_the_page_s_numbers_of_exercises_solutions_guesses_and_chapters_are_mark
 
 
 def test_every_chapter_was_measured_on_the_processor_that_the_page_names() -> None:
-    assert {path.stem for path in NOTEBOOKS} - set(costs.stored()) <= TO_MEASURE
-    assert set(costs.stored()) <= {path.stem for path in NOTEBOOKS}
-    if not costs.stored():
-        pytest.skip("to be measured")
+    assert set(costs.stored()) == {path.stem for path in NOTEBOOKS}, "run `make costs`"
     report = stored_report(costs.NAME)
     (part,) = report["measured"]
     assert part["environment"]["processor"] in page()
@@ -227,16 +206,7 @@ def test_every_chapter_was_measured_on_the_processor_that_the_page_names() -> No
 @each_notebook
 def test_an_opening_says_the_minutes_and_the_memory_that_were_measured(path: Path) -> None:
     """To within 30 %, a quarter of a minute and 0.15 GB: `python -m tools.costs --say`."""
-    try:
-        said = costs.said(landing.opening(path))
-    except ValueError:
-        if path.stem in TO_FOLLOW:
-            pytest.skip("to follow")
-        raise
-    if said is None and path.stem in TO_FOLLOW:
-        pytest.skip("to follow")
-    if path.stem in TO_MEASURE and path.stem not in costs.stored():
-        pytest.skip("to be measured")
+    said = costs.said(landing.opening(path))
     measured = costs.stored()[path.stem]
     assert said is not None, f"the opening lacks: {costs.sentence(measured)}"
     assert costs.differs(said, measured) == "", f"it may say: {costs.sentence(measured)}"
