@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
@@ -242,7 +242,8 @@ FACTS = """
     const b = luminance(background(element));
     return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), element.textContent.slice(0, 60)];
   };
-  const text = 'p, a:not(.headerlink), h1, h2, h3, code, figcaption, .output pre';
+  const text = 'p, a:not(.headerlink), h1, h2, h3, code, figcaption, .output pre, ' +
+    'form.guess label, form.guess button, .outcome > summary, .guess-table :is(th, td, button)';
   const formulas = [...document.querySelectorAll('main .math')];
   return {
     headings: document.querySelectorAll('main article h1').length,
@@ -263,6 +264,196 @@ FACTS = """
   };
 }
 """
+
+
+# --- results that wait for a guess ----------------------------------------------------------------
+
+#: Pages that ask for a guess.
+ASKING = [
+    name for name in CHAPTERS if '<form class="guess"' in (HTML / name).read_text(encoding="utf-8")
+]
+#: One page is enough for what the script does everywhere alike.
+one_page = pytest.mark.parametrize("name", ASKING[:1])
+
+#: Forms and results of a page, as they are.
+STATE = """
+() => ({
+  forms: [...document.querySelectorAll('form.guess')].map(f => [f.dataset.guess, !f.hidden]),
+  outcomes: [...document.querySelectorAll('details.outcome')].map(o => ({
+    keys: JSON.parse(o.dataset.guess), open: o.open,
+    title: o.querySelector('summary').innerText, text: o.innerText,
+  })),
+  rows: [...document.querySelectorAll('.guess-table tbody tr')]
+    .map(row => [row.dataset.guess, ...[...row.querySelectorAll('td')].map(c => c.textContent)]),
+  truths: Object.fromEntries([...document.querySelectorAll('.guess-table tbody tr')]
+    .map(row => [row.dataset.guess, row.dataset.truth])),
+  focus: document.activeElement?.id ?? '',
+  said: [...document.querySelectorAll('.guess-status')].map(s => s.textContent).filter(Boolean),
+})
+"""
+
+
+@pytest.fixture
+def visit(browser: Browser, site: str) -> Iterator[Callable[..., Page]]:
+    """Opens a page in a fresh profile, with what a visitor's browser may lack."""
+    contexts = []
+
+    def open_page(name: str, *, script: bool = True, storage: bool = True) -> Page:
+        context = browser.new_context(
+            viewport={"width": 1280, "height": 900},
+            java_script_enabled=script,
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        if not storage:
+            context.add_init_script(
+                "Object.defineProperty(window, 'localStorage', {get() { throw Error('none'); }})"
+            )
+        page = context.new_page()
+        page.goto(site + name, wait_until="load")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_without_a_script_results_are_closed_and_a_click_opens_them(
+    visit: Callable[..., Page], name: str
+) -> None:
+    page = visit(name, script=False)
+    outcomes = page.locator("details.outcome")
+    assert outcomes.count() >= 1
+    for i in range(outcomes.count()):
+        assert outcomes.nth(i).get_attribute("open") is None
+        summary = outcomes.nth(i).locator("> summary")
+        assert summary.inner_text() == "The result: make your guess first, then open it"
+        assert not outcomes.nth(i).locator(".cell_output").first.is_visible()
+        summary.press("Enter")
+        assert outcomes.nth(i).locator(".cell_output").first.is_visible()
+    assert not page.locator("form.guess").first.is_visible()
+    assert not page.locator(".guess-table").first.is_visible()
+    assert page.locator(".guess-stored-table").first.is_visible()
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_a_guess_opens_its_result_and_is_there_after_a_reload(
+    visit: Callable[..., Page], name: str
+) -> None:
+    page = visit(name)
+    state = page.evaluate(STATE)
+    assert all(shown for _, shown in state["forms"])
+    assert not any(outcome["open"] for outcome in state["outcomes"])
+    assert all(row[1:] == ["no guess yet", "not yet"] for row in state["rows"])
+    keys = [key for key, _ in state["forms"]]
+    assert keys == [row[0] for row in state["rows"]]
+    assert all(state["truths"].values())
+    for number, key in enumerate(keys):
+        form = page.locator(f'form.guess[data-guess="{key}"]')
+        form.get_by_role("textbox", name="Your guess").fill(f"about {number}")
+        form.get_by_role("textbox", name="Your guess").press("Enter")
+    for _ in range(2):
+        state = page.evaluate(STATE)
+        assert [row[:2] for row in state["rows"]] == [
+            [key, f"about {number}"] for number, key in enumerate(keys)
+        ]
+        assert {row[0]: row[2] for row in state["rows"]} == state["truths"]
+        for outcome in state["outcomes"]:
+            assert outcome["open"]
+            assert outcome["title"] == "The result"
+            guessed = "; ".join(f"about {keys.index(key)}" for key in outcome["keys"])
+            assert f"Your guess: {guessed}" in outcome["text"]
+            for key in outcome["keys"]:
+                said = f"You guessed about {keys.index(key)}; it is {state['truths'][key]}."
+                assert said in outcome["text"]
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        page.reload(wait_until="load")
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.wait_for_function(
+            "scheme => document.documentElement.dataset.theme === scheme", arg=scheme
+        )
+        contrast = page.evaluate(FACTS)["contrast"]
+        assert [seen for seen in contrast if seen[0] < 4.5] == []
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_each_field_and_button_has_a_name(visit: Callable[..., Page], name: str) -> None:
+    page = visit(name)
+    for form in page.locator("form.guess").all():
+        label = form.locator("label")
+        assert len(label.inner_text()) > len("Your guess: ")
+        assert label.get_attribute("for") == form.locator("input").get_attribute("id")
+        assert form.get_by_role("button", name="Enter my guess").count() == 1
+        assert form.locator(".guess-status").get_attribute("aria-live") == "polite"
+    identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    named = [one for one in identifiers if one.startswith(("guess-", "outcome-"))]
+    assert len(named) == len(set(named))
+
+
+@one_page
+def test_a_result_that_waits_leads_to_its_question_by_keyboard_alone(
+    visit: Callable[..., Page], name: str
+) -> None:
+    page = visit(name)
+    first = page.evaluate(STATE)["outcomes"][0]
+    summary = page.locator("details.outcome > summary").first
+    for press in ("Enter", "Space"):
+        summary.press(press)
+        state = page.evaluate(STATE)
+        assert not state["outcomes"][0]["open"]
+        assert state["focus"] == page.locator("form.guess input").first.get_attribute("id")
+        assert "opens when you have entered a guess" in state["said"][0]
+    outline = "e => getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"
+    page.keyboard.press("Enter")  # nothing typed
+    assert "a rough one will do" in page.evaluate(STATE)["said"][0]
+    assert not page.evaluate(STATE)["outcomes"][0]["open"]
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Show it anyway"
+    page.keyboard.press("Enter")
+    state = page.evaluate(STATE)
+    assert state["outcomes"][0]["open"]
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    key = first["keys"][0]
+    assert "Your guess:" not in state["outcomes"][0]["text"]
+    assert "You guessed" not in state["outcomes"][0]["text"]
+    assert state["rows"][0] == [key, "no guess yet", state["truths"][key]]
+
+
+@one_page
+def test_guesses_hold_where_nothing_can_be_stored_and_can_be_forgotten(
+    visit: Callable[..., Page], name: str
+) -> None:
+    page = visit(name, storage=False)
+    page.locator("form.guess input").first.fill("<b>3</b>")
+    page.locator("form.guess button[type=submit]").first.click()
+    state = page.evaluate(STATE)
+    assert state["outcomes"][0]["open"]
+    assert "Your guess: <b>3</b>" in state["outcomes"][0]["text"]
+    page.get_by_role("button", name="Forget my guesses").click()
+    state = page.evaluate(STATE)
+    assert not state["outcomes"][0]["open"]
+    assert state["rows"][0][1:] == ["no guess yet", "not yet"]
+
+
+@one_page
+def test_a_link_into_a_result_opens_it_and_print_shows_all(
+    visit: Callable[..., Page], name: str
+) -> None:
+    page = visit(name)
+    page.evaluate("document.querySelector('.outcome .cell_output').id = 'inside'")
+    page.evaluate("location.hash = '#inside'")
+    page.wait_for_function("document.querySelector('details.outcome').open")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert all(outcome["open"] for outcome in page.evaluate(STATE)["outcomes"])
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    opened = [outcome["open"] for outcome in page.evaluate(STATE)["outcomes"]]
+    assert opened == [True] + [False] * (len(opened) - 1)
 
 
 class _Links(HTMLParser):

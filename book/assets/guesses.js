@@ -1,0 +1,172 @@
+/* Results that wait for a guess. The pages' HTML is made by book/_ext/waiting_results.py, which says
+   what waits for what; without this script each result is a plain <details> that a click opens.
+   Guesses stay in the reader's browser: {key: guess}, where null means "shown without a guess". */
+(() => {
+  "use strict";
+  const place = `guesses:${location.pathname}`;
+  const read = () => {
+    try {
+      return JSON.parse(localStorage.getItem(place)) ?? {};
+    } catch {
+      return {}; // no storage here, or nothing that can be read
+    }
+  };
+  let guesses = read();
+  const keep = () => {
+    try {
+      localStorage.setItem(place, JSON.stringify(guesses));
+    } catch {
+      // private windows and full disks: the guess holds until the page is left
+    }
+  };
+
+  const forms = new Map();
+  for (const form of document.querySelectorAll("form.guess")) forms.set(form.dataset.guess, form);
+  const outcomes = [...document.querySelectorAll("details.outcome")];
+  const keysOf = (outcome) => JSON.parse(outcome.dataset.guess);
+  const missing = (outcome) => keysOf(outcome).filter((key) => !(key in guesses) && forms.has(key));
+  const element = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+
+  // The line that the notebook printed holds its author's guess: the reader's takes its place.
+  const printed = new Map();
+  for (const outcome of outcomes) {
+    const texts = document.createTreeWalker(outcome, NodeFilter.SHOW_TEXT);
+    for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+      const revealed = /^(You guessed |You have not guessed yet)/m.test(text.data);
+      if (revealed && text.parentElement.closest(".output")) printed.set(text, text.data);
+    }
+  }
+  const rewrite = (text, original) => {
+    const keys = keysOf(text.parentElement.closest("details.outcome"));
+    const start = /^(You guessed .*?|You have not guessed yet);\s+it is /gm;
+    let i = 0;
+    text.data = original.replace(start, (line) => {
+      const key = keys[i++];
+      if (!(key in guesses)) return line;
+      return guesses[key] === null ? "It is " : `You guessed ${guesses[key]}; it is `;
+    });
+  };
+
+  const update = () => {
+    for (const outcome of outcomes) {
+      const open = missing(outcome).length === 0;
+      outcome.classList.toggle("waits", !open);
+      const title = open ? "The result" : "The result (enter your guess above first)";
+      outcome.querySelector("summary").textContent = title;
+      const entered = keysOf(outcome).map((key) => guesses[key]);
+      const made = entered.filter((guess) => guess !== null && guess !== undefined);
+      const line = outcome.querySelector(".outcome-guess");
+      line.hidden = made.length === 0;
+      line.textContent = `Your guess: ${made.join("; ")}`;
+    }
+    printed.forEach((original, text) => rewrite(text, original));
+    for (const row of document.querySelectorAll(".guess-table tr[data-guess]")) {
+      const key = row.dataset.guess;
+      const [guess, truth] = row.querySelectorAll("td");
+      guess.textContent = guesses[key] ?? "no guess yet";
+      truth.textContent = (key in guesses && row.dataset.truth) || "not yet";
+    }
+    for (const key of Object.keys(guesses)) {
+      if (forms.has(key)) forms.get(key).querySelector("input").value = guesses[key] ?? "";
+    }
+  };
+
+  const say = (form, text) => {
+    form.querySelector(".guess-status").textContent = text;
+  };
+
+  // A guess, or null for none, is entered: results that waited for nothing else open.
+  let cameFrom = null;
+  const enter = (key, guess) => {
+    guesses[key] = guess;
+    keep();
+    update();
+    const form = forms.get(key);
+    form.querySelector(".guess-skip").hidden = true;
+    const waiting = outcomes.filter((outcome) => keysOf(outcome).includes(key));
+    for (const outcome of waiting) outcome.open = missing(outcome).length === 0;
+    const next = waiting.flatMap(missing)[0];
+    if (next) {
+      say(form, "Entered. The result opens after one more guess.");
+      forms.get(next).querySelector("input").focus();
+      return;
+    }
+    say(form, guess === null ? "The result is open." : "Entered. The result is open.");
+    const link = waiting[0] && element("a", "Go to the result");
+    if (link) {
+      link.href = `#${waiting[0].id}`;
+      form.querySelector(".guess-status").append(" ", link);
+    }
+    if (cameFrom) cameFrom.querySelector("summary").focus();
+    cameFrom = null;
+  };
+
+  for (const [key, form] of forms) {
+    form.hidden = false;
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const input = form.querySelector("input");
+      const guess = input.value.trim();
+      if (guess) {
+        enter(key, guess);
+      } else {
+        say(form, "Type a guess first; a rough one will do.");
+        input.focus();
+      }
+    });
+    form.querySelector(".guess-skip").addEventListener("click", () => enter(key, null));
+  }
+
+  // A click on the title of a result that waits, or Enter or Space there, leads to the question.
+  for (const outcome of outcomes) {
+    outcome.querySelector("summary").addEventListener("click", (event) => {
+      const key = missing(outcome)[0];
+      if (key === undefined || outcome.open) return;
+      event.preventDefault();
+      cameFrom = outcome;
+      const form = forms.get(key);
+      form.querySelector(".guess-skip").hidden = false;
+      form.querySelector("input").focus();
+      form.scrollIntoView({ block: "center" });
+      say(form, "The result opens when you have entered a guess here; a rough one will do.");
+    });
+  }
+
+  for (const box of document.querySelectorAll(".guess-table")) {
+    box.hidden = false;
+    document.querySelectorAll(".guess-stored-table").forEach((stored) => (stored.hidden = true));
+    box.querySelector(".guess-forget").addEventListener("click", () => {
+      guesses = {};
+      keep();
+      update();
+      for (const outcome of outcomes) outcome.open = false;
+      for (const form of forms.values()) {
+        form.reset();
+        say(form, "");
+      }
+    });
+  }
+
+  // A link to something inside a closed result opens it, and printing opens all.
+  const follow = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const outcome = target?.closest("details.outcome");
+    if (!outcome || outcome.open) return;
+    if (target === outcome && missing(outcome).length) return; // its title can be seen
+    outcome.open = true;
+    target.scrollIntoView();
+  };
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = outcomes.filter((outcome) => !outcome.open);
+    for (const outcome of closed) outcome.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const outcome of closed) outcome.open = false;
+  });
+  addEventListener("hashchange", follow);
+
+  update();
+  for (const outcome of outcomes) outcome.open = missing(outcome).length === 0;
+  follow();
+})();
