@@ -60,6 +60,12 @@ from companion.figures.training import (
     plot_over_text,
     plot_reliability,
 )
+from companion.figures.translation import (
+    attention_html,
+    plot_beam_widths,
+    plot_translation_doses,
+    plot_translation_lengths,
+)
 from companion.figures.tuning import plot_search, plot_setting, plot_trials
 
 __all__ = [
@@ -69,6 +75,7 @@ __all__ = [
     "REFERENCE",
     "SIZE",
     "Drawing",
+    "attention_html",
     "band",
     "drawing",
     "floor_line",
@@ -76,6 +83,7 @@ __all__ = [
     "new_axes",
     "plot_adaptation",
     "plot_anchors",
+    "plot_beam_widths",
     "plot_best_of_n",
     "plot_capability_and_leak",
     "plot_composition",
@@ -105,6 +113,8 @@ __all__ = [
     "plot_shortcut",
     "plot_strengths",
     "plot_tradeoffs",
+    "plot_translation_doses",
+    "plot_translation_lengths",
     "plot_trials",
     "plot_unrolled",
     "use_style",
