@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import re
+from typing import get_args
 
 import pytest
 
@@ -20,7 +21,8 @@ for library in ("num2words", "babel", "django", "sacrebleu"):
 TINY = TranslationConfig(steps=2, embedding_size=4, hidden_size=8)
 CONFIG = translation.Config(
     num_pairs=120, doses=(40,), num_test=16, noisy_pairs=40, num_searches=2, widths=(1, 2),
-    rare_counts=(1, 2), translator=TINY, catalogue_translator=TINY, catalogue_tokens=300,
+    parts=get_args(translation.Part), rare_counts=(1, 2), translator=TINY,
+    catalogue_translator=TINY, catalogue_tokens=300,
 )  # fmt: skip
 
 
@@ -88,18 +90,19 @@ def test_a_tiny_run_fills_every_figure_and_json_holds_it() -> None:
     assert json.loads(json.dumps(dataclasses.asdict(result), allow_nan=False))
 
 
-def test_another_language_and_no_catalogue() -> None:
+def test_another_language_and_one_part_alone() -> None:
     config = dataclasses.replace(
-        CONFIG, target="fr", catalogue="", doses=(), controls=(), widths=(), num_pairs=60
+        CONFIG, target="fr", parts=("beams",), doses=(), widths=(1,), num_pairs=60
     )
     result = translation.run(config, seed=0)
-    assert result.catalogue_bleu == {}
+    assert result.catalogue_bleu == result.rare == result.by_digits == {}
     assert set(result.exact) == {"attention", "noisy"}
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"parts": ("bleu",)}, "each of parts must be one of attention, doses"),
         ({"target": "ja"}, "target must be one of en, zh, de, fr"),
         ({"doses": (0,)}, "doses must be between 1 and num_pairs = 120"),
         ({"noisy_pairs": 121}, "noisy_pairs must be between 1 and num_pairs = 120"),
