@@ -1,4 +1,4 @@
-"""Language models: the common interface, the LSTM, GRU and tanh RNN, a Transformer and n-grams."""
+"""Language models: the common interface, LSTM, GRU, tanh RNN, Transformer, n-grams, encoder-decoder."""
 
 # fmt: off
 from companion.models.base import LanguageModel, State, detach, evaluation_mode
