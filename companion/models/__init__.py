@@ -1,4 +1,4 @@
-"""Language models: the common interface, LSTM, GRU, tanh RNN, Transformer, n-grams, encoder-decoder."""
+"""Language models: the common interface, recurrent networks, a Transformer, n-grams, translators."""
 
 # fmt: off
 from companion.models.base import LanguageModel, State, detach, evaluation_mode
