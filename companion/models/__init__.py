@@ -1,4 +1,4 @@
-"""Language models: the common interface, recurrent networks, a Transformer, n-grams, translators."""
+"""Language models: the interface, recurrent networks, a Transformer, n-grams; and translators."""
 
 # fmt: off
 from companion.models.base import LanguageModel, State, detach, evaluation_mode
