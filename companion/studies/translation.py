@@ -66,15 +66,15 @@ class Config:
     """Digits of the longest training number of the translator that is tested on longer ones."""
     rare_counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     """Training sentences with each of the rare currencies, one currency for each count."""
-    noise: float = 0.35
+    noise: float = 0.4
     """Share of the noisy translator's training targets that are cut off after their first token."""
-    noisy_pairs: int = 1000
+    noisy_pairs: int = 4000
     """Training pairs of the noisy translator."""
     widths: tuple[int, ...] = (1, 2, 4, 10)
     """Beam widths."""
     penalties: tuple[float, ...] = (0.0, 1.0)
     """Length penalties of the searches; 0 ranks by probability, 1 by nats per token."""
-    num_searches: int = 40
+    num_searches: int = 50
     """Test sentences that are searched for."""
     catalogue: str = "de"
     """Language of the real catalogue that is translated to."""
@@ -168,8 +168,8 @@ class Result:
     share of an equal number of its training messages."""
     catalogue_pairs: dict[str, int] = field(default_factory=dict)
     """Pairs of the catalogue's training and test split."""
-    signature: str = ""
-    """sacrebleu's signature of BLEU."""
+    signature: dict[str, str] = field(default_factory=dict)
+    """sacrebleu's signatures of "BLEU" and "chrF"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -406,7 +406,7 @@ def _catalogue(result: Result, config: Config, *, seed: int) -> None:
         result.catalogue_low[name] = scores.bleu.low
         result.catalogue_high[name] = scores.bleu.high
         result.catalogue_exact[name] = scores.exact_match
-        result.signature = scores.bleu.signature
+        result.signature = {"BLEU": scores.bleu.signature, "chrF": scores.chrf.signature}
     known = parts.train[: len(parts.test)]
     result.catalogue_exact["trained on"] = sum(_right(translator, known)) / len(known)
     result.catalogue_pairs = {"train": len(parts.train), "test": len(parts.test)}

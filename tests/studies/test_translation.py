@@ -84,7 +84,7 @@ def test_a_tiny_run_fills_every_figure_and_json_holds_it() -> None:
     assert result.catalogue_bleu.keys() == {"translator", "copy", "look-up"}
     for name, score in result.catalogue_bleu.items():
         assert result.catalogue_low[name] <= score <= result.catalogue_high[name]
-    assert re.search(r"tok:13a.*version:", result.signature)
+    assert re.search(r"tok:13a.*version:", result.signature["BLEU"])
     # Two searches of which the wider found something less probable would be greedy's failure.
     assert result.beam_nats["0 2"] <= result.beam_nats["0 1"] + 1e-6
     assert json.loads(json.dumps(dataclasses.asdict(result), allow_nan=False))
