@@ -83,7 +83,8 @@ MEASUREMENTS = {
     "coverage": "study run coverage --seeds 10,11,12,13,14",
     "translation": "study run translation --seeds 10,11,12,13,14",
     "translation_mismatch": (
-        "study run translation --seeds 10,11,12,13,14 --set parts=lengths,beams"
+        "study run translation --seeds 10,11,12,13,14 --set parts=lengths,beams "
+        "--set noise=0.4 --set noisy_pairs=4000 --set num_searches=50"
     ),
 }
 

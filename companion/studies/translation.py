@@ -66,15 +66,15 @@ class Config:
     """Digits of the longest training number of the translator that is tested on longer ones."""
     rare_counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     """Training sentences with each of the rare currencies, one currency for each count."""
-    noise: float = 0.4
+    noise: float = 0.35
     """Share of the noisy translator's training targets that are cut off after their first token."""
-    noisy_pairs: int = 4000
+    noisy_pairs: int = 1000
     """Training pairs of the noisy translator."""
     widths: tuple[int, ...] = (1, 2, 4, 10)
     """Beam widths."""
     penalties: tuple[float, ...] = (0.0, 1.0)
     """Length penalties of the searches; 0 ranks by probability, 1 by nats per token."""
-    num_searches: int = 50
+    num_searches: int = 40
     """Test sentences that are searched for."""
     catalogue: str = "de"
     """Language of the real catalogue that is translated to."""
