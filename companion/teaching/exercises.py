@@ -430,7 +430,7 @@ EXERCISES = {
         expected=(0.6, 0.3, 0.1, 0.0), tolerance=1e-3, hint="exponentials first, then their sum"
     ),
     "ex-tr-beam": Exercise(
-        expected=((0.35 / 0.65) ** 0.1, 0.35 / 0.65),
+        expected=((0.4 / 0.6) ** 0.1, 0.4 / 0.6),
         tolerance=0.005,
         hint="one compares two whole translations, the other two next tokens",
     ),
