@@ -39,7 +39,6 @@ LEAST = {
     "training/lstm",
     "objective_mismatch/competing_objectives",
     "mismatched_generalization/closing_the_gap",
-    "practice/translation",
 }
 
 
