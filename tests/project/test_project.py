@@ -553,15 +553,17 @@ GUESSING = ("background", "cross_entropy")
 
 def guess_faults(sources: list[str], *, needed: bool) -> list[str]:
     """What is wrong with the guesses of a chapter, given its code cells after the first."""
-    if not needed and not any(re.search(r"\bguesses\b", source) for source in sources):
+    if not needed and not any(re.search(r"guesses[.\[]|Guesses\(", source) for source in sources):
         return []
     faults, guessed, revealed = [], [], []
     for source in sources:
         tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source))
         for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).startswith("guesses["):
-                key = node.targets[0].slice  # type: ignore[attr-defined]
-                guessed.append(ast.literal_eval(key))
+            target = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
+            if target == "guesses" and ast.unparse(node.value) != "Guesses()":
+                faults.append(f"guesses is something else now: {source}")
+            if target.startswith("guesses["):
+                guessed.append(ast.literal_eval(node.targets[0].slice))
                 if len(tree.body) != 1 or "\n" in source.strip() or len(source) > 76:
                     faults.append(f"a guess is a cell of one line of at most 76: {source}")
                 try:
@@ -606,6 +608,7 @@ GUESS = ['guesses["a"] = 1  # how many', 'print(2)\nguesses.reveal("a", 2)', "gu
         ([GUESS[1], GUESS[0], GUESS[2]], "revealed before it is guessed: a"),
         (GUESS[:2], "the last code cell is guesses.table()"),
         ([*GUESS, "print(3)"], "the last code cell is guesses.table()"),
+        (["guesses = [1]", *GUESS], "guesses is something else now"),
     ],
 )
 def test_a_guess_that_breaks_the_convention_is_noticed(sources: list[str], fault: str) -> None:
