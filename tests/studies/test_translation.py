@@ -72,6 +72,7 @@ def test_cut_targets_keep_their_first_token_in_about_the_share_asked_for() -> No
     assert translation.cut_targets(pairs, 0.25, seed=0) == cut
 
 
+@pytest.mark.slow
 def test_a_tiny_run_fills_every_figure_and_json_holds_it() -> None:
     result = translation.run(CONFIG, seed=0)
     assert set(result.exact) == {"attention", "uniform", "none", "40", "noisy"}
@@ -90,6 +91,7 @@ def test_a_tiny_run_fills_every_figure_and_json_holds_it() -> None:
     assert json.loads(json.dumps(dataclasses.asdict(result), allow_nan=False))
 
 
+@pytest.mark.slow
 def test_another_language_and_one_part_alone() -> None:
     config = dataclasses.replace(
         CONFIG, target="fr", parts=("beams",), doses=(), widths=(1,), num_pairs=60

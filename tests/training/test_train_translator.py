@@ -9,6 +9,8 @@ from companion.text.parallel import Pair
 from companion.text.tokenizers import CharacterTokenizer, WordTokenizer
 from companion.training.translation import TranslationConfig, train_translator
 
+pytestmark = pytest.mark.slow  # one translator is trained for most of them
+
 LETTERS = "abcdefgh"
 #: The target is the source backwards: only attention, or a good memory, can do it.
 PAIRS = [
