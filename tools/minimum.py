@@ -44,7 +44,8 @@ def pins() -> list[str]:
     extras = project["optional-dependencies"]
     live = [text for text in extras["book"] if Requirement(text).name == "ipywidgets"]
     lines = []
-    for text in [*project["dependencies"], *extras["metrics"], *extras["tune"], *live]:
+    optional = [text for name in ("metrics", "translation", "tune") for text in extras[name]]
+    for text in [*project["dependencies"], *optional, *live]:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
         version = locked()[name] if name == "torch" else lower_bound(requirement)

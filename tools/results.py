@@ -81,6 +81,11 @@ MEASUREMENTS = {
     "distribution_shift": "study run distribution_shift --seeds 10,11,12,13,14",
     "strange_text": "study run strange_text --seeds 10,11,12,13,14",
     "coverage": "study run coverage --seeds 10,11,12,13,14",
+    "translation": "study run translation --seeds 10,11,12,13,14",
+    "translation_mismatch": (
+        "study run translation --seeds 10,11,12,13,14 --set parts=lengths,beams "
+        "--set noise=0.4 --set noisy_pairs=4000 --set num_searches=50"
+    ),
 }
 
 #: Measured in seconds of this machine: another rounding would be another machine's matter.

@@ -29,16 +29,19 @@ from companion.evaluation.significance import (
 from companion.evaluation.texts import (
     LogProbsAndKL, log_probs_and_kl, next_log_probs, text_log_probs,
 )
+from companion.evaluation.translation import (
+    MetricScore, TranslationScores, exact_match, look_up, pair_nats, score_translations,
+)
 
 __all__ = [
     "ClaimError", "Claims", "Classification", "ContinuousCacheConfig", "Difference",
-    "DivergedError", "DynamicConfig", "Evaluation", "Interval", "LogProbsAndKL", "Reliability",
-    "Scores", "Units", "bootstrap", "choose_cache", "choose_dynamic", "distinct_n", "evaluate",
-    "exact_calibration_error", "fit_temperature", "group_counts",
-    "group_means", "joined_scores", "log_probs_and_kl", "next_log_probs", "ngrams",
-    "numbers_by_name", "paired_bootstrap", "precision_recall_f1", "prediction_interval",
-    "reliability", "repeated_segments", "score", "score_dynamically", "score_with_cache",
-    "scored_pieces", "self_bleu", "sequence_repetition", "spread", "standard_error",
-    "starting_states", "stored_report", "summarize", "summed_nats_of_rows", "temperature_of",
-    "text_log_probs", "text_units",
+    "DivergedError", "DynamicConfig", "Evaluation", "Interval", "LogProbsAndKL", "MetricScore",
+    "Reliability", "Scores", "TranslationScores", "Units", "bootstrap", "choose_cache",
+    "choose_dynamic", "distinct_n", "evaluate", "exact_calibration_error", "exact_match",
+    "fit_temperature", "group_counts", "group_means", "joined_scores", "log_probs_and_kl",
+    "look_up", "next_log_probs", "ngrams", "numbers_by_name", "pair_nats", "paired_bootstrap",
+    "precision_recall_f1", "prediction_interval", "reliability", "repeated_segments", "score",
+    "score_dynamically", "score_translations", "score_with_cache", "scored_pieces", "self_bleu",
+    "sequence_repetition", "spread", "standard_error", "starting_states", "stored_report",
+    "summarize", "summed_nats_of_rows", "temperature_of", "text_log_probs", "text_units",
 ]

@@ -58,6 +58,12 @@ from companion.figures.training import (
     plot_over_text,
     plot_reliability,
 )
+from companion.figures.translation import (
+    attention_html,
+    plot_beam_widths,
+    plot_translation_doses,
+    plot_translation_lengths,
+)
 from companion.figures.tuning import plot_search, plot_setting, plot_trials
 
 __all__ = [
@@ -67,6 +73,7 @@ __all__ = [
     "REFERENCE",
     "SIZE",
     "Drawing",
+    "attention_html",
     "band",
     "drawing",
     "floor_line",
@@ -74,6 +81,7 @@ __all__ = [
     "new_axes",
     "plot_adaptation",
     "plot_anchors",
+    "plot_beam_widths",
     "plot_best_of_n",
     "plot_capability_and_leak",
     "plot_composition",
@@ -101,6 +109,8 @@ __all__ = [
     "plot_shift_parts",
     "plot_strengths",
     "plot_tradeoffs",
+    "plot_translation_doses",
+    "plot_translation_lengths",
     "plot_trials",
     "plot_unrolled",
     "use_style",

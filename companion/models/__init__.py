@@ -1,4 +1,4 @@
-"""Language models: the common interface, the LSTM, GRU and tanh RNN, a Transformer and n-grams."""
+"""Language models: the interface, recurrent networks, a Transformer, n-grams; and translators."""
 
 # fmt: off
 from companion.models.base import LanguageModel, State, detach, evaluation_mode
@@ -7,10 +7,14 @@ from companion.models.lstm import (
 )
 from companion.models.ngram import NGramModel
 from companion.models.recurrent import RecurrentModel
+from companion.models.seq2seq import (
+    Attention, DecoderState, GivenSource, Seq2Seq, Seq2SeqConfig, SourceAttention,
+)
 from companion.models.transformer import TransformerModel
 
 __all__ = [
-    "LSTMConfig", "LSTMLanguageModel", "LSTMStack", "LanguageModel", "NGramModel",
-    "RecurrentModel", "State", "TransformerModel", "VariationalDropout", "detach",
+    "Attention", "DecoderState", "GivenSource", "LSTMConfig", "LSTMLanguageModel", "LSTMStack",
+    "LanguageModel", "NGramModel", "RecurrentModel", "Seq2Seq", "Seq2SeqConfig",
+    "SourceAttention", "State", "TransformerModel", "VariationalDropout", "detach",
     "evaluation_mode", "lstm_cell", "reference_lstm",
 ]

@@ -5,6 +5,7 @@ Used by `companion.teaching.checks.check_exercise`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -418,5 +419,19 @@ EXERCISES = {
         expected=6 * 175000000000.0 * 300000000000.0 / 28000000000000.0 / (365.25 * 86400),
         tolerance=2,
         hint="operations, over operations a second, over seconds a year",
+    ),
+    # translation
+    "ex-tr-weights": Exercise(
+        expected=(0.6, 0.3, 0.1, 0.0), tolerance=1e-3, hint="exponentials first, then their sum"
+    ),
+    "ex-tr-beam": Exercise(
+        expected=((0.4 / 0.6) ** 0.1, 0.4 / 0.6),
+        tolerance=0.005,
+        hint="one compares two whole translations, the other two next tokens",
+    ),
+    "ex-tr-bleu": Exercise(
+        expected=100 * math.exp(-1 / 6) * (5 / 6 * 4 / 5 * 3 / 4 * 2 / 3) ** 0.25,
+        tolerance=0.05,
+        hint="the geometric mean of four numbers is the fourth root of their product",
     ),
 }

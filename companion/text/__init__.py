@@ -14,6 +14,10 @@ from companion.text.documents import (
     read_text,
 )
 from companion.text.duplicates import copied_passages, near_duplicates, words_of
+from companion.text.parallel import (
+    Pair, PairBatch, SplitPairs, encode_sources, pair_batch, pair_batches, read_catalogue,
+    read_pairs, read_two_files, split_pairs,
+)
 from companion.text.python_library import code, docstrings, documentation
 from companion.text.rows import (
     rows_by_length, text_batch, text_rows, tokens_through_end, word_counts,
@@ -26,13 +30,14 @@ from companion.text.tokenizers import (
 
 __all__ = [
     "IGNORE", "SPLITS", "BPETokenizer", "Batch", "ByteTokenizer", "CharacterTokenizer",
-    "CleaningReport", "Corpus", "CorpusError", "CorpusUnreachableError", "Document",
-    "EncodedText", "Tokenizer", "WordTokenizer", "build_tokenizer", "clean_documents",
-    "clean_text", "code", "copied_passages", "corpus_descriptions", "corpus_names",
-    "cut_at_spaces", "docstrings", "documentation", "encode_documents", "jittered_cuts",
-    "load_corpus", "load_corpus_if_reachable", "load_tokenizer", "near_duplicates", "num_windows",
-    "padded", "position", "read_documents", "read_folder", "read_text", "rows_by_length",
-    "save_tokenizer", "scoring_streams", "span", "split_documents", "streams", "text_batch",
-    "text_rows", "tokenizer_from_dict", "tokens_through_end", "window", "windows", "word_counts",
-    "words_of",
+    "CleaningReport", "Corpus", "CorpusError", "CorpusUnreachableError", "Document", "EncodedText",
+    "Pair", "PairBatch", "SplitPairs", "Tokenizer", "WordTokenizer", "build_tokenizer",
+    "clean_documents", "clean_text", "code", "copied_passages", "corpus_descriptions",
+    "corpus_names", "cut_at_spaces", "docstrings", "documentation", "encode_documents",
+    "encode_sources", "jittered_cuts", "load_corpus", "load_corpus_if_reachable", "load_tokenizer",
+    "near_duplicates", "num_windows", "padded", "pair_batch", "pair_batches", "position",
+    "read_catalogue", "read_documents", "read_folder", "read_pairs", "read_text", "read_two_files",
+    "rows_by_length", "save_tokenizer", "scoring_streams", "span", "split_documents",
+    "split_pairs", "streams", "text_batch", "text_rows", "tokenizer_from_dict",
+    "tokens_through_end", "window", "windows", "word_counts", "words_of",
 ]

@@ -20,17 +20,18 @@ from companion.training.running_metrics import RunningMetrics
 from companion.training.trainer import (
     Progress, TrainResult, Trainer, TrainingError, share_of_streams, train,
 )
+from companion.training.translation import TranslationConfig, train_translator
 from companion.training.unlikelihood import (
     UnlikelihoodConfig, own_unlikelihood, tune_against_repetition,
 )
 
 __all__ = [
     "BenchmarkModel", "Checkpoint", "GroupDRO", "Progress", "RunFolder", "RunningMetrics",
-    "Speed", "TrainConfig", "TrainResult", "Trainer", "TrainingError", "UnlikelihoodConfig",
-    "cache_folder", "cached_model", "group_weights", "learning_rate_at", "make_optimizer",
-    "matmul_flops_per_second", "measure", "median_interval", "mixed_text", "optimizer_tensors",
-    "own_unlikelihood", "package_digest", "raised_weights", "restore_optimizer",
-    "share_of_streams", "steps_of", "take_step", "take_turns", "textbook_step", "train",
-    "train_and_measure", "train_on_source", "train_on_texts", "training_flops_per_token",
-    "training_text", "tune_against_repetition",
+    "Speed", "TrainConfig", "TrainResult", "Trainer", "TrainingError", "TranslationConfig",
+    "UnlikelihoodConfig", "cache_folder", "cached_model", "group_weights", "learning_rate_at",
+    "make_optimizer", "matmul_flops_per_second", "measure", "median_interval", "mixed_text",
+    "optimizer_tensors", "own_unlikelihood", "package_digest", "raised_weights",
+    "restore_optimizer", "share_of_streams", "steps_of", "take_step", "take_turns",
+    "textbook_step", "train", "train_and_measure", "train_on_source", "train_on_texts",
+    "train_translator", "training_flops_per_token", "training_text", "tune_against_repetition",
 ]

@@ -641,6 +641,57 @@ def test_the_kinds_figure_shows_each_kind_of_rest_by_kind_in_training() -> None:
         figures.plot_composition_kinds([], "LSTM", {"any": "any"})
 
 
+def translated(value: float) -> dict[str, Any]:
+    """A result of the study of translation, as far as figures read it."""
+    return {
+        "exact": {"attention": value, "uniform": 0.4, "none": 0.2, "250": 0.1, "noisy": 0.3},
+        "by_digits": {"3": value, "6": 0.0},
+        "by_digits_all": {"3": 1.0, "6": value},
+        "beam_ratio": {"0 1": 0.9, "1 1": 0.9, "0 10": value, "1 10": 1.0},
+        "clean_ratio": {"1": 1.0, "10": 1.0},
+    }
+
+
+def test_the_figures_of_translation_show_mean_and_range() -> None:
+    results = [translated(0.2), translated(0.6)]
+    ax = figures.plot_translation_doses(results, 3000)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["250", "3,000"]
+    doses, uniform, none = ax.containers
+    line, _, (bars,) = doses.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_ydata(), [10, 40])
+    np.testing.assert_allclose(bars.get_segments()[1][:, 1], [20, 60], atol=1e-12)
+    np.testing.assert_allclose(uniform.lines[0].get_ydata(), [40])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(none.lines[0].get_ydata(), [20])  # type: ignore[attr-defined]
+    ax = figures.plot_translation_lengths(results)
+    all_lengths, short = ax.containers
+    np.testing.assert_allclose(all_lengths.lines[0].get_ydata(), [100, 40])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(short.lines[0].get_ydata(), [40, 0])  # type: ignore[attr-defined]
+    ax = figures.plot_beam_widths(results)
+    assert [each.get_label() for each in ax.containers] == [
+        "cut targets, by probability", "cut targets, by nats per token",
+        "clean targets, by probability",
+    ]  # fmt: skip
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), [0.9, 0.4])  # type: ignore[attr-defined]
+    for plot in (figures.plot_translation_lengths, figures.plot_beam_widths):
+        with pytest.raises(ValueError, match="one result or more"):
+            plot([])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_translation_doses([], 3000)
+
+
+def test_the_attention_picture_shows_each_share_and_the_token_being_written() -> None:
+    weights = [[0.25, 0.75], [0.99, 0.01]]
+    shown = figures.attention_html(["<a>", "b"], ["一", "二"], weights, 1)
+    assert "&lt;a&gt;<br><small" in shown
+    assert ">99%<" in shown
+    assert ">1%<" not in shown
+    assert "writes: 一 <strong>二</strong>" in shown
+    with pytest.raises(ValueError, match=r"weights must have shape \(2, 2\)"):
+        figures.attention_html(["a", "b"], ["一", "二"], [[1.0, 0.0]], 0)
+    with pytest.raises(ValueError, match=r"position must be in \[0, 2\), got 2"):
+        figures.attention_html(["a", "b"], ["一", "二"], weights, 2)
+
+
 def test_the_exchange_figure_shows_each_result_and_their_mean() -> None:
     corrected = ("as it is", "counting units", "other units", "random units")
     results = [
@@ -845,7 +896,8 @@ def test_every_figure_is_tried_with_strange_text() -> None:
     tried = set(re.findall(r"figures\.(plot_\w+)", inspect.getsource(strange_figures)))
     # Drawn within the search, or of results alone, whose words are the figure's own.
     assert plots - tried == {
-        "plot_setting", "plot_trials", "plot_goals", "plot_exchange", "plot_lstm_cell"
+        "plot_setting", "plot_trials", "plot_goals", "plot_exchange", "plot_lstm_cell",
+        "plot_translation_doses", "plot_translation_lengths", "plot_beam_widths",
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from companion.figures.drawings import (  # noqa: F401  (each lists its drawings
     training,
     objective_mismatch,
     mismatched_generalization,
+    practice,
 )
 from companion.figures.drawings.canvas import Drawing
 from companion.figures.drawings.catalogue import CATALOGUE

@@ -1,0 +1,49 @@
+"""Drawings of the part "Practice"."""
+
+import itertools
+
+from companion.figures.drawings.canvas import MAIN, OTHER, Canvas
+from companion.figures.drawings.catalogue import drawn
+
+
+@drawn(
+    "encoder-decoder",
+    chapter="translation",
+    height=330,
+    alt="""An encoder of LSTM cells reads the three words Saturday, third and March in both
+    directions and writes a memory for each. A decoder, which begins with what the encoder knows at
+    its ends, writes samedi, trois and mars. While it writes trois it reads the three memories with
+    weights of 4, 93 and 3 per cent: a thick line leads from the memory of third, thin ones from the
+    others.""",
+)
+def _encoder_decoder(c: Canvas) -> None:
+    places = (88.0, 198.0, 308.0)
+    width, height = 76.0, 28.0
+    words, reads, memory, writes, out = 312.0, 256.0, 190.0, 62.0, 16.0
+    c.text(20, reads - 36, "encoder", anchor="start", bold=True)
+    c.text(20, writes + 36, "decoder", anchor="start", bold=True)
+    for i, x in enumerate(places):
+        c.text(x, words, ("Saturday", "third", "March")[i])
+        c.arrow((x, words - 10), (x, reads + height / 2 + 2))
+        c.box(x - width / 2, reads - height / 2, width, height, "LSTM")
+        c.arrow((x, reads - height / 2), (x, memory + height / 2 + 2))
+        c.box(
+            x - width / 2, memory - height / 2, width, height, f"memory {i + 1}", color=MAIN,
+            bold=True,
+        )  # fmt: skip
+        c.box(x - width / 2, writes - height / 2, width, height, "LSTM")
+        c.arrow((x, writes - height / 2), (x, out + 11))
+        c.text(x, out, ("samedi", "trois", "mars")[i], bold=i == 1)
+    for left, right in itertools.pairwise(places):
+        c.arrow((left + width / 2, reads - 6), (right - width / 2, reads - 6))
+        c.arrow((right - width / 2, reads + 6), (left + width / 2, reads + 6))
+        c.arrow((left + width / 2, writes), (right - width / 2, writes))
+    for x, share, label in zip(places, (0.04, 0.93, 0.03), ("4 %", "93 %", "3 %"), strict=True):
+        start, end = (x, memory - height / 2), (places[1], writes + height / 2)
+        c.line(start, end, color=OTHER, width=1 + 5 * share)
+        middle = (start[0] * 0.55 + end[0] * 0.45, start[1] * 0.55 + end[1] * 0.45)
+        c.text(middle[0] + (-20 if x < places[1] else 20), middle[1], label)
+    c.arrow(
+        (places[0] - width / 2, reads), (12, reads), (12, writes), (places[0] - width / 2, writes),
+        dashed=True,
+    )  # fmt: skip
