@@ -99,6 +99,9 @@
       forms.get(next).querySelector("input").focus();
       return;
     }
+    for (const other of waiting.flatMap(keysOf)) {
+      if (forms.has(other)) say(forms.get(other), ""); // it no longer waits for one more
+    }
     say(form, guess === null ? "The result is open." : "Entered. The result is open.");
     const link = waiting[0] && element("a", "Go to the result");
     if (link) {
@@ -180,11 +183,16 @@
   };
   let closed = [];
   addEventListener("beforeprint", () => {
-    closed = outcomes.filter((outcome) => !outcome.open);
-    for (const outcome of closed) outcome.open = true;
+    closed.push(...outcomes.filter((outcome) => !outcome.open));
+    for (const outcome of outcomes) {
+      outcome.open = true;
+      outcome.querySelector("summary").textContent = "The result"; // no form is printed
+    }
   });
   addEventListener("afterprint", () => {
     for (const outcome of closed) outcome.open = false;
+    closed = [];
+    update();
   });
   addEventListener("hashchange", follow);
   addEventListener("click", (event) => {

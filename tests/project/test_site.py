@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -450,8 +451,10 @@ def test_a_link_into_a_result_opens_it_and_print_shows_all(
     page.evaluate("location.hash = '#inside'")
     page.wait_for_function("document.querySelector('details.outcome').open")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert all(outcome["open"] for outcome in page.evaluate(STATE)["outcomes"])
+    outcomes = page.evaluate(STATE)["outcomes"]
+    assert all((outcome["open"], outcome["title"]) == (True, "The result") for outcome in outcomes)
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert "enter your guess" in page.evaluate(STATE)["outcomes"][-1]["title"]
     opened = [outcome["open"] for outcome in page.evaluate(STATE)["outcomes"]]
     assert opened == [True] + [False] * (len(opened) - 1)
 
@@ -521,6 +524,22 @@ def test_another_guess_leaves_the_reader_where_it_was_entered(
     assert state["focus"] == field.get_attribute("id")
     page.locator(".guess-skip").last.press("Enter")
     assert page.evaluate(STATE)["outcomes"][-1]["open"]
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+
+def test_a_result_of_two_guesses_opens_after_both(visit: Callable[..., Page]) -> None:
+    two = re.compile(r'<details class="outcome"[^>]*data-guess="[^"]*&quot;, &quot;')
+    page = visit(next(name for name in ASKING if two.search((HTML / name).read_text("utf-8"))))
+    state = page.evaluate(STATE)
+    number = next(i for i, outcome in enumerate(state["outcomes"]) if len(outcome["keys"]) == 2)
+    first, second = state["outcomes"][number]["keys"]
+    page.locator("details.outcome > summary").nth(number).press("Enter")
+    for key in (first, second):
+        assert not page.evaluate(STATE)["outcomes"][number]["open"]
+        page.locator(f'form.guess[data-guess="{key}"] .guess-skip').press("Enter")
+    state = page.evaluate(STATE)
+    assert state["outcomes"][number]["open"]
+    assert state["said"] == ["The result is open. Go to the result"]
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
 
 
