@@ -215,7 +215,7 @@ def sentence(cost: Cost) -> str:
         time = f"a minute{more}"
     else:
         more = {0: "", 2: " and a half"}[rest]
-        time = f"{names.get(whole, whole)}{more} minutes"
+        time = f"{names[whole]}{more} minutes" if whole in names else f"{quarters / 4:.0f} minutes"
     memory = f"{cost.gigabytes:.1f}".removesuffix(".0")
     return f"The chapter takes about {time} of processor time and {memory} GB of memory."
 

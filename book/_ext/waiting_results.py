@@ -55,7 +55,10 @@ class Page:
 
 
 def guess_of(source: str) -> tuple[str, str] | None:
-    """Key and question of a cell that is one guess; None for any other cell."""
+    """Key and question of a cell that is one guess; None for any other cell.
+
+    The question is the comment; with the guess before it where it goes on: `"a"  # or "b"`.
+    """
     try:
         body = ast.parse(source).body
     except SyntaxError:  # a line for IPython, such as %pip
@@ -69,7 +72,10 @@ def guess_of(source: str) -> tuple[str, str] | None:
         return None
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
-    return target.slice.value, " ".join(text.lstrip("# ") for text in comments)
+    question = " ".join(text.lstrip("# ") for text in comments)
+    if question.startswith("or "):
+        question = f"{ast.get_source_segment(source, body[0].value)} {question}"
+    return target.slice.value, question
 
 
 def calls_of(source: str, method: str) -> list[ast.Call]:
@@ -221,7 +227,9 @@ def visit_table(self: Any, node: guess_table) -> None:
         '<th scope="col">Truth</th></tr></thead><tbody>'
     )
     for key, question, truth in node["rows"]:
-        key, question, truth = map(html.escape, (key, question or key, truth))
+        # Two questions may read the same ("% right"): the key tells them apart.
+        question = f"{key}: {question}" if question else key
+        key, question, truth = map(html.escape, (key, question, truth))
         self.body.append(
             f'<tr data-guess="{key}" data-truth="{truth}"><th scope="row">{question}</th>'
             "<td>no guess yet</td><td>not yet</td></tr>"

@@ -6,7 +6,8 @@
   const place = `guesses:${location.pathname}`;
   const read = () => {
     try {
-      return JSON.parse(localStorage.getItem(place)) ?? {};
+      const stored = JSON.parse(localStorage.getItem(place));
+      return stored?.constructor === Object ? stored : {};
     } catch {
       return {}; // no storage here, or nothing that can be read
     }
@@ -66,8 +67,12 @@
       guess.textContent = guesses[key] ?? "no guess yet";
       truth.textContent = (key in guesses && row.dataset.truth) || "not yet";
     }
-    for (const key of Object.keys(guesses)) {
-      if (forms.has(key)) forms.get(key).querySelector("input").value = guesses[key] ?? "";
+  };
+
+  // Fields show what was entered; one that did not change may hold what is being typed.
+  const fill = (before) => {
+    for (const [key, form] of forms) {
+      if (guesses[key] !== before[key]) form.querySelector("input").value = guesses[key] ?? "";
     }
   };
 
@@ -82,14 +87,20 @@
     keep();
     update();
     const form = forms.get(key);
-    form.querySelector(".guess-skip").hidden = true;
+    const skip = form.querySelector(".guess-skip");
+    const skipped = document.activeElement === skip;
+    skip.hidden = true;
     const waiting = outcomes.filter((outcome) => keysOf(outcome).includes(key));
     for (const outcome of waiting) outcome.open = missing(outcome).length === 0;
     const next = waiting.flatMap(missing)[0];
     if (next) {
       say(form, "Entered. The result opens after one more guess.");
+      if (guess === null) forms.get(next).querySelector(".guess-skip").hidden = false;
       forms.get(next).querySelector("input").focus();
       return;
+    }
+    for (const other of waiting.flatMap(keysOf)) {
+      if (forms.has(other)) say(forms.get(other), ""); // it no longer waits for one more
     }
     say(form, guess === null ? "The result is open." : "Entered. The result is open.");
     const link = waiting[0] && element("a", "Go to the result");
@@ -97,8 +108,12 @@
       link.href = `#${waiting[0].id}`;
       form.querySelector(".guess-status").append(" ", link);
     }
-    if (cameFrom) cameFrom.querySelector("summary").focus();
-    cameFrom = null;
+    if (waiting.includes(cameFrom)) {
+      cameFrom.querySelector("summary").focus();
+      cameFrom = null;
+    } else if (skipped) {
+      (waiting[0]?.querySelector("summary") ?? form.querySelector("input")).focus();
+    }
   };
 
   for (const [key, form] of forms) {
@@ -137,19 +152,29 @@
     document.querySelectorAll(".guess-stored-table").forEach((stored) => (stored.hidden = true));
     box.querySelector(".guess-forget").addEventListener("click", () => {
       guesses = {};
+      cameFrom = null;
       keep();
       update();
       for (const outcome of outcomes) outcome.open = false;
       for (const form of forms.values()) {
         form.reset();
+        form.querySelector(".guess-skip").hidden = true;
         say(form, "");
       }
+      box.scrollIntoView({ block: "nearest" }); // what closed above has moved it
     });
   }
 
   // A link to something inside a closed result opens it, and printing opens all.
+  const named = () => {
+    try {
+      return document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    } catch {
+      return null; // such as #%
+    }
+  };
   const follow = () => {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = named();
     const outcome = target?.closest("details.outcome");
     if (!outcome || outcome.open) return;
     if (target === outcome && missing(outcome).length) return; // its title can be seen
@@ -158,15 +183,35 @@
   };
   let closed = [];
   addEventListener("beforeprint", () => {
-    closed = outcomes.filter((outcome) => !outcome.open);
-    for (const outcome of closed) outcome.open = true;
+    closed.push(...outcomes.filter((outcome) => !outcome.open));
+    for (const outcome of outcomes) {
+      outcome.open = true;
+      outcome.querySelector("summary").textContent = "The result"; // no form is printed
+    }
   });
   addEventListener("afterprint", () => {
     for (const outcome of closed) outcome.open = false;
+    closed = [];
+    update();
   });
   addEventListener("hashchange", follow);
+  addEventListener("click", (event) => {
+    // The same link once more is no change of the address.
+    const link = event.target.closest?.("a[href]");
+    if (link?.hash && link.href === location.href) setTimeout(follow);
+  });
+
+  // What is entered or forgotten in another tab holds here too.
+  addEventListener("storage", (event) => {
+    if (event.key !== place && event.key !== null) return;
+    const before = guesses;
+    guesses = read();
+    update();
+    fill(before);
+  });
 
   update();
+  fill({});
   for (const outcome of outcomes) outcome.open = missing(outcome).length === 0;
   follow();
 })();

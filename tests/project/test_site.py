@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -450,10 +451,106 @@ def test_a_link_into_a_result_opens_it_and_print_shows_all(
     page.evaluate("location.hash = '#inside'")
     page.wait_for_function("document.querySelector('details.outcome').open")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert all(outcome["open"] for outcome in page.evaluate(STATE)["outcomes"])
+    outcomes = page.evaluate(STATE)["outcomes"]
+    assert all((outcome["open"], outcome["title"]) == (True, "The result") for outcome in outcomes)
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert "enter your guess" in page.evaluate(STATE)["outcomes"][-1]["title"]
     opened = [outcome["open"] for outcome in page.evaluate(STATE)["outcomes"]]
     assert opened == [True] + [False] * (len(opened) - 1)
+
+
+#: What is stored of the page's guesses.
+STORED = "'guesses:' + location.pathname"
+
+
+@one_page
+@pytest.mark.parametrize("stored", ["5", '"x"', "[1]", "null", "{"])
+def test_what_is_stored_may_be_anything(visit: Callable[..., Page], name: str, stored: str) -> None:
+    page = visit(name)
+    page.evaluate(f"stored => localStorage.setItem({STORED}, stored)", stored)
+    page.reload(wait_until="load")
+    page.locator("form.guess input").first.fill("3")
+    page.locator("form.guess input").first.press("Enter")
+    assert page.evaluate(STATE)["outcomes"][0]["open"]
+
+
+@one_page
+def test_two_tabs_keep_each_other_s_guesses(visit: Callable[..., Page], name: str) -> None:
+    one = visit(name)
+    other = one.context.new_page()
+    other.goto(one.url, wait_until="load")
+    other.locator("form.guess input").nth(1).fill("typed, not entered")
+    for page, i in ((one, 0), (other, 1)):
+        page.locator("form.guess input").nth(i).press("Home")
+        page.locator("form.guess input").nth(i).type("3 ")
+        page.locator("form.guess input").nth(i).press("Enter")
+        page.wait_for_timeout(200)  # the other tab hears of it by an event
+    wanted = ["3", "3 typed, not entered"]
+    for page in (one, other):
+        page.wait_for_function(
+            "() => document.querySelector('.guess-table tr:nth-child(2) td').textContent[0] === '3'"
+        )
+        assert [row[1] for row in page.evaluate(STATE)["rows"][:2]] == wanted
+    one.reload(wait_until="load")
+    assert [row[1] for row in one.evaluate(STATE)["rows"][:2]] == wanted
+
+
+@one_page
+def test_an_address_that_names_nothing_raises_no_error(
+    visit: Callable[..., Page], name: str
+) -> None:
+    page = visit(name)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for place in ("#%", "#nowhere", "#"):
+        page.goto(page.url.partition("#")[0] + place)
+        page.reload(wait_until="load")
+    assert errors == []
+
+
+@one_page
+def test_another_guess_leaves_the_reader_where_it_was_entered(
+    visit: Callable[..., Page], name: str
+) -> None:
+    """And not at the result whose title was clicked before, far below."""
+    page = visit(name)
+    page.locator("details.outcome > summary").last.click()
+    field = page.locator("form.guess input").first
+    field.fill("3")
+    field.press("Enter")
+    state = page.evaluate(STATE)
+    assert state["outcomes"][0]["open"]
+    assert not state["outcomes"][-1]["open"]
+    assert state["focus"] == field.get_attribute("id")
+    page.locator(".guess-skip").last.press("Enter")
+    assert page.evaluate(STATE)["outcomes"][-1]["open"]
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+
+def test_a_result_of_two_guesses_opens_after_both(visit: Callable[..., Page]) -> None:
+    two = re.compile(r'<details class="outcome"[^>]*data-guess="[^"]*&quot;, &quot;')
+    page = visit(next(name for name in ASKING if two.search((HTML / name).read_text("utf-8"))))
+    state = page.evaluate(STATE)
+    number = next(i for i, outcome in enumerate(state["outcomes"]) if len(outcome["keys"]) == 2)
+    first, second = state["outcomes"][number]["keys"]
+    page.locator("details.outcome > summary").nth(number).press("Enter")
+    for key in (first, second):
+        assert not page.evaluate(STATE)["outcomes"][number]["open"]
+        page.locator(f'form.guess[data-guess="{key}"] .guess-skip').press("Enter")
+    state = page.evaluate(STATE)
+    assert state["outcomes"][number]["open"]
+    assert state["said"] == ["The result is open. Go to the result"]
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+
+@one_page
+def test_a_guess_of_one_long_word_fits_a_phone(visit: Callable[..., Page], name: str) -> None:
+    page = visit(name)
+    page.set_viewport_size({"width": 390, "height": 844})
+    for field in page.locator("form.guess input").all():
+        field.fill("W" * 80)
+        field.press("Enter")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 class _Links(HTMLParser):

@@ -70,6 +70,10 @@ LINE = "a b\nYou guessed 2.5; it is 0.61.\n"
 def test_a_guess_cell_is_one_assignment_of_a_guess() -> None:
     assert waiting.guess_of(GUESS) == ("gain", "gain in reward")
     assert waiting.guess_of('guesses["a"] = "#1"  # which # is best') == ("a", "which # is best")
+    assert waiting.guess_of('guesses["a"] = "too low"  # or "too high"') == (
+        "a",
+        '"too low" or "too high"',
+    )
     for other in (REVEAL, "guess = 1", "%pip install x", GUESS + "\nx = 1", "guesses[key] = 1"):
         assert waiting.guess_of(other) is None
 
@@ -158,9 +162,12 @@ def test_what_is_written_into_the_page_is_escaped() -> None:
     builder = SimpleNamespace(body=[])
     waiting.visit_form(builder, waiting.guess_form("", key="a", question='is p < "q"?'))
     waiting.visit_outcome(builder, waiting.outcome("", keys=["a b", "c"]))
-    waiting.visit_table(builder, waiting.guess_table("", rows=[("a", "<b>", '"x"')]))
+    rows = [("a", "<b>", '"x"'), ("c", "", "1")]
+    waiting.visit_table(builder, waiting.guess_table("", rows=rows))
     written = "".join(builder.body)
     assert "is p &lt; &quot;q&quot;?" in written
     assert "<b>" not in written
     assert 'id="outcome-a-b" data-guess="[&quot;a b&quot;, &quot;c&quot;]"' in written
     assert 'data-truth="&quot;x&quot;"' in written
+    assert '<th scope="row">a: &lt;b&gt;</th>' in written
+    assert '<th scope="row">c</th>' in written
