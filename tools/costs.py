@@ -50,21 +50,25 @@ class Cost(NamedTuple):
 
 
 class _Watch(threading.Thread):
-    """Notes the highest sum of the memory of all processes that this one has started."""
+    """Notes the highest sum of the memory of the processes that this one starts from now on."""
 
     def __init__(self, seconds: float = 0.1) -> None:
         super().__init__(daemon=True)
         self.seconds = seconds
         self.peak = 0
+        self._others = {process.pid for process in psutil.Process().children()}
         self._done = threading.Event()
 
     def run(self) -> None:
         this = psutil.Process()
         while not self._done.wait(self.seconds):
             total = 0
-            for process in this.children(recursive=True):
+            for started in this.children():
+                if started.pid in self._others:
+                    continue
                 try:
-                    total += process.memory_info().rss
+                    for process in (started, *started.children(recursive=True)):
+                        total += process.memory_info().rss
                 except psutil.Error:  # it ended in between
                     continue
             self.peak = max(self.peak, total)

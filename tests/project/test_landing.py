@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -261,7 +263,12 @@ def test_a_run_is_measured_with_what_it_starts(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
     nbformat.write(notebook, tmp_path / "a.ipynb")
     before = (tmp_path / "a.ipynb").read_bytes()
-    cost = costs.measure(tmp_path / "a.ipynb")
+    large = "import time; held = bytearray(b'x' * 500_000_000); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", large], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()  # it holds its memory, and is none of the notebook's
+        cost = costs.measure(tmp_path / "a.ipynb")
+        other.kill()
     assert 1 / 60 - 0.01 <= cost.minutes < 0.2
     assert 0.2 <= cost.gigabytes < 0.6
     assert (tmp_path / "a.ipynb").read_bytes() == before
