@@ -602,6 +602,26 @@ def test_a_guess_that_breaks_the_convention_is_noticed(sources: list[str], fault
     assert any(found.startswith(fault) for found in guess_faults(sources))
 
 
+def ends_silenced(source: str) -> bool:
+    """Whether a cell ends with a semicolon, which hides its value in a notebook and not in nbval.
+
+    A check may: what it returns shows nothing.
+    """
+    tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source))
+    return source.rstrip().endswith(";") and "checks.check" not in ast.unparse(tree.body[-1])
+
+
+@each_notebook
+def test_no_cell_hides_its_value_by_a_semicolon(path: Path) -> None:
+    cells = chapters.code_cells(chapters.read_notebook(path))
+    assert [cell["source"] for cell in cells if ends_silenced(cell["source"])] == []
+
+
+def test_a_semicolon_that_hides_a_value_is_noticed() -> None:
+    assert ends_silenced("x = 1\nax.legend();")
+    assert not ends_silenced("x = 1\nchecks.check_exercise('a', x);")
+
+
 def checks_of(path: Path) -> Iterator[ast.Call]:
     """The calls of a chapter's cells to `checks.check`, `check_exercise` and `check_function`."""
     for cell in chapters.code_cells(chapters.read_notebook(path))[1:]:
