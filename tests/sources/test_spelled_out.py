@@ -106,7 +106,7 @@ def test_what_cannot_be_written_is_refused():
     with pytest.raises(ValueError, match="between 1900-01-01 and 2099-12-31"):
         written(Meaning(kind="date", number=1), "en")
     with pytest.raises(ValueError, match="currency must be one of"):
-        currency_name("XXX", 2, "en")
+        currency_name("ABC", 2, "en")
     with pytest.raises(ValueError, match="one choice or more"):
         draw_meanings(3, generator=make_generator(0), kinds=())
     with pytest.raises(ValueError, match="only 10 different meanings of 11"):
