@@ -7,12 +7,14 @@ file or folder** of text. All but the published benchmarks are cleaned, then spl
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
+import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -388,14 +390,15 @@ def _fetch(name: str, place: str) -> Path:
 
     file = _PUBLISHED[place]
     try:
-        return Path(
-            pooch.retrieve(
-                file.address,
-                known_hash=f"sha256:{file.sha256}",
-                fname=place.replace("/", "-"),
-                path=pooch.os_cache("trained-to-predict"),
+        with _quiet(pooch.get_logger()):
+            return Path(
+                pooch.retrieve(
+                    file.address,
+                    known_hash=f"sha256:{file.sha256}",
+                    fname=place.replace("/", "-"),
+                    path=pooch.os_cache("trained-to-predict"),
+                )
             )
-        )
     except (OSError, ValueError) as error:
         # requests' errors are OSErrors; pooch raises a plain ValueError for a wrong checksum.
         network = isinstance(error, OSError)
@@ -405,6 +408,17 @@ def _fetch(name: str, place: str) -> Path:
             f"or put the file at {place} in a folder and name that folder in COMPANION_DATA, "
             "or use an embedded corpus such as python-docs"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Keep what is no warning out of a notebook, where it stands like an error below the cell."""
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _shortened(corpus: Corpus, max_characters: int) -> Corpus:

@@ -6,7 +6,9 @@ import functools
 import hashlib
 import http.server
 import importlib
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -465,6 +467,23 @@ def test_a_fetched_corpus_is_downloaded_once_and_never_altered(
             assert corpus.text(split) == published[f"wikitext-2/{split}.txt"]
     assert served == {f"wikitext-2/{split}.txt": 1 for split in SPLITS}
     assert str(corpus.report).endswith("not cleaned, so that figures compare.")
+
+
+def test_a_download_writes_nothing_below_a_cell_of_a_notebook(
+    served: dict[str, int], published: dict[str, str]
+) -> None:
+    import pooch
+
+    logger, said = pooch.get_logger(), io.StringIO()
+    level, handler = logger.level, logging.StreamHandler(said)
+    logger.addHandler(handler)
+    try:
+        load_corpus("tiny-shakespeare")
+    finally:
+        logger.removeHandler(handler)
+    assert sum(served.values()) == 1
+    assert said.getvalue() == ""
+    assert logger.level == level
 
 
 def test_a_download_with_another_checksum_is_refused(
