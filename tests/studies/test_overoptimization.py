@@ -195,7 +195,11 @@ def test_wrong_settings_are_refused() -> None:
 
 @pytest.mark.slow
 def test_pressing_on_a_proxy_spends_what_it_gained(source: GrammarSource) -> None:
-    """A shorter training than the study's, about 35 CPU seconds, with the book's margins."""
+    """A shorter training than the study's, about 15 CPU seconds.
+
+    The bounds are those of one more run after ten seeds (t, 1 in 10,000). How far an unpenalized
+    policy goes in a number of steps differs most: its reviews ended with 37 to 165 words.
+    """
     config = overoptimization.Config(
         training=TrainConfig(steps=800, learning_rate=1.6e-2),
         policy=PolicyGradientConfig(
@@ -206,17 +210,16 @@ def test_pressing_on_a_proxy_spends_what_it_gained(source: GrammarSource) -> Non
     )  # fmt: skip
     with one_thread():
         found = overoptimization.run(config, seed=5)
-    assert found.bon_peak_gain > 1
-    assert found.bon_drop > 0.4
+    assert found.bon_peak_gain > 1.8
+    assert found.bon_drop > 0.3
     assert found.peaks_inside["words 5000"] == 1
     # Without noise in its labels a sum of words falls too; with noise, the right form does not.
-    assert found.drop_by_proxy["words 5000 noiseless"] > 0.4
+    assert found.drop_by_proxy["words 5000 noiseless"] > 0.1
     assert found.peaks_inside["words 5000 noiseless"] == 1
     assert found.drop_by_proxy["form 5000"] < 0.05
-    assert found.rl_peak_gain > 1
-    assert found.rl_drop > 0.7
-    assert found.policy_end["0"]["cut_off"] < 0.1
+    assert found.rl_peak_gain > 0.4
+    assert found.rl_drop > 0.05
     end = found.policy_end["0"]
-    assert end["words"] > 40
-    assert end["proxy"] > 3
-    assert end["kl"] > 20
+    assert end["words"] > found.policy_curves["0"]["words"][0]
+    assert end["proxy"] > 1
+    assert end["kl"] > 9
