@@ -142,6 +142,16 @@ def _metric(
     **options: Any,
 ) -> MetricScore:
     metric = _sacrebleu(name)(**options)
+    compute = metric._compute_score_from_stats
+
+    def as_float(statistics: Any) -> Any:
+        # chrF is a float where nothing matches and NumPy's float32 elsewhere, and the mean that
+        # sacrebleu takes of its resamples refuses a mixture.
+        score = compute(statistics)
+        score.score = float(score.score)
+        return score
+
+    metric._compute_score_from_stats = as_float
     found = metric.corpus_score(list(translations), [list(references)], n_bootstrap=resamples)
     # sacrebleu centres its interval at the mean of the resamples.
     return MetricScore(

@@ -72,9 +72,9 @@ def test_the_order_of_the_sentences_is_kept(backwards):
 
 def test_a_translation_is_cut_off_after_max_tokens(backwards):
     assert backwards.translate(["a b c"], max_tokens=2) == ["cb"]
-    found = backwards.search("a b c", width=2, max_tokens=2)
-    assert not any(each.finished for each in found)
-    assert found[0].num_tokens == 2
+    found = backwards.search("a b c", width=2, max_tokens=2)[0]
+    assert not found.finished
+    assert found.num_tokens == 2
 
 
 def test_the_same_seed_gives_the_same_translator():
