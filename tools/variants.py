@@ -2,6 +2,7 @@
 
     python -m tools.variants              their names
     python -m tools.variants avx2         its variables, for `env`
+    python -m tools.variants --another    the name of one that rounds otherwise than this machine
 
 Another processor is another seed: kernels for other instruction sets, and other numbers of threads,
 add up in another order, and training makes the difference large. `make elsewhere VARIANT=avx2` runs
@@ -27,9 +28,20 @@ def variables(name: str) -> dict[str, str]:
     return dict(VARIANTS[name])
 
 
+def another() -> str:
+    """The name of a variant with other kernels than this machine takes by itself."""
+    import torch
+
+    # avx2 changes nothing where the processor has no AVX-512.
+    own = torch.backends.cpu.get_cpu_capability()
+    return {"AVX512": "avx2", "AVX2": "default"}.get(own, "two-threads")
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         print("\n".join(VARIANTS))
+    elif sys.argv[1] == "--another":
+        print(another())
     else:
         try:
             chosen = variables(sys.argv[1])

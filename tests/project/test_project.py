@@ -756,6 +756,21 @@ def test_a_variant_that_there_is_not_stops_make() -> None:
     assert "unknown variant" in done.stderr
 
 
+def test_another_variant_has_other_kernels_than_this_machine() -> None:
+    asked = "import torch; print(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", asked],
+            env={**os.environ, **variants.variables(name)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in ("as-is", variants.another())
+    }
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize("variant", ["nonsense", ""])
 def test_make_elsewhere_stops_at_a_variant_that_is_none(variant: str) -> None:
     done = subprocess.run(
