@@ -1,15 +1,16 @@
 """What the book consists of: the chapters in _toc.yml, their first cell, the address in pyproject.
 
 `python -m tools.chapters` prints the notebooks of the table of contents, one a line; with
---longest-first, those that train most come first, so that none is begun when all others are done;
-with --that-train, in the same order, those alone whose outputs depend on training; with --share
-1/3, every third of what is left.
+--longest-first, those that take most minutes come first, so that no long one is begun when all
+others are done; with --that-train, in the same order, those alone whose outputs depend on training;
+with --share 1/3, every third of what is left.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -101,9 +102,16 @@ def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def trained_cells(path: Path) -> int:
-    """How many cells of a notebook have outputs that training makes; what takes long is there."""
+    """How many cells of a notebook have outputs that training makes."""
     cells = code_cells(read_notebook(path))
     return sum("nbval-ignore-output" in cell["metadata"].get("tags", []) for cell in cells)
+
+
+def minutes() -> dict[str, float]:
+    """What each chapter takes, by the last part of its name, where it has been measured."""
+    stored = json.loads((ROOT / "book" / "results" / "chapters.json").read_text(encoding="utf-8"))
+    one = stored["results"][0]
+    return {name: of["cpu_minutes"] for name, of in one.items() if name != "seed"}
 
 
 def listed(*, longest_first: bool, that_train: bool, share: str) -> list[Path]:
@@ -113,7 +121,8 @@ def listed(*, longest_first: bool, that_train: bool, share: str) -> list[Path]:
         raise ValueError(f"a share is like 1/3 (the first of three), got {share!r}")
     found = toc_notebooks()
     if longest_first or that_train:
-        found.sort(key=trained_cells, reverse=True)
+        measured = minutes()
+        found.sort(key=lambda path: measured.get(path.stem, math.inf), reverse=True)
     if that_train:
         found = [path for path in found if trained_cells(path)]
     return found[int(part) - 1 :: int(parts)]
