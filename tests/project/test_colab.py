@@ -36,7 +36,7 @@ pytestmark = [
 LEAST = {
     "background/language_models",
     "cross_entropy/surprise_and_code_length",
-    "training/lstm",
+    "training/text_to_tokens",
     "objective_mismatch/competing_objectives",
     "mismatched_generalization/closing_the_gap",
     "practice/translation",
