@@ -297,7 +297,7 @@ FACTS = """
       [...document.fonts].some(f => f.family.includes('KaTeX') && f.status === 'loaded'),
     stops_alone: [...document.querySelectorAll('main .joined')]
       .filter(e => e.checkVisibility() && alone(e)).map(e => e.textContent.slice(0, 60)),
-    sentences_cut: [...document.querySelectorAll('main pre [class="-Sentence"]')]
+    sentences_cut: [...document.querySelectorAll('main pre .-Sentence')]
       .filter(e => e.checkVisibility() && cut(e)).map(e => e.textContent.slice(0, 60)),
     drawings_as_files: [...document.querySelectorAll('main article img[src$=".svg"]')]
       .map(i => i.getAttribute('src')),
