@@ -1,24 +1,27 @@
 """A Sphinx extension: lines end well on narrow screens. Plain Sphinx, no Jupyter Book.
 
 A browser may end a line behind a formula, whatever follows, so a full stop would begin the next
-one; `joined` keeps it at its formula, which itself may still break. And of what cells print,
-sentences are wrapped where they are wider than the screen; tables are not, since their columns must
-stay in line: they scroll.
+one; `joined` keeps it at its formula, which itself breaks where KaTeX says that it may. And of what cells print,
+sentences wrap where they are wider than the screen (`printed-sentence`); tables do not, since their
+columns must stay in line: they scroll. `book/assets/book.css` has the rules for both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from docutils import nodes
-from myst_nb.core.lexers import AnsiColorLexer
-from pygments.token import Text
 from sphinx.application import Sphinx
 
 #: What may not be parted from the formula before it: all but blanks, words and opening brackets.
 BEHIND = re.compile(r"[^\w\s([{“‘]+")
+
+#: Between two parts of a formula, as the page has it.
+BETWEEN = '</span><span class="base">'
+
+#: What a cell printed, as the page has it.
+PRINTED = re.compile(r"(?<=<pre>).*?(?=</pre>)", re.DOTALL)
 
 #: The sentences that `Claims.holds` and `Guesses.reveal` print. The latter may have two lines.
 SENTENCE = re.compile(
@@ -27,8 +30,9 @@ SENTENCE = re.compile(
     re.MULTILINE,
 )
 
-#: Its class in the page is "-Sentence".
-Sentence = Text.Sentence
+
+class joined(nodes.inline):
+    """A formula and the signs behind it."""
 
 
 def join(app: Sphinx, doctree: nodes.document) -> None:
@@ -41,35 +45,44 @@ def join(app: Sphinx, doctree: nodes.document) -> None:
         if found is not None:
             rest = following.astext()[found.end() :]
             parent[at : at + 2] = [
-                nodes.inline("", "", formula, nodes.Text(found[0]), classes=["joined"]),
+                joined("", "", formula, nodes.Text(found[0])),
                 *([nodes.Text(rest)] if rest else []),
             ]
 
 
-class OutputLexer(AnsiColorLexer):
-    """MyST-NB's lexer of what cells print, with a name for sentences."""
+def visit_joined(self: Any, node: joined) -> None:
+    """HTML of a formula and the signs behind it: an element that does not break by itself."""
+    self.body.append('<span class="joined">')
+    node["start"] = len(self.body)
 
-    name = "Output of a cell"
-    aliases = ("cell-output",)
 
-    def get_tokens_unprocessed(
-        self, text: str, stack: tuple[str, ...] = ("root",)
-    ) -> Iterator[tuple[int, Any, str]]:
-        """Position, kind and text of each piece."""
-        for start, kind, piece in super().get_tokens_unprocessed(text, stack):
-            if kind is not Text:
-                yield start, kind, piece
-                continue
-            end = 0
-            for found in SENTENCE.finditer(piece):
-                yield start + end, Text, piece[end : found.start()]
-                yield start + found.start(), Sentence, found[0]
-                end = found.end()
-            yield start + end, Text, piece[end:]
+def depart_joined(self: Any, node: joined) -> None:
+    """Between the parts that KaTeX made of the formula a line may end."""
+    parts = "".join(self.body[node["start"] :])
+    self.body[node["start"] :] = [parts.replace(BETWEEN, '</span><wbr><span class="base">')]
+    self.body.append("</span>")
+
+
+def mark_sentences(page: str) -> str:
+    """The HTML of a page with each printed sentence in an element of its own."""
+
+    def mark(printed: re.Match[str]) -> str:
+        text = printed[0].removeprefix("<span></span>")
+        empty = printed[0][: len(printed[0]) - len(text)]
+        return empty + SENTENCE.sub(r'<span class="printed-sentence">\g<0></span>', text)
+
+    return PRINTED.sub(mark, page)
+
+
+def finish(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Mark what a page of the book has printed."""
+    if doctree is not None:
+        context["body"] = mark_sentences(context["body"])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx's entry point."""
-    app.add_lexer("cell-output", OutputLexer)
+    app.add_node(joined, html=(visit_joined, depart_joined))
     app.connect("doctree-read", join)
+    app.connect("html-page-context", finish)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,7 +10,6 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
-from pygments.token import Text
 
 from companion.figures.drawings import CATALOGUE
 from tools import drawings
@@ -71,23 +70,20 @@ def test_a_formula_without_text_behind_it_stays_as_it_is() -> None:
     assert joined(formula(), nodes.Text(", "), formula(), nodes.Text("!")) == ["<x,>", " ", "<x!>"]
 
 
-def test_printed_sentences_are_told_from_tables() -> None:
+def test_printed_sentences_are_marked_and_tables_are_not() -> None:
     claim = "In 6 of 6 stored runs: fewer bits, 0.05 nats above it."
     two_lines = "You have not guessed yet;\nit is a long list."
-    text = f"epoch  bits\n    1   2.5\n{claim}\n{two_lines}\nYou guessed 1; it is 2.\n"
-    pieces = list(line_ends.OutputLexer().get_tokens(text))
-    assert "".join(piece for _, piece in pieces) == text
-    assert [piece for kind, piece in pieces if kind is line_ends.Sentence] == [
-        claim, two_lines, "You guessed 1; it is 2.",
-    ]  # fmt: skip
-    assert {kind for kind, _ in pieces} == {Text, line_ends.Sentence}
+    short = "You guessed 1; it is &lt;b&gt;."
+    table = "epoch  bits\n    1   2.5\n"
+    before = f"<pre><span></span>{table}{claim}\n{two_lines}\n{short}\n</pre>"
+    after = before
+    for sentence in (claim, two_lines, short):
+        after = after.replace(sentence, f'<span class="printed-sentence">{sentence}</span>')
+    assert line_ends.mark_sentences(f"<p>{claim}</p>{before}") == f"<p>{claim}</p>{after}"
+    first = f"<pre><span></span>{claim}\n</pre>"
+    assert line_ends.mark_sentences(first).count("printed-sentence") == 1
     for line in ("In 6 of 6 runs: no.", "row  In 6 of 6 stored runs: no.", "it is 2."):
-        assert list(line_ends.OutputLexer().get_tokens(line + "\n")) == [(Text, line + "\n")]
-
-
-def test_colours_of_a_terminal_stay() -> None:
-    (first, *_) = line_ends.OutputLexer().get_tokens("\x1b[31mIn 6 of 6 stored runs: red.\n")
-    assert str(first[0]) == "Token.Color.Red"
+        assert line_ends.mark_sentences(f"<pre>{line}\n</pre>") == f"<pre>{line}\n</pre>"
 
 
 def shown(uri: str) -> nodes.Node:

@@ -267,14 +267,14 @@ FACTS = """
   };
   const text = 'p, a:not(.headerlink), h1, h2, h3, code, figcaption, .output pre, ' +
     'form.guess label, form.guess button, .outcome > summary, .guess-table :is(th, td, button)';
-  // A sign lies below or left of the last part of the formula before it where a line ends between.
+  // The sign behind a formula stands right of the formula's last part, in the same line.
   const alone = joined => {
     const range = document.createRange();
     range.selectNodeContents(joined.lastChild);
     const sign = range.getClientRects()[0];
     const part = [...joined.querySelectorAll('.katex-html > .base')].at(-1);
     const end = part.getBoundingClientRect();
-    return sign.left < end.left || sign.top > end.bottom;
+    return sign.left < end.right - 1 || sign.top > end.bottom || sign.bottom < end.top;
   };
   const cut = sentence => {
     const right = sentence.closest('pre').getBoundingClientRect().right;
@@ -297,7 +297,7 @@ FACTS = """
       [...document.fonts].some(f => f.family.includes('KaTeX') && f.status === 'loaded'),
     stops_alone: [...document.querySelectorAll('main .joined')]
       .filter(e => e.checkVisibility() && alone(e)).map(e => e.textContent.slice(0, 60)),
-    sentences_cut: [...document.querySelectorAll('main pre .-Sentence')]
+    sentences_cut: [...document.querySelectorAll('main pre .printed-sentence')]
       .filter(e => e.checkVisibility() && cut(e)).map(e => e.textContent.slice(0, 60)),
     drawings_as_files: [...document.querySelectorAll('main article img[src$=".svg"]')]
       .map(i => i.getAttribute('src')),
@@ -421,8 +421,9 @@ def test_a_guess_opens_its_result_and_is_there_after_a_reload(
         page.wait_for_function(
             "scheme => document.documentElement.dataset.theme === scheme", arg=scheme
         )
-        contrast = page.evaluate(FACTS)["contrast"]
-        assert [seen for seen in contrast if seen[0] < 4.5] == []
+        facts = page.evaluate(FACTS)
+        assert [seen for seen in facts["contrast"] if seen[0] < 4.5] == []
+        assert (facts["stops_alone"], facts["sentences_cut"]) == ([], [])
 
 
 @pytest.mark.parametrize("name", ASKING)
