@@ -1,9 +1,9 @@
 """A Sphinx extension: lines end well on narrow screens. Plain Sphinx, no Jupyter Book.
 
 A browser may end a line behind a formula, whatever follows, so a full stop would begin the next
-one; `joined` keeps it at its formula, which itself breaks where KaTeX says that it may. And of what cells print,
-sentences wrap where they are wider than the screen (`printed-sentence`); tables do not, since their
-columns must stay in line: they scroll. `book/assets/book.css` has the rules for both.
+one; `joined` keeps it at its formula, which itself breaks where KaTeX says that it may. And of what
+cells print, sentences wrap where they are wider than the screen (`printed-sentence`); tables do
+not, since their columns must stay in line: they scroll. `book/assets/book.css` has the rules.
 """
 
 from __future__ import annotations
