@@ -156,7 +156,8 @@ LENIENT := $(foreach kind,Deprecation PendingDeprecation Future,-W default::$(ki
 minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.toml allows
 	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network)' \
 	  --ignore tests/project/test_project.py --ignore tests/project/test_notebooks.py --ignore tests/project/test_site.py \
-	  --ignore tests/project/test_colab.py --ignore tests/project/test_waiting_results.py $(LENIENT)
+	  --ignore tests/project/test_colab.py --ignore tests/project/test_waiting_results.py \
+	  --ignore tests/project/test_extensions.py $(LENIENT)
 
 colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that Colab holds (ALL=1: every chapter)
 	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/teaching/test_widgets.py

@@ -3,7 +3,8 @@
     python -m tools.drawings
 
 A chapter's opening drawing is made by a cell. Others are pictures of Markdown, which needs a file:
-`![what it shows](../assets/drawings/NAME.svg)`, with the drawing's own alternative text.
+`![what it shows](../assets/drawings/NAME.svg)`, with the drawing's own alternative text. Colab and
+Jupyter show the file; the site shows the drawing itself, in the page's colours.
 """
 
 from __future__ import annotations

@@ -29,23 +29,24 @@
   const element = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
 
   // The line that the notebook printed holds its author's guess: the reader's takes its place.
-  const printed = new Map();
-  for (const outcome of outcomes) {
+  const printed = new Map(outcomes.map((outcome) => [outcome, []]));
+  for (const [outcome, lines] of printed) {
     const texts = document.createTreeWalker(outcome, NodeFilter.SHOW_TEXT);
     for (let text = texts.nextNode(); text; text = texts.nextNode()) {
       const revealed = /^(You guessed |You have not guessed yet)/m.test(text.data);
-      if (revealed && text.parentElement.closest(".output")) printed.set(text, text.data);
+      if (revealed && text.parentElement.closest(".output")) lines.push([text, text.data]);
     }
   }
-  const rewrite = (text, original) => {
-    const keys = keysOf(text.parentElement.closest("details.outcome"));
+  const rewrite = (lines, outcome) => {
+    const keys = keysOf(outcome); // one for each line, in the same order
     const start = /^(You guessed .*?|You have not guessed yet);\s+it is /gm;
-    let i = 0;
-    text.data = original.replace(start, (line) => {
-      const key = keys[i++];
-      if (!(key in guesses)) return line;
-      return guesses[key] === null ? "It is " : `You guessed ${guesses[key]}; it is `;
-    });
+    for (const [text, original] of lines) {
+      text.data = original.replace(start, (line) => {
+        const key = keys.shift();
+        if (!(key in guesses)) return line;
+        return guesses[key] === null ? "It is " : `You guessed ${guesses[key]}; it is `;
+      });
+    }
   };
 
   const update = () => {
@@ -60,7 +61,7 @@
       line.hidden = made.length === 0;
       line.textContent = `Your guess: ${made.join("; ")}`;
     }
-    printed.forEach((original, text) => rewrite(text, original));
+    printed.forEach(rewrite);
     for (const row of document.querySelectorAll(".guess-table tr[data-guess]")) {
       const key = row.dataset.guess;
       const [guess, truth] = row.querySelectorAll("td");

@@ -177,7 +177,7 @@ def plot_depth(
             label=legible(label), yerr=spread, ecolor=INK, capsize=3,
         )  # fmt: skip
     ax.set_xticks(places, [legible(word) for word in words])
-    ax.legend(loc="upper right")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax
 
 

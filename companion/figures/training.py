@@ -65,11 +65,24 @@ def plot_next_tokens(
     return ax
 
 
+class _WholeNumbersWithin(MaxNLocator):
+    """Ticks at whole numbers from `low` to `high`, however far the axis goes."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__(integer=True)
+        self.low, self.high = low, high
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        ticks = np.asarray(super().tick_values(max(vmin, self.low), min(vmax, self.high)))
+        return ticks[(ticks >= self.low) & (ticks <= self.high)]
+
+
 def plot_over_text(
     tokens: Sequence[str],
     values: ArrayLike,
     *,
     truth: ArrayLike | None = None,
+    limits: tuple[int | float, int | float] | None = None,
     label: str = "unit",
     truth_label: str = "truth",
     ax: Axes | None = None,
@@ -79,6 +92,9 @@ def plot_over_text(
     truth: a quantity to remember, shape (tokens,), drawn as steps with an axis of its own on the
     right. That axis is scaled so that both have the same mean and standard deviation: the better
     they are correlated, the closer the steps are to the line. White space is made visible.
+    limits: lowest and highest possible value of the unit, such as (0, 1) for a gate. The axis shows
+    this whole range, and the truth is scaled to fill it: scaled by the standard deviation of a gate
+    that hardly moves, it would be flat. ValueError for values outside the limits.
     """
     heights = np.asarray(values, dtype=float)
     marks = None if truth is None else np.asarray(truth, dtype=float)
@@ -88,15 +104,29 @@ def plot_over_text(
                 f"{name} must hold one number for each of the {len(tokens)} tokens, got shape "
                 f"{array.shape}"
             )
+    if limits is not None and not limits[0] < limits[1]:
+        raise ValueError(f"limits must be (lowest, highest), got {limits}")
+    if limits is not None and not limits[0] <= heights.min() <= heights.max() <= limits[1]:
+        raise ValueError(
+            f"values must lie within limits={limits}, got {heights.min():g} to {heights.max():g}"
+        )
     ax = new_axes(ax, ylabel=label)
     places = np.arange(len(tokens))
+    if limits is not None:
+        margin = 0.05 * (limits[1] - limits[0])
+        ax.set_ylim(limits[0] - margin, limits[1] + margin)
     if marks is not None:
-        # A constant has no standard deviation to scale by.
-        unit = (heights.std() / marks.std() if marks.std() else 1.0) or 1.0
-        shift = heights.mean() - unit * marks.mean()
+        # A constant has no spread to scale by.
+        if limits is None:
+            unit = (heights.std() / marks.std() if marks.std() else 1.0) or 1.0
+            shift = heights.mean() - unit * marks.mean()
+        else:
+            unit = (limits[1] - limits[0]) / (np.ptp(marks) or 1.0)
+            shift = limits[0] - unit * marks.min()
         steps = unit * marks + shift
+        bottom = min(steps.min(), heights.min())
         style: dict[str, Any] = {"color": NAMED_COLORS["orange"], "step": "mid"}
-        ax.fill_between(places, steps, min(steps.min(), heights.min()), alpha=0.3, **style)
+        ax.fill_between(places, steps, bottom, alpha=0.3, **style)
         ax.step(
             places, steps, where="mid", color=NAMED_COLORS["orange"], label=legible(truth_label)
         )
@@ -109,7 +139,7 @@ def plot_over_text(
 
         right = ax.secondary_yaxis("right", functions=(to_truth, from_truth))
         right.set_ylabel(legible(truth_label))
-        right.yaxis.set_major_locator(MaxNLocator(integer=True))
+        right.yaxis.set_major_locator(_WholeNumbersWithin(marks.min(), marks.max()))
     ax.plot(places, heights, "o-", color=NAMED_COLORS["blue"], markersize=3.5, label=legible(label))
     family = ["DejaVu Sans Mono", *mpl.rcParams["font.family"]]
     shown = [visible(token, family=family) for token in tokens]

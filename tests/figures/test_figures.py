@@ -165,6 +165,52 @@ def test_the_truth_lies_on_a_unit_that_rises_with_it_and_its_axis_keeps_its_numb
     assert right.get_ylim() == pytest.approx(expected)
 
 
+def ticks_of_the_truth(ax: Axes) -> list[float]:
+    """The numbers on the right axis, as drawn."""
+    ax.figure.canvas.draw()
+    (right,) = ax.child_axes
+    low, high = right.get_ylim()
+    return [tick for tick in right.get_yticks() if low <= tick <= high]
+
+
+@pytest.mark.parametrize("limits", [None, (0, 1)])
+def test_the_truth_s_axis_has_numbers_of_its_range_alone(limits: tuple[int, int] | None) -> None:
+    """Also where the unit goes lower and higher than the truth, and where it hardly moves."""
+    depth = [0, 1, 2, 3, 4, 3, 2, 1, 0, 1]
+    for values in ([0.0, *[0.5] * 8, 1.0], [0.99, *[1.0] * 9]):
+        ax = figures.plot_over_text(list("a(((()))b("), values, truth=depth, limits=limits)
+        ax.set_ylim(-0.2, 1.2)
+        assert ticks_of_the_truth(ax) == [0, 1, 2, 3, 4]
+
+
+def test_a_gate_is_shown_from_its_lowest_to_its_highest_value_and_the_truth_fills_that() -> None:
+    gate, depth = np.array([0.98, 1.0, 0.99, 1.0]), np.array([0, 1, 4, 2])
+    ax = figures.plot_over_text(
+        list("a(()"), gate, truth=depth, limits=(0, 1), label="forget gate", truth_label="depth"
+    )
+    assert line_of(ax, "forget gate").tolist() == gate.tolist()
+    assert line_of(ax, "depth").tolist() == [0, 0.25, 1, 0.5]
+    low, high = ax.get_ylim()
+    assert -0.1 < low < 0
+    assert 1 < high < 1.1
+    ax = figures.plot_over_text(["a", "b"], [0.5, 0.5], truth=[3, 3], limits=(0, 1))
+    assert np.isfinite(line_of(ax, "truth")).all()
+    assert ticks_of_the_truth(ax) == [3]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ((0, 1), r"values must lie within limits=\(0, 1\), got 0 to 2"),
+        ((2, 0), r"limits must be \(lowest, highest\), got \(2, 0\)"),
+        ((2, 2), "limits must be"),
+    ],
+)
+def test_a_value_outside_its_limits_is_refused(limits: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        figures.plot_over_text(["a", "b"], [0, 2], limits=limits)
+
+
 @pytest.mark.parametrize(
     ("values", "truth"), [([2, 2], [0, 1]), ([0, 1], [3, 3]), ([2, 2], [3, 3])]
 )
@@ -344,6 +390,8 @@ def test_the_change_is_drawn_by_word_and_model_with_its_range() -> None:
     labels = {"one": "one form", "several": "several forms"}
     ax = figures.plot_depth([deep(8.0), deep(10.0)], labels, ["you", "need"])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(labels.values())
+    ax.figure.canvas.draw()  # the legend hides no bar: it is above them all
+    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1
     heights = [patch.get_height() for patch in ax.patches]  # type: ignore[attr-defined]
     np.testing.assert_allclose(heights, [9, 0.5, 1, 3])
     with pytest.raises(ValueError, match="one result or more"):

@@ -215,6 +215,28 @@ def test_a_page_fits_a_phone(look: Callable[[str], Look], name: str) -> None:
     assert look(name).facts["phone"]["width"] <= 390
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_no_line_of_a_phone_begins_with_a_full_stop_and_printed_sentences_wrap(
+    look: Callable[[str], Look], name: str
+) -> None:
+    """A formula may end a line, and then a browser would part it from the sign behind it."""
+    facts = look(name).facts["phone"]
+    assert facts["stops_alone"] == []
+    assert facts["sentences_cut"] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_words_of_drawings_can_be_read_on_the_page_itself(
+    look: Callable[[str], Look], name: str, scheme: str
+) -> None:
+    """Drawings are part of the page, in its colours; a file would be black on white in the dark."""
+    facts = look(name).facts[scheme]
+    assert facts["drawings_as_files"] == []
+    assert [seen for seen in facts["words_of_drawings"] if seen[0] < 4.5] == []
+    assert {seen[2] for seen in facts["words_of_drawings"]} <= {facts["page_background"]}
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_text_and_links_can_be_read(look: Callable[[str], Look], name: str, scheme: str) -> None:
@@ -245,6 +267,19 @@ FACTS = """
   };
   const text = 'p, a:not(.headerlink), h1, h2, h3, code, figcaption, .output pre, ' +
     'form.guess label, form.guess button, .outcome > summary, .guess-table :is(th, td, button)';
+  // The sign behind a formula stands right of the formula's last part, in the same line.
+  const alone = joined => {
+    const range = document.createRange();
+    range.selectNodeContents(joined.lastChild);
+    const sign = range.getClientRects()[0];
+    const part = [...joined.querySelectorAll('.katex-html > .base')].at(-1);
+    const end = part.getBoundingClientRect();
+    return sign.left < end.right - 1 || sign.top > end.bottom || sign.bottom < end.top;
+  };
+  const cut = sentence => {
+    const right = sentence.closest('pre').getBoundingClientRect().right;
+    return [...sentence.getClientRects()].some(line => line.right > right);
+  };
   const formulas = [...document.querySelectorAll('main .math')];
   return {
     headings: document.querySelectorAll('main article h1').length,
@@ -260,6 +295,15 @@ FACTS = """
     raw_formulas: formulas.filter(f => !f.querySelector('.katex')).length,
     formula_font: !formulas.length ||
       [...document.fonts].some(f => f.family.includes('KaTeX') && f.status === 'loaded'),
+    stops_alone: [...document.querySelectorAll('main .joined')]
+      .filter(e => e.checkVisibility() && alone(e)).map(e => e.textContent.slice(0, 60)),
+    sentences_cut: [...document.querySelectorAll('main pre .printed-sentence')]
+      .filter(e => e.checkVisibility() && cut(e)).map(e => e.textContent.slice(0, 60)),
+    drawings_as_files: [...document.querySelectorAll('main article img[src$=".svg"]')]
+      .map(i => i.getAttribute('src')),
+    words_of_drawings: [...document.querySelectorAll('main svg.drawing text')]
+      .map(e => [...contrast(e), background(e).join()]),
+    page_background: background(document.querySelector('main')).join(),
     contrast: [...document.querySelectorAll('main article :is(' + text + ')')]
       .filter(e => e.textContent.trim() && e.checkVisibility()).slice(0, 400).map(contrast),
   };
@@ -377,8 +421,9 @@ def test_a_guess_opens_its_result_and_is_there_after_a_reload(
         page.wait_for_function(
             "scheme => document.documentElement.dataset.theme === scheme", arg=scheme
         )
-        contrast = page.evaluate(FACTS)["contrast"]
-        assert [seen for seen in contrast if seen[0] < 4.5] == []
+        facts = page.evaluate(FACTS)
+        assert [seen for seen in facts["contrast"] if seen[0] < 4.5] == []
+        assert (facts["stops_alone"], facts["sentences_cut"]) == ([], [])
 
 
 @pytest.mark.parametrize("name", ASKING)

@@ -47,9 +47,10 @@ class Drawing:
 
     @property
     def file_svg(self) -> str:
-        """The same for a file of its own, black and on white wherever it is shown.
+        """The same for a file of its own, black and on white, as Colab and Jupyter show it.
 
-        No page gives it colours, so the fallbacks of the accents are used.
+        A file gets no colours from a page, so the fallbacks of the accents are used. The site puts
+        `svg` in its place (book/_ext/inline_drawings.py).
         """
         height = int(self.svg.partition(f'viewBox="0 0 {WIDTH} ')[2].partition('"')[0])
         head, _, rest = self.svg.partition(' style="')

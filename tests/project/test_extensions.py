@@ -1,0 +1,102 @@
+"""Small extensions of the site: what they make of a page; none is built."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from docutils import nodes
+from docutils.utils import new_document
+
+from companion.figures.drawings import CATALOGUE
+from tools import drawings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(name: str) -> ModuleType:
+    """An extension, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+line_ends = load("line_ends")
+inline_drawings = load("inline_drawings")
+
+
+def joined(*parts: nodes.Node) -> list[str]:
+    """What a paragraph holds in the end: text as it is, elements in brackets."""
+    document = new_document("page")
+    document += nodes.paragraph("", "", *parts)
+    line_ends.join(SimpleNamespace(), document)
+    return [
+        part.astext() if isinstance(part, nodes.Text) else f"<{part.astext()}>"
+        for part in document[0]
+    ]
+
+
+def formula() -> nodes.math:
+    return nodes.math("x", "x")
+
+
+@pytest.mark.parametrize(
+    ("behind", "found"),
+    [
+        (". Then", ["<x.>", " Then"]),
+        (".", ["<x.>"]),
+        ("), which", ["<x),>", " which"]),
+        ("%’s", ["<x%’>", "s"]),
+        ("-gram", ["<x->", "gram"]),
+        (" and .", ["<x>", " and ."]),
+        ("(y)", ["<x>", "(y)"]),
+        ("s", ["<x>", "s"]),
+    ],
+)
+def test_a_formula_keeps_the_signs_behind_it(behind: str, found: list[str]) -> None:
+    assert joined(nodes.Text("Of "), formula(), nodes.Text(behind)) == ["Of ", *found]
+
+
+def test_a_formula_without_text_behind_it_stays_as_it_is() -> None:
+    assert joined(formula()) == ["<x>"]
+    assert joined(formula(), nodes.strong("", ".")) == ["<x>", "<.>"]
+    assert joined(formula(), nodes.Text(", "), formula(), nodes.Text("!")) == ["<x,>", " ", "<x!>"]
+
+
+def test_printed_sentences_are_marked_and_tables_are_not() -> None:
+    claim = "In 6 of 6 stored runs: fewer bits, 0.05 nats above it."
+    two_lines = "You have not guessed yet;\nit is a long list."
+    short = "You guessed 1; it is &lt;b&gt;."
+    table = "epoch  bits\n    1   2.5\n"
+    before = f"<pre><span></span>{table}{claim}\n{two_lines}\n{short}\n</pre>"
+    after = before
+    for sentence in (claim, two_lines, short):
+        after = after.replace(sentence, f'<span class="printed-sentence">{sentence}</span>')
+    assert line_ends.mark_sentences(f"<p>{claim}</p>{before}") == f"<p>{claim}</p>{after}"
+    first = f"<pre><span></span>{claim}\n</pre>"
+    assert line_ends.mark_sentences(first).count("printed-sentence") == 1
+    for line in ("In 6 of 6 runs: no.", "row  In 6 of 6 stored runs: no.", "it is 2."):
+        assert line_ends.mark_sentences(f"<pre>{line}\n</pre>") == f"<pre>{line}\n</pre>"
+
+
+def shown(uri: str) -> nodes.Node:
+    document = new_document("page")
+    document += nodes.paragraph("", "", nodes.image(uri=uri))
+    inline_drawings.InlineDrawings(document).run()
+    return document[0][0]
+
+
+def test_a_drawing_within_the_text_is_part_of_the_page() -> None:
+    for path in drawings.files():
+        node = shown(path.relative_to(ROOT).as_posix())
+        assert isinstance(node, nodes.raw)
+        assert node["format"] == "html"
+        assert node.astext() == CATALOGUE[path.stem].svg
+    assert isinstance(shown("book/assets/logo.svg"), nodes.image)
