@@ -57,7 +57,7 @@ class Config:
     num_test: int = 400
     """Test sentences of each kind of test."""
     translator: TranslationConfig = TranslationConfig(
-        embedding_size=48, hidden_size=96, steps=500, learning_rate=1e-2
+        embedding_size=48, hidden_size=96, steps=800, learning_rate=1e-2, dropout=0.1
     )
     """The translator of sentences, with attention."""
     controls: tuple[Attention, ...] = ("uniform", "none")
