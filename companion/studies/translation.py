@@ -57,7 +57,7 @@ class Config:
     num_test: int = 400
     """Test sentences of each kind of test."""
     translator: TranslationConfig = TranslationConfig(
-        embedding_size=48, hidden_size=96, steps=500, learning_rate=1e-2
+        embedding_size=48, hidden_size=96, steps=800, learning_rate=1e-2, dropout=0.1
     )
     """The translator of sentences, with attention."""
     controls: tuple[Attention, ...] = ("uniform", "none")
@@ -79,7 +79,7 @@ class Config:
     catalogue: str = "de"
     """Language of the real catalogue that is translated to."""
     catalogue_translator: TranslationConfig = TranslationConfig(
-        embedding_size=48, hidden_size=96, steps=400, batch_size=32, learning_rate=5e-3, dropout=0.3
+        embedding_size=48, hidden_size=96, steps=800, batch_size=32, learning_rate=1e-2, dropout=0.3
     )
     """The translator of the catalogue."""
     catalogue_tokens: int = 800
