@@ -202,3 +202,11 @@ def test_the_exact_error_is_that_of_endless_labels() -> None:
     assert exact_calibration_error(p, p) == 0
     sure = torch.eye(3, dtype=torch.float64)  # confidence 1 belongs to the last bin
     assert exact_calibration_error(sure, p) == pytest.approx((3 - (0.5 + 0.8 + 0.4)) / 3, abs=1e-12)
+
+
+def test_a_confidence_on_an_edge_is_in_the_bin_above_and_certainty_in_the_last() -> None:
+    found = reliability(
+        torch.tensor([0.5, 0.5, 0.25, 1.0]), torch.tensor([True, False, True, True]), num_bins=4
+    )
+    assert found.lows.tolist() == [0.25, 0.5, 0.75]
+    assert found.counts.tolist() == [1, 2, 1]
