@@ -210,3 +210,10 @@ def test_a_confidence_on_an_edge_is_in_the_bin_above_and_certainty_in_the_last()
     )
     assert found.lows.tolist() == [0.25, 0.5, 0.75]
     assert found.counts.tolist() == [1, 2, 1]
+
+
+def test_errors_of_one_bin_cancel_and_errors_of_two_do_not() -> None:
+    q = torch.tensor([[0.6, 0.4], [0.9, 0.1]], dtype=torch.float64)
+    p = torch.tensor([[0.7, 0.3], [0.8, 0.2]], dtype=torch.float64)
+    assert exact_calibration_error(q, p, num_bins=4) == pytest.approx(0.1)
+    assert exact_calibration_error(q, p, num_bins=1) == pytest.approx(0)
