@@ -64,7 +64,7 @@ def plot_exposure(
 
     results: results of the study `memorization`. most: exposure in bits of a code that is the
     model's first guess. chance: mean exposure in bits of a code that was never seen. Shows mean and
-    range over the results; an upright line marks the mean epoch of the lowest validation loss.
+    range over the results; a dotted line marks the mean epoch of the lowest validation loss.
     """
     if not results:
         raise ValueError("plot_exposure needs one result or more, got none")
@@ -76,13 +76,13 @@ def plot_exposure(
         epochs = range(1, 1 + len(bits[0]))
         band(ax, epochs, bits, label=f"{repeated} times", color=mpl.colors.to_hex(shade))
     best = float(np.mean([result["best_epoch"]["plain"] for result in results]))
-    ax.axvline(best, color=REFERENCE, lw=1.2, ls="-.")
+    ax.axvline(best, color=REFERENCE, lw=1.2, ls=":")
     ax.annotate(
         "lowest validation loss", (best, most), xytext=(-4, 5), textcoords="offset points",
         fontsize=10, ha="right",
     )  # fmt: skip
     floor_line(ax, most, "first guess")
-    floor_line(ax, chance, "chance", dashes=(1, 1.5))
+    floor_line(ax, chance, "chance", dashes=(6, 2, 1, 2))
     ax.set_ylim(0, most + 1.4)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(title="in the text", loc="center left", bbox_to_anchor=(1.0, 0.5))
