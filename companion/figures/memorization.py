@@ -82,7 +82,7 @@ def plot_exposure(
         fontsize=10, ha="right",
     )  # fmt: skip
     floor_line(ax, most, "first guess")
-    floor_line(ax, chance, "chance")
+    floor_line(ax, chance, "chance", dashes=(6, 2, 1, 2))
     ax.set_ylim(0, most + 1.4)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(title="in the text", loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -149,7 +149,8 @@ def plot_strengths(
                 place = max(bits)[0] if bits else 0.0
                 left.annotate(
                     f"{len(bits)} of {len(results)}", (place, row + shift), xytext=(6, 0),
-                    textcoords="offset points", va="center", fontsize=10, color=style["color"],
+                    textcoords="offset points", va="center", fontsize=11, color=style["color"],
+                    zorder=4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
                 )  # fmt: skip
     plain = float(np.mean([result["matched_exposure"]["plain"] for result in results]))
     left.axvline(plain, color=REFERENCE, ls="--", lw=1.2)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 
 from companion.figures.fonts import legible
@@ -18,6 +19,7 @@ from companion.figures.style import (
     mean_and_range,
     new_axes,
     points,
+    text_on,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ def plot_refusal_and_leak(
     ax.axvline(100 * chance, color=REFERENCE, ls="--", lw=1.2, label="guessing")
     label_rows(ax, conditions.values())
     ax.set_xlim(-3, 103)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    # Three entries may be wider than the axes; to the left there is room above the labels.
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False)
     return ax
 
 
@@ -211,16 +214,17 @@ def plot_coverage(
     )  # fmt: skip
     ax = new_axes(ax, height=1.6 + 0.42 * len(data))
     ax.grid(visible=False)
+    shades = mpl.colormaps["Blues"]
     places = np.arange(shares.shape[1]) + 0.25 * (np.arange(shares.shape[1]) >= len(refused))
     for place, column in zip(places, shares.T, strict=True):
         ax.pcolormesh(
             [place - 0.5, place + 0.5], np.arange(len(data) + 1) - 0.5, column[:, None],
-            cmap="Blues", vmin=0, vmax=110, edgecolors="white", linewidth=1.5,
+            cmap=shades, vmin=0, vmax=110, edgecolors="white", linewidth=1.5,
         )  # fmt: skip
         for row, share in enumerate(column):
             ax.text(
                 place, row, f"{share:.0f}", ha="center", va="center", fontsize=11,
-                color="white" if share > 75 else INK,
+                color=text_on(shades(share / 110)),
             )  # fmt: skip
     ax.set_xticks(places, [legible(way) for way in (*refused.values(), *answered.values())])
     ax.tick_params(length=0, labeltop=True, labelbottom=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patheffects import withStroke
 
 from companion.figures.fonts import legible
 from companion.figures.style import (
@@ -54,7 +55,8 @@ def plot_decoders(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
         for name, at, up in zip(names, x, y, strict=True):
             ax.annotate(
                 legible(name.removeprefix(prefix)), (at, up), xytext=(5, 5),
-                textcoords="offset points", color=color, fontsize=10,
+                textcoords="offset points", color=color, fontsize=12, zorder=4,
+                path_effects=[withStroke(linewidth=3.5, foreground="white")],
             )  # fmt: skip
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=-0.02 * ax.get_ylim()[1])  # so that dots at zero are not cut off

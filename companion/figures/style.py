@@ -183,9 +183,28 @@ def label_rows(ax: Axes, labels: Iterable[str]) -> Axes:
     return ax
 
 
-def floor_line(ax: Axes, value: int | float, label: str, *, axis: str = "y") -> Axes:
-    """Draw a labelled dashed line at `value` of the axis "y" or "x": a floor or a baseline."""
-    style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, (5, 3)), "linewidth": 1.6}
+def text_on(color: Any) -> str:
+    """ "white" or "black", whichever has the higher contrast on the colour: at least 4.5 to 1."""
+    channels = np.asarray(mpl.colors.to_rgb(color))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ [0.2126, 0.7152, 0.0722])
+    return "white" if 1.05 / (luminance + 0.05) >= (luminance + 0.05) / 0.05 else "black"
+
+
+def floor_line(
+    ax: Axes,
+    value: int | float,
+    label: str,
+    *,
+    axis: str = "y",
+    dashes: tuple[int | float, ...] = (5, 3),
+) -> Axes:
+    """Draw a labelled dashed line at `value` of the axis "y" or "x": a floor or a baseline.
+
+    dashes: lengths of the line's strokes and gaps in turn, in widths of the line; where there are
+    two references, give them different dashes.
+    """
+    style: dict[str, Any] = {"color": REFERENCE, "linestyle": (0, dashes), "linewidth": 1.6}
     label = legible(label)
     if axis == "y":
         ax.axhline(value, label=label, **style)

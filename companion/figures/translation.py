@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+#: Per cent of colour behind a token that is read alone.
+STRONGEST_TINT = 36
+
+
 def attention_html(
     source: Sequence[str], target: Sequence[str], weights: Any, position: int
 ) -> str:
@@ -34,10 +38,12 @@ def attention_html(
         raise ValueError(f"position must be in [0, {len(target)}), got {position}")
 
     def token(text: str, share: float) -> str:
+        # With a stronger tint the page's text would not be legible on it, in the dark least.
         tint = (
-            f"color-mix(in srgb,var(--pst-color-secondary,#d2701c) {70 * share:.0f}%,transparent)"
+            f"color-mix(in srgb,var(--pst-color-secondary,#d2701c) {STRONGEST_TINT * share:.0f}%,"
+            "transparent)"
         )
-        number = f'<br><small style="opacity:.75">{share:.0%}</small>' if share >= 0.05 else (
+        number = f"<br><small>{share:.0%}</small>" if share >= 0.05 else (
             '<br><small style="visibility:hidden">0</small>'
         )  # fmt: skip
         return (

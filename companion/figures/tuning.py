@@ -57,7 +57,7 @@ def plot_setting(
                 f"trial {trial['number']} has no setting {setting!r}; it has "
                 f"{', '.join(trial['settings'])}"
             )
-    ax = new_axes(ax, xlabel=setting, ylabel="validation nats per token")
+    ax = new_axes(ax, xlabel=setting.replace("_", " "), ylabel="validation nats per token")
     for group, words, face in (
         (stopped, "stopped early", "white"),
         (complete, "complete", NAMED_COLORS["blue"]),

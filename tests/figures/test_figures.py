@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import fontManager
 
 from companion import figures
+from companion.figures.style import text_on
 
 
 @pytest.fixture(autouse=True)
@@ -252,6 +253,8 @@ def test_a_floor_line_can_stand_or_lie() -> None:
     figures.floor_line(ax, 3, "seen in training", axis="x")
     lying, standing = ax.get_lines()
     assert set(lying.get_ydata()) == {2}
+    figures.floor_line(ax, 1, "another", dashes=(1, 2))
+    assert ax.get_lines()[2]._dash_pattern != lying._dash_pattern  # type: ignore[attr-defined]
     assert set(standing.get_xdata()) == {3}
     with pytest.raises(ValueError, match="got 'z'"):
         figures.floor_line(ax, 1, "", axis="z")
@@ -738,6 +741,36 @@ def test_the_attention_picture_shows_each_share_and_the_token_being_written() ->
         figures.attention_html(["a", "b"], ["一", "二"], [[1.0, 0.0]], 0)
     with pytest.raises(ValueError, match=r"position must be in \[0, 2\), got 2"):
         figures.attention_html(["a", "b"], ["一", "二"], weights, 2)
+
+
+@pytest.mark.parametrize(
+    ("ink", "paper", "accent"),
+    [
+        ("#22282b", "#ffffff", "#a35400"),  # the page by day, as in book/assets/book.css
+        ("#ced6dd", "#14191b", "#f0b45c"),  # at night; the theme's own text
+        ("#ced6dd", "#1b2225", "#f0b45c"),  # in a box at night
+        ("#000000", "#ffffff", "#d2701c"),  # where no page names an accent
+    ],
+)
+def test_a_token_that_is_read_alone_is_legible_on_its_tint(
+    ink: str, paper: str, accent: str
+) -> None:
+    shown = figures.attention_html(["a", "b"], ["一"], [[1.0, 0.0]], 0)
+    (strength,) = re.findall(r"#d2701c\) (\d+)%,transparent", shown.partition("</span>")[0])
+    share = int(strength) / 100
+    assert share > 0.3  # still a tint
+    under, over = mpl.colors.to_rgb(paper), mpl.colors.to_rgb(accent)
+    tint = [share * a + (1 - share) * b for a, b in zip(over, under, strict=True)]
+    assert contrast(ink, mpl.colors.to_hex(tint)) >= 4.5
+    assert "opacity" not in shown
+
+
+def test_text_on_any_shade_is_black_or_white_and_legible() -> None:
+    assert (text_on("white"), text_on("#08306b")) == ("black", "white")
+    for level in np.linspace(0, 1, 101):
+        for shade in (mpl.colormaps["Blues"](level)[:3], (level,) * 3):
+            ink = mpl.colors.to_hex(text_on(shade))
+            assert contrast(ink, mpl.colors.to_hex(shade)) >= 4.5
 
 
 def test_the_exchange_figure_shows_each_result_and_their_mean() -> None:

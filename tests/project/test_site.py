@@ -216,6 +216,17 @@ def test_a_page_fits_a_phone(look: Callable[[str], Look], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
+def test_formulas_fit_a_large_screen_and_what_scrolls_shows_so(
+    look: Callable[[str], Look], name: str
+) -> None:
+    """On a phone as well: what is wider than its box has shadows on the sides that hide some."""
+    facts = look(name).facts
+    assert facts["light"]["wide_formulas"] == []
+    for kind in KINDS:
+        assert facts[kind]["cut_without_hint"] == []
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_no_line_of_a_phone_begins_with_a_full_stop_and_printed_sentences_wrap(
     look: Callable[[str], Look], name: str
 ) -> None:
@@ -281,6 +292,12 @@ FACTS = """
     return [...sentence.getClientRects()].some(line => line.right > right);
   };
   const formulas = [...document.querySelectorAll('main .math')];
+  // Boxes within a closed result have no width, and are looked at where it is opened.
+  const scrolls = e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1;
+  const hinted = e => getComputedStyle(e).backgroundImage.split('linear-gradient').length === 5 &&
+    getComputedStyle(e).backgroundAttachment === 'local, local, scroll, scroll';
+  const wide = [...document.querySelectorAll(
+    'main article :is(.katex-display, .pst-scrollable-table-container, pre)')].filter(scrolls);
   return {
     headings: document.querySelectorAll('main article h1').length,
     description: document.querySelector('meta[name="description"]')?.content ?? '',
@@ -297,6 +314,9 @@ FACTS = """
       [...document.fonts].some(f => f.family.includes('KaTeX') && f.status === 'loaded'),
     stops_alone: [...document.querySelectorAll('main .joined')]
       .filter(e => e.checkVisibility() && alone(e)).map(e => e.textContent.slice(0, 60)),
+    wide_formulas: wide.filter(e => e.matches('.katex-display'))
+      .map(e => e.textContent.slice(0, 60)),
+    cut_without_hint: wide.filter(e => !hinted(e)).map(e => e.textContent.slice(0, 60)),
     sentences_cut: [...document.querySelectorAll('main pre .printed-sentence')]
       .filter(e => e.checkVisibility() && cut(e)).map(e => e.textContent.slice(0, 60)),
     drawings_as_files: [...document.querySelectorAll('main article img[src$=".svg"]')]
@@ -424,6 +444,7 @@ def test_a_guess_opens_its_result_and_is_there_after_a_reload(
         facts = page.evaluate(FACTS)
         assert [seen for seen in facts["contrast"] if seen[0] < 4.5] == []
         assert (facts["stops_alone"], facts["sentences_cut"]) == ([], [])
+        assert facts["cut_without_hint"] == []
 
 
 @pytest.mark.parametrize("name", ASKING)

@@ -25,7 +25,7 @@ def _below_the_floor(c: Canvas) -> None:
         left, right, color=MAIN,
     )  # fmt: skip
     c.line((left, 98), (right, 98), dashed=True)
-    c.text(right, 90, "floor: the source’s entropy", anchor="end")
+    c.text(right, 85, "floor: the source’s entropy", anchor="end")
     c.text(right, 64, "fresh text", anchor="end")
     c.text(right, 158, "training text: memory", anchor="end")
     c.line((left, 20), (left, 170), (right, 170), width=1)

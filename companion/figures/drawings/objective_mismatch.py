@@ -82,7 +82,7 @@ def _four_failures(c: Canvas) -> None:
     c.text(226, 103, "data")
     c.graph(lambda x: base - 26 - 0.42 * (x - 198), 198, 328, dashed=True)
     c.graph(lambda x: base - 26 - 0.45 * (x - 198) + 0.0046 * (x - 198) ** 2, 198, 328, color=MAIN)
-    c.text(262, 42, "proxy", anchor="end")
+    c.text(290, 37, "proxy", anchor="end")
     c.text(316, 110, "gold", anchor="end")
 
     panel(8, 176, "causal", "pushing the proxy", "does not move gold")
