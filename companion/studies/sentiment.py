@@ -201,7 +201,7 @@ class Reviews:
 
 
 class IndependentOpinions(ReviewGrammar):
-    """The grammar with a new opinion for each opinion word; all else of the reviews is as it was."""
+    """The grammar with a new opinion for each opinion word; all else is as it was."""
 
     def _tones(self, opinion: str) -> dict[str, float]:
         return {"+": self.config.positive, "-": 1 - self.config.positive}
