@@ -73,7 +73,7 @@ class Config:
 
     parts: tuple[Part, ...] = ("stages", "controls", "recipes", "decisions", "cue")
     """What is measured beside the main comparison; "encoder" needs an installed package."""
-    doses: tuple[int, ...] = (10, 30, 100, 1000)
+    doses: tuple[int, ...] = (10, 100, 1000)
     """Numbers of labels, half of them of each class; the largest are drawn, the others are some
     of them."""
     draws: int = 3
@@ -82,7 +82,7 @@ class Config:
     """Test reviews, half of them of each class."""
     num_valid: int = 400
     """Reviews on which temperatures are fitted."""
-    longest: int = 60
+    longest: int = 40
     """Tokens of the longest review that is classified."""
     model: LSTMConfig = LSTMConfig(
         vocabulary_size=len(VOCABULARY), embedding_size=64, hidden_size=128
@@ -90,12 +90,13 @@ class Config:
     """Size of the LSTM."""
     pretraining: TrainConfig = TrainConfig(steps=1500, learning_rate=8e-3)
     """Training of the language models on whole unlabelled reviews; see `train_on_texts`."""
-    stages: tuple[int, ...] = (300, 800)
+    stages: tuple[int, ...] = (300, 700)
     """Steps of the language models that are trained for a shorter time."""
-    training: FineTuningConfig = FineTuningConfig()
+    training: FineTuningConfig = FineTuningConfig(pooling=("last",), steps=120, unfreeze_every=40)
     """Training of the classifiers."""
     compared: int = 100
-    """Labels of the classifiers of the recipes and the decisions."""
+    """Labels of the classifiers of the decisions, and most labels of those of stages, controls and
+    recipes."""
     rare: float = 0.1
     """Share of negative reviews where they are rare."""
     miss: float = 10.0
@@ -134,7 +135,7 @@ class Config:
 class Result:
     """Figures by classifier. Its name is that of its body, "scratch" or a language model's
     ("pretrained", "300 steps", "independent opinions", "shuffled words"), and its labels, as in
-    "scratch 10". All but nats are shares between 0 and 1."""
+    "scratch 10". All but nats, costs and temperatures are shares between 0 and 1."""
 
     accuracy: dict[str, float] = field(default_factory=dict)
     """Accuracy on unseen reviews, half of them of each class."""
@@ -147,9 +148,9 @@ class Result:
     """Accuracy by the sign of one hidden unit against a threshold, after the last word; unit and
     threshold are chosen on the labelled reviews. "fresh" is an LSTM that was not trained."""
     recipes: dict[str, float] = field(default_factory=dict)
-    """Accuracy by how a body is fine-tuned on `compared` labels: "pretrained ULMFiT" with gradual
-    unfreezing and smaller rates below, "pretrained plain" all at once at one rate, "pretrained
-    head" the linear layer alone; and of "fresh", a language model that was not trained."""
+    """Accuracy by how the main language model is trained, and by labels, as in "plain 10": "plain"
+    trains all layers at once at one rate, and "head" the linear layer alone; "fresh" is the recipe
+    of the others on a language model that was not trained."""
     temperature: dict[str, float] = field(default_factory=dict)
     """Temperature fitted on other reviews."""
     ece_unscaled: dict[str, float] = field(default_factory=dict)
@@ -256,7 +257,8 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         result.agreement[name] = opinion_agreement(model, reviews.test)
         result.excess_nats[name] = excess_nats(model, source, reviews.test)
     for name, body in tqdm(bodies.items(), disable=not progress, desc="classifiers"):
-        for dose in config.doses:
+        main = name in ("scratch", "pretrained")
+        for dose in (dose for dose in config.doses if main or dose <= config.compared):
             result.accuracy[f"{name} {dose}"] = _by_labels(body, reviews, dose, config, seed=seed)
     pretrained = bodies["pretrained"]
     assert isinstance(pretrained, LanguageModel)
@@ -447,17 +449,19 @@ def _recipes(
     config: Config, *, seed: int,
 ) -> None:  # fmt: skip
     """Fill in the accuracy by recipe."""
+    steps = config.training.steps
     recipes = {
-        "ULMFiT": config.training,
         "plain": replace(config.training, rate_decay=1.0, unfreeze_every=0),
-        "head": replace(config.training, unfreeze_every=config.training.steps),
+        "head": replace(config.training, unfreeze_every=steps),
+        "fresh": config.training,
     }
-    for body, model in (("pretrained", bodies["pretrained"]), ("fresh", _fresh(config, seed=seed))):
-        for recipe, training in recipes.items():
-            made = train_classifier(
-                model, reviews.train.first(config.compared), training, seed=seed
-            )
-            result.recipes[f"{body} {recipe}"] = accuracy(made, reviews.test)
+    for dose in config.doses:
+        if dose > config.compared:
+            continue
+        for name, training in recipes.items():
+            body = _fresh(config, seed=seed) if name == "fresh" else bodies["pretrained"]
+            other = replace(config, training=training)
+            result.recipes[f"{name} {dose}"] = _by_labels(body, reviews, dose, other, seed=seed)
 
 
 def _decisions(
