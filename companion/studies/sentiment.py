@@ -99,7 +99,7 @@ class Config:
     recipes."""
     rare: float = 0.1
     """Share of negative reviews where they are rare."""
-    miss: float = 10.0
+    miss: float = 50.0
     """Cost of a negative review that is not flagged; a false alarm costs 1."""
     cue_labels: int = 300
     """Labelled reviews whose first word is a cue."""
