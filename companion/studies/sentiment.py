@@ -259,7 +259,9 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     for name, body in tqdm(bodies.items(), disable=not progress, desc="classifiers"):
         main = name in ("scratch", "pretrained")
         for dose in (dose for dose in config.doses if main or dose <= config.compared):
-            result.accuracy[f"{name} {dose}"] = _by_labels(body, reviews, dose, config, seed=seed)
+            result.accuracy[f"{name} {dose}"] = accuracy_by_labels(
+                body, reviews, dose, config, seed=seed
+            )
     pretrained = bodies["pretrained"]
     assert isinstance(pretrained, LanguageModel)
     for name, model in (("pretrained", pretrained), ("fresh", _fresh(config, seed=seed))):
@@ -424,10 +426,13 @@ def encoder_accuracy(source: GrammarSource, reviews: Reviews, config: Config) ->
     return found
 
 
-def _by_labels(
+def accuracy_by_labels(
     body: LSTMConfig | LanguageModel, reviews: Reviews, dose: int, config: Config, *, seed: int
 ) -> float:
-    """Accuracy with `dose` labels; of few, the mean over the draws."""
+    """Accuracy of classifiers on `body` with `dose` labels; of few, the mean over the draws.
+
+    body: the sizes of an LSTM, to train from scratch, or a language model to fine-tune.
+    """
     sets = (
         [each.first(dose) for each in reviews.few] if dose <= FEW else [reviews.train.first(dose)]
     )
@@ -461,7 +466,9 @@ def _recipes(
         for name, training in recipes.items():
             body = _fresh(config, seed=seed) if name == "fresh" else bodies["pretrained"]
             other = replace(config, training=training)
-            result.recipes[f"{name} {dose}"] = _by_labels(body, reviews, dose, other, seed=seed)
+            result.recipes[f"{name} {dose}"] = accuracy_by_labels(
+                body, reviews, dose, other, seed=seed
+            )
 
 
 def _decisions(
