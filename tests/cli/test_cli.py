@@ -102,7 +102,7 @@ def test_help_teaches(command: list[str]) -> None:
 
 
 COMMANDS = (
-    "", "train", "evaluate", "compare", "generate", "tune", "export", "corpora", "presets", "bench",
+    "", "train", "evaluate", "compare", "generate", "chat", "tune", "export", "corpora", "presets", "bench",
     "study", "study list", "study run",
 )  # fmt: skip
 
