@@ -6,7 +6,7 @@ A turn is a line. The model's state is carried from turn to turn through the int
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -88,30 +88,54 @@ class Conversations:
         Raises ValueError for a conversation that there is not, or a turn of more than one line
         where turns are lines; and where a model reads only so many tokens, and these are more.
         """
-        before = f"{self.config.user}{{}}\n{self.config.bot}" if self.config.lines else "{}"
-        prompts: dict[int, list[int]] = {}
         for number, turn in turns.items():
-            if not 0 <= number < len(self._states):
-                raise ValueError(
-                    f"conversations are numbered from 0 to {len(self._states) - 1}, got {number}"
-                )
+            self._check(number)
             if self.config.lines and "\n" in turn:
                 raise ValueError(f"a turn must be one line, got {turn!r:.99}")
-            prompts[number] = self.tokenizer.encode(before.format(turn) if self.config.lines
-                                                    else turn)  # fmt: skip
-            if self._states[number] is None or not self.config.memory:
-                self._states[number] = None
-                if self.config.begins:
-                    prompts[number].insert(0, self.tokenizer.end_id)
+        before, after = self.config.user, f"\n{self.config.bot}"
+        return self._answers(
+            {
+                number: self.tokenizer.encode(before + turn + after if self.config.lines else turn)
+                for number, turn in turns.items()
+            }
+        )
+
+    def begin(self, numbers: Iterable[int]) -> dict[int, str]:
+        """The model's turn before any of the user's, by number of the conversation.
+
+        ValueError for a conversation that there is not, or that has begun, and where conversations
+        begin with nothing to read.
+        """
+        numbers = list(numbers)
+        for number in numbers:
+            self._check(number)
+            if self._states[number] is not None:
+                raise ValueError(f"conversation {number} has begun; reply goes on with it")
+        return self._answers(dict.fromkeys(numbers, self.tokenizer.encode(self.config.bot)))
+
+    def _check(self, number: int) -> None:
+        if not 0 <= number < len(self._states):
+            raise ValueError(
+                f"conversations are numbered from 0 to {len(self._states) - 1}, got {number}"
+            )
+
+    def _answers(self, asked: Mapping[int, Sequence[int]]) -> dict[int, str]:
+        """The model's turns after reading these tokens."""
+        prompts: dict[int, list[int]] = {}
+        for number, ids in asked.items():
+            first = self._states[number] is None or not self.config.memory
+            prompts[number] = [self.tokenizer.end_id] * (first and self.config.begins) + [*ids]
             if not prompts[number]:
                 raise ValueError("a turn must hold a token or more, got none; write something")
+            if first:
+                self._states[number] = None
         replies: dict[int, str] = {}
         for rows in self._groups(prompts):
             logits = self._read(rows, [prompts[row] for row in rows])
             for row in rows:
                 self._asked[row] = self._states[row]
             replies |= self._write(rows, logits)
-        return {number: replies[number] for number in turns}
+        return {number: replies[number] for number in asked}
 
     def replace(self, turns: Mapping[int, str]) -> None:
         """Let the model's last turn have been another, by number of the conversation.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -33,7 +33,7 @@ from companion.world.dialogue import (
     reply_wordings,
     word_ids,
 )
-from companion.world.users import Turns, User, UserConfig, right_dialogues
+from companion.world.users import Turns, User, UserConfig, right_dialogue
 
 #: More tokens than any reply of the bot has.
 LONGEST_REPLY = 20
@@ -67,6 +67,8 @@ class DialogueModelConfig:
     """Whether all training replies use the first wording of each act."""
     user: UserConfig = UserConfig()
     """Users of the training dialogues."""
+    other_user: UserConfig | None = None
+    """Users of every second training dialogue; None means that all are `user`."""
 
     def __post_init__(self) -> None:
         check_sizes(
@@ -128,9 +130,12 @@ def learn_dialogues(
     config: DialogueModelConfig,
     *,
     generator: torch.Generator,
+    at: Mapping[int, Callable[[LanguageModel], object]] | None = None,
     progress: bool = False,
 ) -> None:
     """Train `model` in place by AdamW for `config.steps`; it ends in evaluation mode.
+
+    at: what is called with the model, in evaluation mode, after so many steps.
 
     The texts of a batch have similar lengths. The summed loss is divided by the mean number of
     targets of a batch, so every token has the same weight.
@@ -149,13 +154,23 @@ def learn_dialogues(
         loss = token_nats(logits, batch.targets[kept].unsqueeze(0)).sum() / targets
         rate = learning_rate_at(step, config.steps, settings)
         take_step(model, optimizer, loss, clip_norm=settings.clip_norm, learning_rate=rate)
+        if at is not None and step + 1 in at:
+            at[step + 1](model.eval())
+            model.train()
     model.eval()
 
 
 def train_dialogue_model(
-    config: DialogueModelConfig, *, seed: int, progress: bool = False
+    config: DialogueModelConfig,
+    *,
+    seed: int,
+    at: Mapping[int, Callable[[LanguageModel], object]] | None = None,
+    progress: bool = False,
 ) -> LSTMLanguageModel:
-    """A model of new dialogues, in evaluation mode. Sets the seed of all generators to `seed`."""
+    """A model of new dialogues, in evaluation mode. Sets the seed of all generators to `seed`.
+
+    at: as in `learn_dialogues`.
+    """
     turns = training_dialogues(config, seed=seed)
     if not config.memory:
         turns = [[turn] for dialogue in turns for turn in dialogue]
@@ -163,7 +178,7 @@ def train_dialogue_model(
     model = new_dialogue_model(config)
     learn_dialogues(
         model, [spoken(each, config.learned) for each in turns], config,
-        generator=make_generator(seed, "order of dialogues"), progress=progress,
+        generator=make_generator(seed, "order of dialogues"), at=at, progress=progress,
     )  # fmt: skip
     return model
 
@@ -171,10 +186,14 @@ def train_dialogue_model(
 def training_dialogues(config: DialogueModelConfig, *, seed: int) -> list[Turns]:
     """The training dialogues of one seed, between users and a bot that is always right."""
     generator = make_generator(seed, "training dialogues")
-    return right_dialogues(
-        config.num_dialogues, config.user, generator=generator,
-        wordings=1 if config.one_wording else None,
-    )  # fmt: skip
+    wordings = 1 if config.one_wording else None
+    kinds = [config.user, config.other_user or config.user]
+    return [
+        right_dialogue(
+            User(kinds[number % 2], generator=generator), generator=generator, wordings=wordings
+        )
+        for number in range(config.num_dialogues)
+    ]
 
 
 def trained_dialogue_model(
@@ -251,6 +270,56 @@ def play(users: Sequence[User], bots: Bot, *, max_turns: int = 60) -> list[Playe
     return [
         Played(turns=turns[i], verdicts=tuple(verdicts[i]), succeeded=bool(user.succeeded))
         for i, user in enumerate(users)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfChat:
+    """A dialogue that a model held with itself."""
+
+    turns: Turns
+    """The sentences of its user and the replies of its bot."""
+    verdicts: tuple[Verdict, ...]
+    """The verdict on each reply, from what its user really said."""
+    understood: int
+    """How many of its user's sentences are sentences of the users."""
+
+
+def self_chat(
+    model: LanguageModel, count: int, *, generator: torch.Generator, max_turns: int = 16
+) -> list[SelfChat]:
+    """`model`, trained on both sides, as user and as bot, until an order is placed.
+
+    The user's words are sampled, so that the dialogues differ; the bot takes the most probable
+    ones. A dialogue ends with the first "done", right or wrong, or after `max_turns`.
+    """
+    check_sizes(count=count, max_turns=max_turns)
+    bots = bot(model, count=count)
+    users = Conversations(
+        model, dialogue_tokenizer(),
+        ChatConfig(user=BOT_MARK, bot=USER_MARK, max_tokens=LONGEST_REPLY),
+        count=count, sampling=SamplingConfig(), generator=generator,
+    )  # fmt: skip
+    checkers = [Checker() for _ in range(count)]
+    turns: list[Turns] = [[] for _ in range(count)]
+    verdicts: list[list[Verdict]] = [[] for _ in range(count)]
+    understood = [0] * count
+    said = users.begin(range(count))
+    for _ in range(max_turns):
+        replies = bots.reply(said)
+        for number, reply in replies.items():
+            understood[number] += checkers[number].hear(said[number]) is not None
+            verdict = checkers[number].judge(reply)
+            verdicts[number].append(verdict)
+            turns[number].append((said[number], reply))
+            if verdict.said is not None and verdict.said.name == "done":
+                del said[number]
+        if not said:
+            break
+        said = users.reply({number: replies[number] for number in said})
+    return [
+        SelfChat(turns=turns[i], verdicts=tuple(verdicts[i]), understood=understood[i])
+        for i in range(count)
     ]
 
 

@@ -102,8 +102,8 @@ def test_help_teaches(command: list[str]) -> None:
 
 
 COMMANDS = (
-    "", "train", "evaluate", "compare", "generate", "chat", "tune", "export", "corpora", "presets", "bench",
-    "study", "study list", "study run",
+    "", "train", "evaluate", "compare", "generate", "chat", "tune", "export", "corpora", "presets",
+    "bench", "study", "study list", "study run",
 )  # fmt: skip
 
 

@@ -101,6 +101,20 @@ def test_a_line_ends_at_the_line_feed_of_a_character_model_and_continued_text_do
     assert text.reply({0: "b"}) == {0: "\n\n\n\n"}
 
 
+def test_a_model_can_speak_first() -> None:
+    model = lstm(WORDS)
+    conversation = Conversations(model, WORDS, LINES, count=2)
+    first = conversation.begin([1])[1]
+    made = generate(
+        model, torch.tensor([[1, *WORDS.encode("me: ")]]), 5, SamplingConfig(temperature=0),
+        end_id=1,
+    )  # fmt: skip
+    assert first == WORDS.decode([i for i in made[0].tolist() if i != 1])
+    with pytest.raises(ValueError, match="conversation 1 has begun; reply goes on with it"):
+        conversation.begin([1])
+    assert conversation.reply({0: "a"})[0] == by_hand(model, WORDS, ["a"])[0]
+
+
 def test_sampled_replies_repeat_with_the_generator() -> None:
     model = lstm(WORDS)
 
