@@ -64,7 +64,7 @@ class Config:
     """The main bot, "full", and what the others have in common with it."""
     earlier: tuple[int, ...] = (400, 600, 800, 1000)
     """Steps of its training after which it is tested as well."""
-    small: int = 32
+    small: int = 64
     """Hidden units of the small bot, and twice its embedding size."""
     other_steps: int = 800
     """Steps of the bots that are trained on both sides, on one wording, and on both kinds of
@@ -302,10 +302,7 @@ def planted_bleu(dialogues: Sequence[Turns], *, seed: int) -> dict[str, float]:
                     for word in reply.split()
                 )
             wrong.append(reply)
-    return {
-        name: score_translations(texts, true, resamples=1).bleu.score
-        for name, texts in (("right", others), ("wrong value", wrong))
-    }
+    return {name: _bleu(texts, true) for name, texts in (("right", others), ("wrong value", wrong))}
 
 
 def history_accuracy(dialogues: Sequence[Turns], replies: Sequence[Sequence[str]]) -> float:
@@ -340,10 +337,10 @@ def _judge(
     result.nats_per_token[name] = nats / tokens
     result.perplexity[name] = math.exp(nats / tokens)
     replies = replies_to_history(tests.dialogues, bots(len(tests.dialogues)))
-    result.bleu[name] = score_translations(
+    result.bleu[name] = _bleu(
         [reply for written in replies for reply in written],
-        [reply for turns in tests.dialogues for _, reply in turns], resamples=1,
-    ).bleu.score  # fmt: skip
+        [reply for turns in tests.dialogues for _, reply in turns],
+    )
     result.turn_accuracy[name] = history_accuracy(tests.dialogues, replies)
     played = play(_users(users, tests.count, seed=tests.seed), bots(tests.count))
     result.success[name], result.right[name] = _shares(played)
@@ -418,6 +415,11 @@ def _self_chat(model: LanguageModel, config: Config, *, seed: int) -> dict[str, 
         "right simulated": right,
         "success everything": _with_users(model, strange, config.num_test, seed=seed)[0],
     }
+
+
+def _bleu(texts: Sequence[str], true: Sequence[str]) -> float:
+    """BLEU, 0 to 100. Words and signs stand apart already, so nothing more is cut."""
+    return score_translations(texts, true, tokenize="none", resamples=1).bleu.score
 
 
 def _draw(count: int, generator: torch.Generator) -> int:

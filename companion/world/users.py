@@ -1,8 +1,8 @@
 """Simulated users of the dialogues: each has a goal of one order or more, and habits.
 
-As in task-oriented dialogue research (Schatzmann et al. 2007, agenda-based user simulation), the
-user answers whatever the bot really says, corrects a wrong repetition of the order, and gives up
-after a few replies that lead nowhere.
+As the simulated users of task-oriented dialogue research (Schatzmann et al. 2005), a user answers
+whatever the bot really says, corrects a wrong repetition of the order, and gives up after a few
+replies that lead nowhere.
 """
 
 from __future__ import annotations
