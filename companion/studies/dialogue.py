@@ -20,6 +20,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from tqdm import tqdm
@@ -35,6 +36,7 @@ from companion.world.dialogue import (
     USER_WORDINGS,
     VALUES,
     Checker,
+    Judgement,
     check_dialogue,
     read_reply,
     reply_wordings,
@@ -349,7 +351,7 @@ def _judge(
     ) / len(played)
     counts = Counter(verdict.judgement for each in played for verdict in each.verdicts)
     result.replies[name] = counts.total()
-    result.judgements[name] = {kind: count / counts.total() for kind, count in counts.items()}
+    result.judgements[name] = {kind: counts[kind] / counts.total() for kind in get_args(Judgement)}
 
 
 def _users(users: UserConfig, count: int, *, seed: int) -> list[User]:
