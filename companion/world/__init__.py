@@ -7,7 +7,7 @@ from companion.world.dialogue import (
 )
 from companion.world.dialogue_model import (
     DialogueModelConfig, Played, bot, chat_config, learn_dialogues, new_dialogue_model, play,
-    replies_to_history, reply_nats, spoken, spoken_batch, train_dialogue_model,
+    replies_to_history, reply_nats, self_chat, spoken, spoken_batch, train_dialogue_model,
     trained_dialogue_model, training_dialogues, wording_floor,
 )
 from companion.world.language import (
@@ -34,7 +34,8 @@ __all__ = [
     "learn_dialogues", "new_dialogue_model", "new_model", "new_users", "next_word_probs",
     "play", "pretrained", "read_reply", "read_user", "refuses", "replies_to_history",
     "reply_batch", "reply_kl", "reply_nats", "reply_to", "reply_wordings", "right_dialogue",
-    "right_dialogues", "safe_variant", "safety_trained", "spaced", "spoken", "spoken_batch",
-    "spoken_words", "train_dialogue_model", "train_stages", "trained_dialogue_model",
-    "trained_stages", "training_dialogues", "translate", "wording_floor",
+    "right_dialogues", "safe_variant", "safety_trained", "self_chat", "spaced", "spoken",
+    "spoken_batch", "spoken_words", "train_dialogue_model", "train_stages",
+    "trained_dialogue_model", "trained_stages", "training_dialogues", "translate",
+    "wording_floor",
 ]
