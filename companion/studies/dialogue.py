@@ -64,16 +64,19 @@ class Config:
 
     bot: DialogueModelConfig = DialogueModelConfig()
     """The main bot, "full", and what the others have in common with it."""
-    earlier: tuple[int, ...] = (400, 600, 800, 1000)
+    earlier: tuple[int, ...] = (500, 700, 900)
     """Steps of its training after which it is tested as well."""
-    small: int = 64
+    small: int = 32
     """Hidden units of the small bot, and twice its embedding size."""
-    other_steps: int = 800
-    """Steps of the bots that are trained on both sides, on one wording, and on both kinds of
-    users."""
-    single_steps: int = 500
+    small_steps: int = 700
+    """Steps of the small bot."""
+    other_steps: int = 1000
+    """Steps of the bots that are trained on one wording, and on both kinds of users."""
+    single_steps: int = 400
     """Steps of the bot that is trained on single turns."""
-    both_early: int = 500
+    both_steps: int = 1300
+    """Steps of the bot that is trained on both sides."""
+    both_early: int = 700
     """Steps of the bot of both sides after which its self-chat is looked at for the first time."""
     backwards: UserConfig = UserConfig(backwards=True)
     """Users who tell the day first."""
@@ -83,7 +86,7 @@ class Config:
     """Users with four orders."""
     everything: UserConfig = UserConfig(backwards=True, corrects=0.8, interrupts=0.5, orders=(2, 3))
     """Users who do all of this; the control is trained on them and on the usual ones."""
-    orders: tuple[int, ...] = (1, 2, 4, 8, 16)
+    orders: tuple[int, ...] = (1, 2, 4, 8)
     """Orders of one dialogue, in the test of long ones."""
     num_test: int = 100
     """True dialogues, and simulated users of each kind."""
@@ -94,7 +97,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_sizes(
-            small=self.small, other_steps=self.other_steps, single_steps=self.single_steps,
+            small=self.small, small_steps=self.small_steps, other_steps=self.other_steps,
+            single_steps=self.single_steps, both_steps=self.both_steps,
             num_test=self.num_test, num_long=self.num_long, num_self=self.num_self,
         )  # fmt: skip
         if any(not 1 <= steps < self.bot.steps for steps in self.earlier):
@@ -102,9 +106,9 @@ class Config:
                 f"earlier must be below bot.steps = {self.bot.steps} and above 0, got "
                 f"{self.earlier}"
             )
-        if not 1 <= self.both_early < self.other_steps:
+        if not 1 <= self.both_early < self.both_steps:
             raise ValueError(
-                f"both_early must be below other_steps = {self.other_steps} and above 0, got "
+                f"both_early must be below both_steps = {self.both_steps} and above 0, got "
                 f"{self.both_early}"
             )
         if any(count < 1 for count in self.orders):
@@ -121,7 +125,7 @@ class Config:
 
 @dataclass(kw_only=True)
 class Result:
-    """Scores by bot: "full", "400" to "1000" (the same after so many steps), "small", "single
+    """Scores by bot: "full", "500" to "900" (the same after so many steps), "small", "single
     turns", "one wording", "both sides" and "sampled"; and by kind of user: see `Config.users`."""
 
     nats_per_token: dict[str, float] = field(default_factory=dict)
@@ -219,9 +223,10 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     result.parameters["full"] = full.num_parameters
     small = learnt(
         dataclasses.replace(
-            main, hidden_size=config.small, embedding_size=max(1, config.small // 2)
+            main, hidden_size=config.small, embedding_size=max(1, config.small // 2),
+            steps=config.small_steps,
         )
-    )
+    )  # fmt: skip
     judged("small")(small)
     result.parameters["small"] = small.num_parameters
     # A single turn has a few of the tokens of a dialogue, so a batch has more of them.
@@ -234,7 +239,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     other = dataclasses.replace(main, steps=config.other_steps)
     judged("one wording")(learnt(dataclasses.replace(other, one_wording=True)))
     both = learnt(
-        dataclasses.replace(other, learned="both"),
+        dataclasses.replace(main, learned="both", steps=config.both_steps),
         {config.both_early: lambda model: result.self_chat.update(
             early=_self_chat(model, config, seed=seed))},
     )  # fmt: skip

@@ -56,7 +56,7 @@ class DialogueModelConfig:
     """Dialogues per optimizer step."""
     learning_rate: float = 1e-2
     """Peak learning rate of AdamW."""
-    num_dialogues: int = 6000
+    num_dialogues: int = 4000
     """Different training dialogues."""
     learned: Learned = "replies"
     """What the loss is about: the bot's "replies", or "both" sides, for a model that talks to
