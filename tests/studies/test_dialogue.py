@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,6 @@ def test_one_wording_is_the_first_of_each_act() -> None:
     ("orders", (0,), "orders must be 1 or more each"),
     ("num_test", 0, "num_test must be >= 1, got 0"),
 ])  # fmt: skip
-def test_wrong_settings_are_refused(field: str, value: object, message: str) -> None:
+def test_wrong_settings_are_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(study.Config(), **{field: value})
