@@ -2,9 +2,9 @@
 
 Bots take orders in the invented world (`companion.world.dialogue`), where the right reply at each
 turn is computed. They are LSTMs of two sizes, one of them also after fewer steps, and bots that
-differ otherwise: trained on single turns, on one wording of each reply, or on both sides of the
-dialogue, and one that samples its words. Each is scored by the perplexity of true replies, by BLEU
-against them, by the share of right replies after a true history, and by what counts: simulated
+differ otherwise: trained on single turns, on one wording of each reply, or further on both sides of
+the dialogue, and one that samples its words. Each is scored by the perplexity of true replies, by
+BLEU against them, by the share of right replies after a true history, and by what counts: simulated
 users order, and either get what they wanted or not. Rank correlations say which score ranks the
 bots as success does: among bots that differ only in size and training, and among all.
 
@@ -15,6 +15,7 @@ model talks to itself, which shows what self-chat finds and what it cannot find.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections import Counter
@@ -45,6 +46,7 @@ from companion.world.dialogue_model import (
     DialogueModelConfig,
     Played,
     bot,
+    continued_on_both_sides,
     play,
     replies_to_history,
     reply_nats,
@@ -71,13 +73,15 @@ class Config:
     small_steps: int = 700
     """Steps of the small bot."""
     other_steps: int = 1000
-    """Steps of the bots that are trained on one wording, and on both kinds of users."""
+    """Steps of the bot that is trained on both kinds of users."""
     single_steps: int = 400
     """Steps of the bot that is trained on single turns."""
-    both_steps: int = 1300
-    """Steps of the bot that is trained on both sides."""
+    both: DialogueModelConfig = DialogueModelConfig(
+        steps=400, learning_rate=5e-3, num_dialogues=2000
+    )
+    """Further training on both sides, of the main bot and of an earlier one, for self-chat."""
     both_early: int = 700
-    """Steps of the bot of both sides after which its self-chat is looked at for the first time."""
+    """Steps of the main bot after which the earlier one was taken: one of `earlier`."""
     backwards: UserConfig = UserConfig(backwards=True)
     """Users who tell the day first."""
     corrects: UserConfig = UserConfig(corrects=0.8, interrupts=0.5)
@@ -98,7 +102,7 @@ class Config:
     def __post_init__(self) -> None:
         check_sizes(
             small=self.small, small_steps=self.small_steps, other_steps=self.other_steps,
-            single_steps=self.single_steps, both_steps=self.both_steps,
+            single_steps=self.single_steps,
             num_test=self.num_test, num_long=self.num_long, num_self=self.num_self,
         )  # fmt: skip
         if any(not 1 <= steps < self.bot.steps for steps in self.earlier):
@@ -106,10 +110,9 @@ class Config:
                 f"earlier must be below bot.steps = {self.bot.steps} and above 0, got "
                 f"{self.earlier}"
             )
-        if not 1 <= self.both_early < self.both_steps:
+        if self.both_early not in self.earlier:
             raise ValueError(
-                f"both_early must be below both_steps = {self.both_steps} and above 0, got "
-                f"{self.both_early}"
+                f"both_early must be one of earlier, {self.earlier}, got {self.both_early}"
             )
         if any(count < 1 for count in self.orders):
             raise ValueError(f"orders must be 1 or more each, got {self.orders}")
@@ -153,8 +156,9 @@ class Result:
     size and steps, "alike", and over all bots, "all"; 0 where a score or success is constant.
     Lower perplexity counts as better."""
     planted_bleu: dict[str, float] = field(default_factory=dict)
-    """BLEU against the true replies of replies that are all right in another wording, "right", and
-    of the true replies with one wrong value wherever they have one, "wrong value"."""
+    """BLEU against the true replies of replies that are all right: in wordings that are drawn
+    again, "drawn again", or in another wording each, "right"; and of the true replies with one
+    wrong value wherever they have one, "wrong value"."""
     by_user: dict[str, dict[str, float]] = field(default_factory=dict)
     """Success of "full", and of "both users", which was trained on usual users and on those who do
     everything, by kind of user."""
@@ -167,7 +171,8 @@ class Result:
     turns_by_orders: dict[str, float] = field(default_factory=dict)
     """Mean turns of the user by number of orders."""
     self_chat: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Of the bot of both sides, after `Config.both_early` steps, "early", and at the end, "late":
+    """Of two models that were trained further on both sides, from the main bot after
+    `Config.both_early` steps, "early", and from the finished one, "late":
     "placed", the share of dialogues with itself in which an order is placed within 16 turns;
     "placed right", the share in which it is what its user had told; "right", the share of right
     replies; "understood", the share of its user's sentences that users say; "accepted", the share
@@ -195,7 +200,7 @@ class Tests:
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     """Train every bot, test it, and let users and itself talk to it."""
     result, main = Result(), config.bot
-    bar = tqdm(total=6, disable=not progress, unit="bot")
+    bar = tqdm(total=7, disable=not progress, unit="bot")
     generator = make_generator(seed, "true dialogues")
     tests = Tests(
         dialogues=right_dialogues(config.num_test, main.user, generator=generator),
@@ -217,7 +222,17 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         return judge
 
     before = cpu_seconds()
-    full = learnt(main, {steps: judged(str(steps)) for steps in config.earlier})
+    kept: dict[int, LanguageModel] = {}
+
+    def after(steps: int) -> Callable[[LanguageModel], None]:
+        def look(model: LanguageModel) -> None:
+            if steps == config.both_early:
+                kept[steps] = copy.deepcopy(model)
+            judged(str(steps))(model)
+
+        return look
+
+    full = learnt(main, {steps: after(steps) for steps in config.earlier})
     result.train_seconds = cpu_seconds() - before
     judged("full")(full)
     result.parameters["full"] = full.num_parameters
@@ -236,15 +251,13 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         )
     )
     judged("single turns", memory=False)(single)
-    other = dataclasses.replace(main, steps=config.other_steps)
-    judged("one wording")(learnt(dataclasses.replace(other, one_wording=True)))
-    both = learnt(
-        dataclasses.replace(main, learned="both", steps=config.both_steps),
-        {config.both_early: lambda model: result.self_chat.update(
-            early=_self_chat(model, config, seed=seed))},
-    )  # fmt: skip
+    judged("one wording")(learnt(dataclasses.replace(main, one_wording=True)))
+    both = full
+    for when, model in (("early", kept[config.both_early]), ("late", full)):
+        both = continued_on_both_sides(model, config.both, seed=seed)
+        result.self_chat[when] = _self_chat(both, config, seed=seed)
+        bar.update()
     judged("both sides")(both)
-    result.self_chat["late"] = _self_chat(both, config, seed=seed)
     _judge(
         result, "sampled", full, tests, main.user, sampling=SamplingConfig(),
         generator=make_generator(seed, "sampled words"),
@@ -255,7 +268,9 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         "all": rank_correlations(result, list(result.success)),
     }
     result.planted_bleu = planted_bleu(tests.dialogues, seed=seed)
-    mixed = learnt(dataclasses.replace(other, other_user=config.everything))
+    mixed = learnt(
+        dataclasses.replace(main, steps=config.other_steps, other_user=config.everything)
+    )
     for name, model in (("full", full), ("both users", mixed)):
         shares = {
             kind: _with_users(model, users, tests.count, seed=seed)
@@ -290,15 +305,18 @@ def rank_correlations(result: Result, bots: Sequence[str]) -> dict[str, float]:
 def planted_bleu(dialogues: Sequence[Turns], *, seed: int) -> dict[str, float]:
     """BLEU of right replies in other wordings, and of wrong ones in the same wording.
 
-    "right": each reply in one of the other wordings of its act. "wrong value": each reply as it is,
+    "drawn again": each reply in a wording of its act, drawn as the true one was. "right": in one of
+    the others. "wrong value": each reply as it is,
     but for one value, which is another of its slot; replies without a value stay as they are.
     """
     generator = make_generator(seed, "planted replies")
     true = [reply for turns in dialogues for _, reply in turns]
-    others, wrong = [], []
+    again, others, wrong = [], [], []
     for turns in dialogues:
         for verdict, (_, reply) in zip(check_dialogue(turns), turns, strict=True):
-            choices = [text for text in reply_wordings(verdict.expected) if text != reply]
+            wordings = reply_wordings(verdict.expected)
+            again.append(wordings[_draw(len(wordings), generator)])
+            choices = [text for text in wordings if text != reply]
             others.append(choices[_draw(len(choices), generator)])
             told = verdict.expected.order
             if told:
@@ -309,7 +327,10 @@ def planted_bleu(dialogues: Sequence[Turns], *, seed: int) -> dict[str, float]:
                     for word in reply.split()
                 )
             wrong.append(reply)
-    return {name: _bleu(texts, true) for name, texts in (("right", others), ("wrong value", wrong))}
+    return {
+        name: _bleu(texts, true)
+        for name, texts in (("drawn again", again), ("right", others), ("wrong value", wrong))
+    }
 
 
 def history_accuracy(dialogues: Sequence[Turns], replies: Sequence[Sequence[str]]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ from companion.world.dialogue import (
     reply_wordings,
     word_ids,
 )
-from companion.world.users import Turns, User, UserConfig, right_dialogue
+from companion.world.users import Turns, User, UserConfig, right_dialogue, right_dialogues
 
 #: More tokens than any reply of the bot has.
 LONGEST_REPLY = 20
@@ -180,6 +181,18 @@ def train_dialogue_model(
         model, [spoken(each, config.learned) for each in turns], config,
         generator=make_generator(seed, "order of dialogues"), at=at, progress=progress,
     )  # fmt: skip
+    return model
+
+
+def continued_on_both_sides(
+    model: LanguageModel, config: DialogueModelConfig, *, seed: int
+) -> LanguageModel:
+    """A copy of a bot's model, trained further on both sides of new dialogues, by `config`."""
+    config = dataclasses.replace(config, learned="both")
+    generator = make_generator(seed, "dialogues of both sides")
+    turns = right_dialogues(config.num_dialogues, config.user, generator=generator)
+    model = copy.deepcopy(model)
+    learn_dialogues(model, [spoken(each, "both") for each in turns], config, generator=generator)
     return model
 
 

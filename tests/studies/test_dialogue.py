@@ -20,7 +20,8 @@ TINY = study.Config(
     bot=DialogueModelConfig(
         steps=4, hidden_size=8, embedding_size=4, batch_size=4, num_dialogues=30
     ),
-    earlier=(1, 2), small=4, small_steps=2, other_steps=3, single_steps=2, both_steps=3,
+    earlier=(1, 2), small=4, small_steps=2, other_steps=3, single_steps=2,
+    both=DialogueModelConfig(steps=2, batch_size=4, num_dialogues=10),
     both_early=1, orders=(1, 3),
     num_test=6, num_long=3, num_self=4,
 )  # fmt: skip
@@ -61,6 +62,7 @@ def test_a_right_reply_in_another_wording_has_less_bleu_than_a_wrong_value_in_th
     dialogues = right_dialogues(60, UserConfig(), generator=make_generator(0))
     for seed in range(3):
         bleu = study.planted_bleu(dialogues, seed=seed)
+        assert bleu["right"] < bleu["drawn again"] < 100
         assert bleu["right"] < bleu["wrong value"] < 100
 
 
@@ -90,7 +92,7 @@ def test_one_wording_is_the_first_of_each_act() -> None:
 @pytest.mark.parametrize(("field", "value", "message"), [
     ("earlier", (0,), "earlier must be below bot.steps"),
     ("earlier", (1300,), "earlier must be below bot.steps = 1300"),
-    ("both_early", 1300, "both_early must be below both_steps = 1300"),
+    ("both_early", 800, "both_early must be one of earlier"),
     ("orders", (0,), "orders must be 1 or more each"),
     ("num_test", 0, "num_test must be >= 1, got 0"),
 ])  # fmt: skip
