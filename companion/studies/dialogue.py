@@ -9,7 +9,8 @@ users order, and either get what they wanted or not. Rank correlations say which
 bots as success does: among bots that differ only in size and training, and among all.
 
 Then the best bot meets users who tell the slots in another order, who change their mind more often,
-and who order more at a time; a bot that was trained on both kinds of users is the control. And a
+and who order more at a time. Two bots that were trained further, on usual users and on both kinds,
+are the controls. And a
 model talks to itself, which shows what self-chat finds and what it cannot find.
 """
 
@@ -46,12 +47,12 @@ from companion.world.dialogue_model import (
     DialogueModelConfig,
     Played,
     bot,
-    continued_on_both_sides,
     play,
     replies_to_history,
     reply_nats,
     self_chat,
     train_dialogue_model,
+    trained_further,
     wording_floor,
 )
 from companion.world.users import Turns, User, UserConfig, new_users, right_dialogues
@@ -66,21 +67,22 @@ class Config:
 
     bot: DialogueModelConfig = DialogueModelConfig()
     """The main bot, "full", and what the others have in common with it."""
-    earlier: tuple[int, ...] = (500, 700, 900)
+    earlier: tuple[int, ...] = (500, 800, 1200)
     """Steps of its training after which it is tested as well."""
     small: int = 32
     """Hidden units of the small bot, and twice its embedding size."""
     small_steps: int = 700
     """Steps of the small bot."""
-    other_steps: int = 1000
-    """Steps of the bot that is trained on both kinds of users."""
+    wording_steps: int = 1300
+    """Steps of the bot that is trained on one wording."""
     single_steps: int = 400
     """Steps of the bot that is trained on single turns."""
-    both: DialogueModelConfig = DialogueModelConfig(
+    further: DialogueModelConfig = DialogueModelConfig(
         steps=400, learning_rate=5e-3, num_dialogues=2000
     )
-    """Further training on both sides, of the main bot and of an earlier one, for self-chat."""
-    both_early: int = 700
+    """Further training: of the main bot and of an earlier one on both sides, for self-chat; and of
+    the main bot on usual users, and on both kinds of users by turns."""
+    both_early: int = 800
     """Steps of the main bot after which the earlier one was taken: one of `earlier`."""
     backwards: UserConfig = UserConfig(backwards=True)
     """Users who tell the day first."""
@@ -101,7 +103,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_sizes(
-            small=self.small, small_steps=self.small_steps, other_steps=self.other_steps,
+            small=self.small, small_steps=self.small_steps, wording_steps=self.wording_steps,
             single_steps=self.single_steps,
             num_test=self.num_test, num_long=self.num_long, num_self=self.num_self,
         )  # fmt: skip
@@ -128,7 +130,7 @@ class Config:
 
 @dataclass(kw_only=True)
 class Result:
-    """Scores by bot: "full", "500" to "900" (the same after so many steps), "small", "single
+    """Scores by bot: "full", "500" to "1200" (the same after so many steps), "small", "single
     turns", "one wording", "both sides" and "sampled"; and by kind of user: see `Config.users`."""
 
     nats_per_token: dict[str, float] = field(default_factory=dict)
@@ -160,8 +162,9 @@ class Result:
     again, "drawn again", or in another wording each, "right"; and of the true replies with one
     wrong value wherever they have one, "wrong value"."""
     by_user: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Success of "full", and of "both users", which was trained on usual users and on those who do
-    everything, by kind of user."""
+    """Success by kind of user: of "full", and of two bots that were trained further from it for as
+    many steps, "more usual" on usual users, and "both users" on usual ones and on those who do
+    everything, by turns."""
     right_by_user: dict[str, dict[str, float]] = field(default_factory=dict)
     """Share of right replies of the same."""
     by_orders: dict[str, float] = field(default_factory=dict)
@@ -200,7 +203,7 @@ class Tests:
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     """Train every bot, test it, and let users and itself talk to it."""
     result, main = Result(), config.bot
-    bar = tqdm(total=7, disable=not progress, unit="bot")
+    bar = tqdm(total=8, disable=not progress, unit="bot")
     generator = make_generator(seed, "true dialogues")
     tests = Tests(
         dialogues=right_dialogues(config.num_test, main.user, generator=generator),
@@ -251,10 +254,13 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         )
     )
     judged("single turns", memory=False)(single)
-    judged("one wording")(learnt(dataclasses.replace(main, one_wording=True)))
+    judged("one wording")(
+        learnt(dataclasses.replace(main, steps=config.wording_steps, one_wording=True))
+    )
     both = full
     for when, model in (("early", kept[config.both_early]), ("late", full)):
-        both = continued_on_both_sides(model, config.both, seed=seed)
+        further = dataclasses.replace(config.further, learned="both")
+        both = trained_further(model, further, seed=seed)
         result.self_chat[when] = _self_chat(both, config, seed=seed)
         bar.update()
     judged("both sides")(both)
@@ -268,10 +274,14 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         "all": rank_correlations(result, list(result.success)),
     }
     result.planted_bleu = planted_bleu(tests.dialogues, seed=seed)
-    mixed = learnt(
-        dataclasses.replace(main, steps=config.other_steps, other_user=config.everything)
-    )
-    for name, model in (("full", full), ("both users", mixed)):
+    further = {
+        "more usual": trained_further(full, config.further, seed=seed),
+        "both users": trained_further(
+            full, dataclasses.replace(config.further, other_user=config.everything), seed=seed
+        ),
+    }
+    bar.update(2)
+    for name, model in {"full": full, **further}.items():
         shares = {
             kind: _with_users(model, users, tests.count, seed=seed)
             for kind, users in config.users.items()

@@ -34,7 +34,7 @@ from companion.world.dialogue import (
     reply_wordings,
     word_ids,
 )
-from companion.world.users import Turns, User, UserConfig, right_dialogue, right_dialogues
+from companion.world.users import Turns, User, UserConfig, right_dialogue
 
 #: More tokens than any reply of the bot has.
 LONGEST_REPLY = 20
@@ -51,7 +51,7 @@ class DialogueModelConfig:
     """Size of the token embeddings."""
     hidden_size: int = 96
     """Hidden units of the LSTM."""
-    steps: int = 1300
+    steps: int = 2400
     """Optimizer steps."""
     batch_size: int = 16
     """Dialogues per optimizer step."""
@@ -184,21 +184,25 @@ def train_dialogue_model(
     return model
 
 
-def continued_on_both_sides(
+def trained_further(
     model: LanguageModel, config: DialogueModelConfig, *, seed: int
 ) -> LanguageModel:
-    """A copy of a bot's model, trained further on both sides of new dialogues, by `config`."""
-    config = dataclasses.replace(config, learned="both")
-    generator = make_generator(seed, "dialogues of both sides")
-    turns = right_dialogues(config.num_dialogues, config.user, generator=generator)
+    """A copy of a dialogue model, trained further on new dialogues by `config`."""
+    turns = training_dialogues(config, seed=seed, purpose="further dialogues")
     model = copy.deepcopy(model)
-    learn_dialogues(model, [spoken(each, "both") for each in turns], config, generator=generator)
+    learn_dialogues(
+        model, [spoken(each, config.learned) for each in turns], config,
+        generator=make_generator(seed, "order of further dialogues"),
+    )  # fmt: skip
     return model
 
 
-def training_dialogues(config: DialogueModelConfig, *, seed: int) -> list[Turns]:
-    """The training dialogues of one seed, between users and a bot that is always right."""
-    generator = make_generator(seed, "training dialogues")
+def training_dialogues(
+    config: DialogueModelConfig, *, seed: int, purpose: str = "training dialogues"
+) -> list[Turns]:
+    """The training dialogues of one seed, between users and a bot that is always right; another
+    `purpose` draws other ones."""
+    generator = make_generator(seed, purpose)
     wordings = 1 if config.one_wording else None
     kinds = [config.user, config.other_user or config.user]
     return [

@@ -20,8 +20,8 @@ TINY = study.Config(
     bot=DialogueModelConfig(
         steps=4, hidden_size=8, embedding_size=4, batch_size=4, num_dialogues=30
     ),
-    earlier=(1, 2), small=4, small_steps=2, other_steps=3, single_steps=2,
-    both=DialogueModelConfig(steps=2, batch_size=4, num_dialogues=10),
+    earlier=(1, 2), small=4, small_steps=2, wording_steps=3, single_steps=2,
+    further=DialogueModelConfig(steps=2, batch_size=4, num_dialogues=10),
     both_early=1, orders=(1, 3),
     num_test=6, num_long=3, num_self=4,
 )  # fmt: skip
@@ -37,7 +37,7 @@ def test_a_tiny_run_fills_every_figure_and_json_holds_it() -> None:
         assert set(result[figure]) == BOTS
     for shares in result["judgements"].values():
         assert sum(shares.values()) == pytest.approx(1)
-    assert set(result["by_user"]) == {"full", "both users"}
+    assert set(result["by_user"]) == {"full", "more usual", "both users"}
     assert set(result["by_user"]["full"]) == set(TINY.users)
     assert set(result["by_orders"]) == {"1", "3"}
     assert set(result["self_chat"]) == {"early", "late"}
@@ -91,8 +91,8 @@ def test_one_wording_is_the_first_of_each_act() -> None:
 
 @pytest.mark.parametrize(("field", "value", "message"), [
     ("earlier", (0,), "earlier must be below bot.steps"),
-    ("earlier", (1300,), "earlier must be below bot.steps = 1300"),
-    ("both_early", 800, "both_early must be one of earlier"),
+    ("earlier", (2400,), "earlier must be below bot.steps = 2400"),
+    ("both_early", 700, "both_early must be one of earlier"),
     ("orders", (0,), "orders must be 1 or more each"),
     ("num_test", 0, "num_test must be >= 1, got 0"),
 ])  # fmt: skip

@@ -38,9 +38,11 @@ from companion.world.dialogue_model import (
     play,
     replies_to_history,
     reply_nats,
+    self_chat,
     spoken,
     spoken_batch,
     train_dialogue_model,
+    trained_further,
     wording_floor,
 )
 from companion.world.language import RESTRICTED
@@ -296,6 +298,31 @@ def test_a_model_learns_one_dialogue_by_heart_and_then_places_its_order() -> Non
     assert played[0].succeeded
     assert played[0].turns == turns[0]
     assert all(verdict.right for verdict in played[0].verdicts)
+
+
+def test_a_model_of_both_sides_holds_the_dialogue_that_it_knows_with_itself() -> None:
+    config = DialogueModelConfig(
+        hidden_size=48, embedding_size=16, steps=300, num_dialogues=1, learned="both",
+        user=UserConfig(orders=(1, 1), forbidden=0.0),
+    )  # fmt: skip
+    model = train_dialogue_model(config, seed=0)
+    turns = right_dialogues(1, config.user, generator=make_generator(0, "training dialogues"))
+    chats = self_chat(model, 4, generator=make_generator(1))
+    assert sum(chat.turns == turns[0] for chat in chats) >= 2  # its user is sampled
+    for chat in chats:
+        assert len(chat.turns) == len(chat.verdicts) >= chat.understood
+        assert chat.verdicts == tuple(check_dialogue(chat.turns))
+    cut = self_chat(model, 2, generator=make_generator(1), max_turns=1)
+    assert all(len(chat.turns) == 1 for chat in cut)
+
+
+def test_further_training_leaves_the_bot_as_it_was() -> None:
+    config = DialogueModelConfig(hidden_size=8, embedding_size=4, steps=3, num_dialogues=10)
+    model = train_dialogue_model(config, seed=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    other = trained_further(model, config, seed=1)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not all(torch.equal(before[name], value) for name, value in other.state_dict().items())
 
 
 def test_the_same_seed_trains_the_same_model_and_another_seed_another() -> None:
