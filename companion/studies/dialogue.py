@@ -274,14 +274,14 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         "all": rank_correlations(result, list(result.success)),
     }
     result.planted_bleu = planted_bleu(tests.dialogues, seed=seed)
-    further = {
+    controls = {
         "more usual": trained_further(full, config.further, seed=seed),
         "both users": trained_further(
             full, dataclasses.replace(config.further, other_user=config.everything), seed=seed
         ),
     }
     bar.update(2)
-    for name, model in {"full": full, **further}.items():
+    for name, model in {"full": full, **controls}.items():
         shares = {
             kind: _with_users(model, users, tests.count, seed=seed)
             for kind, users in config.users.items()
