@@ -88,6 +88,7 @@ MEASUREMENTS = {
         "study run translation --seeds 10,11,12,13,14 --set parts=lengths,beams "
         "--set noise=0.4 --set noisy_pairs=4000 --set num_searches=50"
     ),
+    "dialogue": "study run dialogue --seeds 10,11,12,13,14",
 }
 
 #: Measured in seconds of this machine: another rounding would be another machine's matter.

@@ -1,4 +1,4 @@
-"""The command line: `companion train | evaluate | compare | generate | tune | classify | ...`.
+"""The command line: `companion train | evaluate | compare | generate | chat | classify | ...`.
 
 Results go to standard output, as a table or with --json as one JSON object; progress, warnings
 and errors go to standard error. An error is one sentence, with a non-zero exit code.
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from companion import __version__
-from companion.cli import classify, lists, runs, tune
+from companion.cli import chat, classify, lists, runs, tune
 from companion.cli.console import SIGINT_EXIT, err, plain, print_anything, stoppable, warn
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command()(stoppable(runs.train, runs.stopped_in_words))
 app.command()(stoppable(runs.evaluate))
 app.command()(stoppable(runs.compare))
 app.command()(stoppable(runs.generate))
+app.command()(stoppable(chat.chat))
 app.command()(stoppable(tune.tune, tune.stopped_in_words))
 app.command()(stoppable(runs.export))
 classify_app = typer.Typer(

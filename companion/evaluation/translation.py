@@ -62,7 +62,8 @@ def score_translations(
 ) -> TranslationScores:
     """All scores, one reference a translation.
 
-    tokenize: sacrebleu's tokenizer for BLEU: "13a" for languages with spaces, "zh" for Chinese.
+    tokenize: sacrebleu's tokenizer for BLEU: "13a" for languages with spaces, "zh" for Chinese,
+        "none" for text whose tokens stand apart already.
     resamples: how often the bootstrap draws the sentences again (Koehn 2004).
 
     Raises ValueError for no translations, another number of references, an empty reference, or
@@ -78,7 +79,9 @@ def score_translations(
     check_sizes(resamples=resamples)
     return TranslationScores(
         exact_match=exact_match(translations, references),
-        bleu=_metric("BLEU", translations, references, resamples, tokenize=tokenize),
+        bleu=_metric(
+            "BLEU", translations, references, resamples, tokenize=tokenize, force=tokenize == "none"
+        ),  # with "none" they are meant to be cut, which it would warn of
         chrf=_metric("CHRF", translations, references, resamples),
         length_ratio=sum(map(len, translations)) / sum(map(len, references)),
     )

@@ -5,6 +5,11 @@ creates an Axes of the book's size if it is None, and returns the Axes it drew o
 panels makes its own figure and returns all Axes. `drawing(name)` is a schematic.
 """
 
+from companion.figures.dialogue import (
+    dialogue_html,
+    plot_scores_against_success,
+    plot_users_met,
+)
 from companion.figures.drawings import Drawing, drawing
 from companion.figures.fonts import legible
 from companion.figures.generalization import (
@@ -82,6 +87,7 @@ __all__ = [
     "attention_html",
     "band",
     "decisions_html",
+    "dialogue_html",
     "drawing",
     "floor_line",
     "legible",
@@ -113,6 +119,7 @@ __all__ = [
     "plot_refusal_and_leak",
     "plot_reliability",
     "plot_remedies",
+    "plot_scores_against_success",
     "plot_search",
     "plot_setting",
     "plot_shift_parts",
@@ -123,6 +130,7 @@ __all__ = [
     "plot_translation_lengths",
     "plot_trials",
     "plot_unrolled",
+    "plot_users_met",
     "use_style",
     "visible",
 ]

@@ -450,4 +450,19 @@ EXERCISES = {
         tolerance=0.002,
         hint="set the odds at the new share, odds * (0.05 / 0.95), equal to 1 / 20",
     ),
+    # dialogue
+    "ex-dl-chain": Exercise(
+        expected=(0.97**6, 0.97**12, 0.95 ** (1 / 12)),
+        tolerance=5e-4,
+        hint="independent turns multiply",
+    ),
+    "ex-dl-wording": Exercise(
+        expected=(math.log(3), -(math.log(0.98) + 2 * math.log(0.01)) / 3, "none"),
+        tolerance=0.005,
+        hint="the mean of -log q over the three wordings; greedy decoding writes one of them",
+    ),
+    "ex-dl-state": Exercise(
+        expected=("a tweck of clay for monday", "a tweck of amber for monday"),
+        hint="what is refused is the kind alone",
+    ),
 }

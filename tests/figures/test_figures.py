@@ -787,6 +787,49 @@ def test_the_table_of_decisions_says_what_they_are_and_what_they_cost() -> None:
         figures.decisions_html(dict.fromkeys(names, 0), **kinds)  # type: ignore[arg-type]
 
 
+def ordered(value: float) -> dict[str, Any]:
+    """A result of the study of dialogues, as far as figures read it."""
+    bots = {"400": 0.1, "full": 1.0, "single turns": 0.0}
+    return {
+        "success": {**bots, "full": value},
+        "perplexity": {"400": 1.9, "full": 1.1, "single turns": 1.5},
+        "bleu": {"400": 40.0, "full": 50.0, "single turns": 45.0},
+        "by_user": {"full": {"usual": 1.0, "backwards": value}, "both users": {
+            "usual": value, "backwards": 1.0}},
+    }  # fmt: skip
+
+
+def test_the_figures_of_dialogues_show_mean_and_range() -> None:
+    results = [ordered(0.2), ordered(0.6)]
+    left, right = figures.plot_scores_against_success(
+        results, ["400", "full"], {"single turns": "each turn alone"}
+    )
+    for ax, values in ((left, [1.9, 1.1]), (right, [40, 50])):
+        alike, single = ax.containers
+        np.testing.assert_allclose(alike.lines[0].get_xdata(), values)  # type: ignore[attr-defined]
+        np.testing.assert_allclose(alike.lines[0].get_ydata(), [10, 40])  # type: ignore[attr-defined]
+        np.testing.assert_allclose(single.lines[0].get_ydata(), [0])  # type: ignore[attr-defined]
+    kinds, bots = {"usual": "usual", "backwards": "day first"}, {"full": "one", "both users": "two"}
+    ax = figures.plot_users_met(results, kinds, bots)
+    one, two = ax.containers
+    np.testing.assert_allclose(one.lines[0].get_xdata(), [100, 40])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(two.lines[0].get_xdata(), [40, 100])  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_users_met([], kinds, bots)
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_scores_against_success([], ["full"], {})
+
+
+def test_the_picture_of_a_dialogue_names_what_is_wrong_and_escapes_what_was_said() -> None:
+    shown = figures.dialogue_html([("<hello>", "which kind ?"), ("a", "")], ["right", "wrong act"])
+    assert "&lt;hello&gt;" in shown
+    assert shown.count("wrong act") == 1
+    assert "(nothing)" in shown
+    assert ">right<" not in shown
+    with pytest.raises(ValueError, match="verdicts must be one a turn, got 0 for 1 turns"):
+        figures.dialogue_html([("a", "b")], [])
+
+
 def test_the_attention_picture_shows_each_share_and_the_token_being_written() -> None:
     weights = [[0.25, 0.75], [0.99, 0.01]]
     shown = figures.attention_html(["<a>", "b"], ["一", "二"], weights, 1)
@@ -1037,6 +1080,7 @@ def test_every_figure_is_tried_with_strange_text() -> None:
         "plot_setting", "plot_trials", "plot_goals", "plot_exchange", "plot_lstm_cell",
         "plot_translation_doses", "plot_translation_lengths", "plot_beam_widths",
         "plot_labels", "plot_stages", "plot_cue_groups",
+        "plot_scores_against_success", "plot_users_met",
     }  # fmt: skip
 
 

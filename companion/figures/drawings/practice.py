@@ -92,3 +92,48 @@ def _fine_tuning(c: Canvas) -> None:
     }
     for name, lines in notes.items():
         c.text(right + width + 8, rows[name] + height / 2, *lines, anchor="start")
+
+
+@drawn(
+    "dialogue-turns",
+    chapter="dialogue",
+    height=344,
+    alt="""An LSTM reads a dialogue of two turns line by line. The user wants a glane, the bot asks
+    for the ingredient, the user says of cedar, the bot asks for the day. Only the bot's lines are
+    marked as learned; the state goes on from line to line. A table below has what the checker
+    keeps: after turn one the kind is glane, after turn two the ingredient is cedar, and the day is
+    open.""",
+)
+def _dialogue_turns(c: Canvas) -> None:
+    left, width, height = 92.0, 256.0, 30.0
+    rows = (
+        ("user", "i want a glane .", False), ("bot", "a glane , which ingredient ?", True),
+        ("user", "of cedar .", False), ("bot", "a glane of cedar , which day ?", True),
+    )  # fmt: skip
+    c.text(24, 14, "who", anchor="start", bold=True)
+    c.text(left, 14, "the LSTM reads all, learns the bot's", anchor="start", bold=True)
+    for number, (who, said, learned) in enumerate(rows):
+        y = 30 + 48.0 * number
+        c.text(24, y + height / 2, who, anchor="start", bold=learned)
+        if learned:
+            c.box(left, y, width, height, said, color=MAIN, bold=True, tint=0.25)
+        else:
+            c.box(left, y, width, height, said)
+        if number + 1 < len(rows):
+            c.arrow((left + 24, y + height), (left + 24, y + 46))
+            if number == 1:
+                c.text(left + 36, y + height + 9, "state", anchor="start", italic=True)
+    c.text(24, 234, "what the checker keeps", anchor="start", bold=True)
+    columns = (24.0, 136.0, 248.0)
+    for row, (when, values) in enumerate(
+        (("", ("kind", "ingredient", "day")), ("1", ("glane", "open", "open")),
+         ("2", ("glane", "cedar", "open")))
+    ):  # fmt: skip
+        y = 248 + 32.0 * row
+        for x, value in zip(columns, values, strict=True):
+            if row == 0:
+                c.text(x + 50, y + 13, value)
+            else:
+                c.box(x, y, 100, 26, value, color=OTHER if value == "open" else MAIN)
+        if when:
+            c.text(12, y + 13, when)
