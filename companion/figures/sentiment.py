@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 #: How the classifiers of each body are drawn: label, colour, marker and line.
 _BODIES = {
     "scratch": ("from scratch", "grey", "s--"),
-    "pretrained": ("fine-tuned", "blue", "o-"),
-    "shuffled words": ("of shuffled words", "green", "^-"),
-    "independent opinions": ("of opinions that disagree", "vermillion", "D-"),
+    "pretrained": ("fine-tuned: reviews", "blue", "o-"),
+    "shuffled words": ("shuffled reviews", "green", "^-"),
+    "independent opinions": ("opinions disagree", "vermillion", "D-"),
 }
 
 
@@ -43,7 +43,7 @@ def plot_labels(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None)
         )  # fmt: skip
     floor_line(ax, 50, "guessing")
     ax.set_xticks(places, [f"{dose:,}" for dose in doses])
-    ax.set_ylim(38, 102)
+    ax.set_ylim(12, 102)  # room for the legend
     ax.legend(loc="lower right")
     return ax
 

@@ -746,7 +746,7 @@ def test_the_figures_of_sentiment_show_mean_and_range() -> None:
     ax = figures.plot_labels(results)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["10", "1,000"]
     assert [each.get_label() for each in ax.containers] == [
-        "from scratch", "fine-tuned", "of shuffled words",
+        "from scratch", "fine-tuned: reviews", "shuffled reviews",
     ]  # fmt: skip
     line, _, (bars,) = ax.containers[0].lines  # type: ignore[attr-defined]
     np.testing.assert_allclose(line.get_ydata(), [60, 100])
