@@ -81,6 +81,8 @@ MEASUREMENTS = {
     "distribution_shift": "study run distribution_shift --seeds 10,11,12,13,14",
     "strange_text": "study run strange_text --seeds 10,11,12,13,14",
     "coverage": "study run coverage --seeds 10,11,12,13,14",
+    "sentiment": "study run sentiment --seeds 10,11,12,13,14",
+    "sentiment_encoder": "study run sentiment --seeds 10,11,12,13,14 --set parts=encoder",
     "translation": "study run translation --seeds 10,11,12,13,14",
     "translation_mismatch": (
         "study run translation --seeds 10,11,12,13,14 --set parts=lengths,beams "

@@ -1,4 +1,4 @@
-"""The command line: `companion train | evaluate | compare | generate | tune | export | ...`.
+"""The command line: `companion train | evaluate | compare | generate | tune | classify | ...`.
 
 Results go to standard output, as a table or with --json as one JSON object; progress, warnings
 and errors go to standard error. An error is one sentence, with a non-zero exit code.
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from companion import __version__
-from companion.cli import lists, runs, tune
+from companion.cli import classify, lists, runs, tune
 from companion.cli.console import SIGINT_EXIT, err, plain, print_anything, stoppable, warn
 
 app = typer.Typer(
@@ -36,6 +36,13 @@ app.command()(stoppable(runs.compare))
 app.command()(stoppable(runs.generate))
 app.command()(stoppable(tune.tune, tune.stopped_in_words))
 app.command()(stoppable(runs.export))
+classify_app = typer.Typer(
+    no_args_is_help=True, help="Train and use classifiers of texts, from any CSV with labels."
+)
+classify_app.command()(stoppable(classify.train))
+classify_app.command()(stoppable(classify.evaluate))
+classify_app.command()(stoppable(classify.predict))
+app.add_typer(classify_app, name="classify")
 app.command(name="corpora")(stoppable(lists.corpora_command))
 app.command(name="presets")(lists.presets_command)
 app.command()(stoppable(lists.bench))

@@ -8,11 +8,12 @@ from companion.evaluation.claims import (
     ClaimError, Claims, numbers_by_name, prediction_interval, spread, stored_report,
 )
 from companion.evaluation.classification import (
-    Classification, group_counts, group_means, precision_recall_f1,
+    ClassScores, Classification, class_scores, group_counts, group_means, precision_recall_f1,
 )
 from companion.evaluation.continuous_cache import (
     ContinuousCacheConfig, choose_cache, score_with_cache,
 )
+from companion.evaluation.decisions import Decisions, cost_threshold, decide, with_share
 from companion.evaluation.dynamic import (
     DivergedError, DynamicConfig, choose_dynamic, score_dynamically,
 )
@@ -34,14 +35,15 @@ from companion.evaluation.translation import (
 )
 
 __all__ = [
-    "ClaimError", "Claims", "Classification", "ContinuousCacheConfig", "Difference",
-    "DivergedError", "DynamicConfig", "Evaluation", "Interval", "LogProbsAndKL", "MetricScore",
-    "Reliability", "Scores", "TranslationScores", "Units", "bootstrap", "choose_cache",
-    "choose_dynamic", "distinct_n", "evaluate", "exact_calibration_error", "exact_match",
-    "fit_temperature", "group_counts", "group_means", "joined_scores", "log_probs_and_kl",
-    "look_up", "next_log_probs", "ngrams", "numbers_by_name", "pair_nats", "paired_bootstrap",
-    "precision_recall_f1", "prediction_interval", "reliability", "repeated_segments", "score",
-    "score_dynamically", "score_translations", "score_with_cache", "scored_pieces", "self_bleu",
-    "sequence_repetition", "spread", "standard_error", "starting_states", "stored_report",
-    "summarize", "summed_nats_of_rows", "temperature_of", "text_log_probs", "text_units",
+    "ClaimError", "Claims", "ClassScores", "Classification", "ContinuousCacheConfig", "Decisions",
+    "Difference", "DivergedError", "DynamicConfig", "Evaluation", "Interval", "LogProbsAndKL",
+    "MetricScore", "Reliability", "Scores", "TranslationScores", "Units", "bootstrap",
+    "choose_cache", "choose_dynamic", "class_scores", "cost_threshold", "decide", "distinct_n",
+    "evaluate", "exact_calibration_error", "exact_match", "fit_temperature", "group_counts",
+    "group_means", "joined_scores", "log_probs_and_kl", "look_up", "next_log_probs", "ngrams",
+    "numbers_by_name", "pair_nats", "paired_bootstrap", "precision_recall_f1",
+    "prediction_interval", "reliability", "repeated_segments", "score", "score_dynamically",
+    "score_translations", "score_with_cache", "scored_pieces", "self_bleu", "sequence_repetition",
+    "spread", "standard_error", "starting_states", "stored_report", "summarize",
+    "summed_nats_of_rows", "temperature_of", "text_log_probs", "text_units", "with_share",
 ]

@@ -64,6 +64,40 @@ def precision_recall_f1(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """Precision, recall and F1 of one class, and how many examples it has."""
+
+    precision: float
+    """Share of the examples predicted to be of the class that are; 0 where none was predicted."""
+    recall: float
+    """Share of the class's examples that are predicted to be; 0 where it has none."""
+    f1: float
+    """Harmonic mean of the two."""
+    support: int
+    """Examples of the class."""
+
+
+def class_scores(
+    predictions: Int[Tensor, " targets"], targets: Int[Tensor, " targets"], num_classes: int
+) -> list[ClassScores]:
+    """Precision, recall and F1 of each class, 0 to num_classes - 1."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    if predictions.shape != targets.shape or targets.numel() == 0:
+        raise ValueError(
+            "predictions and targets must be non-empty and of one shape, got "
+            f"{tuple(predictions.shape)} and {tuple(targets.shape)}"
+        )
+    columns = precision_recall_fscore_support(
+        targets.numpy(), predictions.numpy(), labels=list(range(num_classes)), zero_division=0
+    )
+    return [
+        ClassScores(precision=float(p), recall=float(r), f1=float(f), support=int(n))
+        for p, r, f, n in zip(*columns, strict=True)
+    ]
+
+
 def group_counts(groups: Int[Tensor, " examples"], num_groups: int) -> Int64[Tensor, " groups"]:
     """Examples in each of the groups 0 to num_groups - 1."""
     if groups.numel() == 0:

@@ -35,6 +35,12 @@ from companion.figures.rewards import (
     plot_preference_tuning,
     plot_tradeoffs,
 )
+from companion.figures.sentiment import (
+    decisions_html,
+    plot_cue_groups,
+    plot_labels,
+    plot_stages,
+)
 from companion.figures.shift import (
     plot_adaptation,
     plot_detection,
@@ -75,6 +81,7 @@ __all__ = [
     "Drawing",
     "attention_html",
     "band",
+    "decisions_html",
     "drawing",
     "floor_line",
     "legible",
@@ -87,6 +94,7 @@ __all__ = [
     "plot_composition",
     "plot_composition_kinds",
     "plot_coverage",
+    "plot_cue_groups",
     "plot_decoders",
     "plot_demands",
     "plot_depth",
@@ -96,6 +104,7 @@ __all__ = [
     "plot_exposure",
     "plot_fit",
     "plot_goals",
+    "plot_labels",
     "plot_lstm_cell",
     "plot_next_tokens",
     "plot_over_text",
@@ -107,6 +116,7 @@ __all__ = [
     "plot_search",
     "plot_setting",
     "plot_shift_parts",
+    "plot_stages",
     "plot_strengths",
     "plot_tradeoffs",
     "plot_translation_doses",

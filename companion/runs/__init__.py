@@ -1,6 +1,10 @@
 """Runs: train on a corpus with a preset, search for settings, evaluate, compare, export."""
 
 # fmt: off
+from companion.runs.classifier import (
+    ClassifyConfig, TrainedClassifier, evaluate_on, load_classifier, positive_class,
+    train_on_file,
+)
 from companion.runs.export import ExportError, check_equal, export_model, export_program
 from companion.runs.pipeline import (
     TrainedModel, another_text, corpus_at, load_run, place_of, recorded_preset, resume_run,
@@ -18,11 +22,12 @@ from companion.runs.search import (
 from companion.runs.tuning import recorded, train_command, tune
 
 __all__ = [
-    "Assessment", "ComparisonError", "ExportError", "Preset", "PrunedError", "Range",
-    "SearchConfig", "SearchResult", "SearchSpace", "Setting", "TrainedModel", "Trial",
-    "another_text", "assess", "check_equal", "compare", "corpus_at", "create_study",
-    "dynamically", "export_model", "export_program", "get_preset", "import_optuna",
-    "in_one_stream", "in_words", "is_setting", "load_run", "override", "place_of", "recorded",
-    "recorded_preset", "resume_run", "settings_of", "standard_measures", "train_command",
-    "train_run", "tune", "with_cache", "with_temperature",
+    "Assessment", "ClassifyConfig", "ComparisonError", "ExportError", "Preset", "PrunedError",
+    "Range", "SearchConfig", "SearchResult", "SearchSpace", "Setting", "TrainedClassifier",
+    "TrainedModel", "Trial", "another_text", "assess", "check_equal", "compare", "corpus_at",
+    "create_study", "dynamically", "evaluate_on", "export_model", "export_program", "get_preset",
+    "import_optuna", "in_one_stream", "in_words", "is_setting", "load_classifier", "load_run",
+    "override", "place_of", "positive_class", "recorded", "recorded_preset", "resume_run",
+    "settings_of", "standard_measures", "train_command", "train_on_file", "train_run", "tune",
+    "with_cache", "with_temperature",
 ]

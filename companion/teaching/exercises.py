@@ -434,4 +434,20 @@ EXERCISES = {
         tolerance=0.05,
         hint="the geometric mean of four numbers is the fourth root of their product",
     ),
+    # sentiment
+    "ex-se-rates": Exercise(
+        expected=(0.01, 0.01 / 2.6, 0.01 / 2.6**2, 80),
+        tolerance=1e-5,
+        hint="the head, the LSTM, the embedding; the embedding is the second layer that waits",
+    ),
+    "ex-se-precision": Exercise(
+        expected=(0.95, 0.095 / 0.14, 0.0095 / 0.059),
+        tolerance=0.002,
+        hint="of 1,000 reviews, count the negative ones that are flagged, and the others",
+    ),
+    "ex-se-threshold": Exercise(
+        expected=(1 / 21, 0.95 / 1.95),
+        tolerance=0.002,
+        hint="set the odds at the new share, odds * (0.05 / 0.95), equal to 1 / 20",
+    ),
 }

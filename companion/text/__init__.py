@@ -14,6 +14,9 @@ from companion.text.documents import (
     read_text,
 )
 from companion.text.duplicates import copied_passages, near_duplicates, words_of
+from companion.text.labelled import (
+    Example, LabelledTexts, classes_of, encode_texts, read_column, read_examples,
+)
 from companion.text.parallel import (
     Pair, PairBatch, SplitPairs, encode_sources, pair_batch, pair_batches, read_catalogue,
     read_pairs, read_two_files, split_pairs,
@@ -31,13 +34,14 @@ from companion.text.tokenizers import (
 __all__ = [
     "IGNORE", "SPLITS", "BPETokenizer", "Batch", "ByteTokenizer", "CharacterTokenizer",
     "CleaningReport", "Corpus", "CorpusError", "CorpusUnreachableError", "Document", "EncodedText",
-    "Pair", "PairBatch", "SplitPairs", "Tokenizer", "WordTokenizer", "build_tokenizer",
-    "clean_documents", "clean_text", "code", "copied_passages", "corpus_descriptions",
-    "corpus_names", "cut_at_spaces", "docstrings", "documentation", "encode_documents",
-    "encode_sources", "jittered_cuts", "load_corpus", "load_corpus_if_reachable", "load_tokenizer",
-    "near_duplicates", "num_windows", "padded", "pair_batch", "pair_batches", "position",
-    "read_catalogue", "read_documents", "read_folder", "read_pairs", "read_text", "read_two_files",
-    "rows_by_length", "save_tokenizer", "scoring_streams", "span", "split_documents",
-    "split_pairs", "streams", "text_batch", "text_rows", "tokenizer_from_dict",
-    "tokens_through_end", "window", "windows", "word_counts", "words_of",
+    "Example", "LabelledTexts", "Pair", "PairBatch", "SplitPairs", "Tokenizer", "WordTokenizer",
+    "build_tokenizer", "classes_of", "clean_documents", "clean_text", "code", "copied_passages",
+    "corpus_descriptions", "corpus_names", "cut_at_spaces", "docstrings", "documentation",
+    "encode_documents", "encode_sources", "encode_texts", "jittered_cuts", "load_corpus",
+    "load_corpus_if_reachable", "load_tokenizer", "near_duplicates", "num_windows", "padded",
+    "pair_batch", "pair_batches", "position", "read_catalogue", "read_column", "read_documents",
+    "read_examples", "read_folder", "read_pairs", "read_text", "read_two_files", "rows_by_length",
+    "save_tokenizer", "scoring_streams", "span", "split_documents", "split_pairs", "streams",
+    "text_batch", "text_rows", "tokenizer_from_dict", "tokens_through_end", "window", "windows",
+    "word_counts", "words_of",
 ]

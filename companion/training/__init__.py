@@ -8,6 +8,7 @@ from companion.training.benchmark import (
 from companion.training.checkpoints import (
     Checkpoint, RunFolder, optimizer_tensors, restore_optimizer,
 )
+from companion.training.classification import FineTuningConfig, train_classifier
 from companion.training.config import TrainConfig
 from companion.training.continued import mixed_text, train_and_measure
 from companion.training.from_source import (
@@ -26,12 +27,12 @@ from companion.training.unlikelihood import (
 )
 
 __all__ = [
-    "BenchmarkModel", "Checkpoint", "GroupDRO", "Progress", "RunFolder", "RunningMetrics",
-    "Speed", "TrainConfig", "TrainResult", "Trainer", "TrainingError", "TranslationConfig",
-    "UnlikelihoodConfig", "cache_folder", "cached_model", "group_weights", "learning_rate_at",
-    "make_optimizer", "matmul_flops_per_second", "measure", "median_interval", "mixed_text",
-    "optimizer_tensors", "own_unlikelihood", "package_digest", "raised_weights",
-    "restore_optimizer", "share_of_streams", "steps_of", "take_step", "take_turns",
-    "textbook_step", "train", "train_and_measure", "train_on_source", "train_on_texts",
+    "BenchmarkModel", "Checkpoint", "FineTuningConfig", "GroupDRO", "Progress", "RunFolder",
+    "RunningMetrics", "Speed", "TrainConfig", "TrainResult", "Trainer", "TrainingError",
+    "TranslationConfig", "UnlikelihoodConfig", "cache_folder", "cached_model", "group_weights",
+    "learning_rate_at", "make_optimizer", "matmul_flops_per_second", "measure", "median_interval",
+    "mixed_text", "optimizer_tensors", "own_unlikelihood", "package_digest", "raised_weights",
+    "restore_optimizer", "share_of_streams", "steps_of", "take_step", "take_turns", "textbook_step",
+    "train", "train_and_measure", "train_classifier", "train_on_source", "train_on_texts",
     "train_translator", "training_flops_per_token", "training_text", "tune_against_repetition",
 ]

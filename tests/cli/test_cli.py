@@ -103,7 +103,8 @@ def test_help_teaches(command: list[str]) -> None:
 
 COMMANDS = (
     "", "train", "evaluate", "compare", "generate", "tune", "export", "corpora", "presets", "bench",
-    "study", "study list", "study run",
+    "study", "study list", "study run", "classify", "classify train", "classify evaluate",
+    "classify predict",
 )  # fmt: skip
 
 

@@ -730,6 +730,63 @@ def test_the_figures_of_translation_show_mean_and_range() -> None:
         figures.plot_translation_doses([], 3000)
 
 
+def classified(value: float) -> dict[str, Any]:
+    """A result of the study of sentiment, as far as figures read it."""
+    bodies = ("scratch", "pretrained", "300 steps", "shuffled words")
+    return {
+        "accuracy": {f"{b} {d}": v for b in bodies for d, v in ((10, value), (1000, 1.0))},
+        "agreement": {"pretrained": 0.9, "300 steps": value, "shuffled words": 0.8},
+        "cue_same": {"scratch plain": 0.9, "pretrained plain": 1.0},
+        "cue_worst": {"scratch plain": value, "pretrained plain": 0.8},
+    }
+
+
+def test_the_figures_of_sentiment_show_mean_and_range() -> None:
+    results = [classified(0.5), classified(0.7)]
+    ax = figures.plot_labels(results)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["10", "1,000"]
+    assert [each.get_label() for each in ax.containers] == [
+        "from scratch", "fine-tuned: reviews", "shuffled reviews",
+    ]  # fmt: skip
+    line, _, (bars,) = ax.containers[0].lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_ydata(), [60, 100])
+    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [50, 70], atol=1e-12)
+    ax = figures.plot_stages(results, 1200)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["300", "1,200"]
+    agreement, right = ax.containers
+    np.testing.assert_allclose(agreement.lines[0].get_ydata(), [60, 90])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [60, 60])  # type: ignore[attr-defined]
+    ax = figures.plot_cue_groups(results)
+    same, worst = ax.containers
+    np.testing.assert_allclose(same.lines[0].get_xdata(), [90, 100])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(worst.lines[0].get_xdata(), [60, 80])  # type: ignore[attr-defined]
+    for plot in (figures.plot_labels, figures.plot_cue_groups):
+        with pytest.raises(ValueError, match="one result or more"):
+            plot([])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_stages([], 1200)
+
+
+def test_the_table_of_decisions_says_what_they_are_and_what_they_cost() -> None:
+    names = ("true_positives", "false_negatives", "false_positives", "true_negatives")
+    kinds = {"positive": "bad <b>", "negative": "good", "miss": 10.0, "false_alarm": 1.0}
+    shown = figures.decisions_html(dict(zip(names, (6, 2, 3, 89), strict=True)), **kinds)  # type: ignore[arg-type]
+    for words in (
+        "precision 67%",
+        "recall 75%",
+        "F1 0.71",
+        "accuracy 95.0%",
+        "cost 0.230 a review",
+    ):
+        assert words in shown
+    assert shown.startswith("<div>")
+    assert "bad &lt;b&gt;" in shown
+    nothing = figures.decisions_html(dict(zip(names, (0, 8, 0, 92), strict=True)), **kinds)  # type: ignore[arg-type]
+    assert "precision none flagged" in nothing
+    with pytest.raises(ValueError, match="counts must be >= 0 and not all 0"):
+        figures.decisions_html(dict.fromkeys(names, 0), **kinds)  # type: ignore[arg-type]
+
+
 def test_the_attention_picture_shows_each_share_and_the_token_being_written() -> None:
     weights = [[0.25, 0.75], [0.99, 0.01]]
     shown = figures.attention_html(["<a>", "b"], ["一", "二"], weights, 1)
@@ -979,6 +1036,7 @@ def test_every_figure_is_tried_with_strange_text() -> None:
     assert plots - tried == {
         "plot_setting", "plot_trials", "plot_goals", "plot_exchange", "plot_lstm_cell",
         "plot_translation_doses", "plot_translation_lengths", "plot_beam_widths",
+        "plot_labels", "plot_stages", "plot_cue_groups",
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 
-from companion.figures.drawings.canvas import MAIN, OTHER, Canvas
+from companion.figures.drawings.canvas import INK, MAIN, OTHER, Canvas
 from companion.figures.drawings.catalogue import drawn
 
 
@@ -47,3 +47,48 @@ def _encoder_decoder(c: Canvas) -> None:
         (places[0] - width / 2, reads), (12, reads), (12, writes), (places[0] - width / 2, writes),
         dashed=True,
     )  # fmt: skip
+
+
+@drawn(
+    "fine-tuning",
+    chapter="sentiment",
+    height=318,
+    alt="""Two towers of three layers: an embedding, an LSTM, and a linear layer. On the left a
+    language model predicts the next word of many unlabelled reviews. Its embedding and its LSTM are
+    copied to the right, where a new linear layer, trained on few labels, tells positive from
+    negative. There the top layer is trained first and at the highest rate, the LSTM later at a
+    lower rate, the embedding last at the lowest.""",
+)
+def _fine_tuning(c: Canvas) -> None:
+    left, right, width, height = 14.0, 186.0, 104.0, 38.0
+    rows = {"head": 78.0, "lstm": 142.0, "embedding": 206.0}
+    c.text(left + width / 2, 18, "language model", bold=True)
+    c.text(right + width / 2, 18, "classifier", bold=True)
+    for x, top, bottom, head in (
+        (left, ("next word",), ("many reviews,", "no labels"), "output"),
+        (right, ("negative or", "positive?"), ("few reviews,", "with labels"), "linear"),
+    ):
+        middle = x + width / 2
+        c.text(middle, 46, *top)
+        c.arrow((middle, rows["head"]), (middle, 64))
+        copied = x == right
+        for name, y in rows.items():
+            new = name == "head"
+            c.box(
+                x, y, width, height, head if new else "LSTM" if name == "lstm" else "embedding",
+                color=OTHER if new and copied else INK if new else MAIN, bold=not new,
+            )  # fmt: skip
+            below = y + height
+            c.arrow((middle, below + (64 - height)), (middle, below + 1))
+        c.text(middle, 290, *bottom)
+    for name in ("lstm", "embedding"):
+        y = rows[name] + height / 2
+        c.arrow((left + width + 3, y), (right - 3, y), color=MAIN)
+        c.text((left + width + right) / 2, y - 11, "copy")
+    notes = {
+        "head": ("first,", "high rate"),
+        "lstm": ("later,", "lower"),
+        "embedding": ("last,", "lowest"),
+    }
+    for name, lines in notes.items():
+        c.text(right + width + 8, rows[name] + height / 2, *lines, anchor="start")

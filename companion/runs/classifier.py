@@ -1,0 +1,322 @@
+"""Classifiers of labelled files: trained into a folder, loaded, evaluated, asked.
+
+    classifier.json     labels, columns, settings, seed, the file it was trained on, environment,
+                        temperature, and the SHA-256 of the two files below
+    tokenizer.json      the tokenizer
+    model.safetensors   weights
+
+classifier.json is written last and removed first, so a folder that has it is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from companion.core.files import (
+    LOCK_FILE,
+    FileError,
+    digest,
+    disk_errors,
+    flush,
+    is_free,
+    only_writer,
+    partial_name,
+    read_json,
+    whole_file,
+    write_json,
+)
+from companion.core.runtime import choose_device, environment
+from companion.core.settings import settings_class
+from companion.evaluation.calibration import reliability, temperature_of
+from companion.evaluation.classification import class_scores, precision_recall_f1
+from companion.evaluation.decisions import decide
+from companion.models.base import LanguageModel
+from companion.models.classifier import ClassifierConfig, TextClassifier, class_logits
+from companion.models.lstm import LSTMConfig, LSTMLanguageModel
+from companion.runs.pipeline import load_run
+from companion.text.labelled import Example, classes_of, encode_texts, read_examples
+from companion.text.tokenizers import Tokenizer, build_tokenizer, load_tokenizer, save_tokenizer
+from companion.training.classification import FineTuningConfig, train_classifier
+
+FORMAT = "companion-classifier"
+FORMAT_VERSION = 1
+RECORD = "classifier.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+_FILES = (TOKENIZER, WEIGHTS, RECORD)
+_OWN = {LOCK_FILE, *_FILES, *map(partial_name, _FILES)}
+
+
+@settings_class
+class ClassifyConfig:
+    """Settings of a classifier of a labelled file."""
+
+    tokenizer: str = "word"
+    """Kind of tokenizer when training from scratch: word, bpe, character or byte."""
+    embedding_size: int = 64
+    """Size of the token embeddings when training from scratch."""
+    hidden_size: int = 128
+    """Units of the LSTM when training from scratch."""
+    max_tokens: int = 400
+    """Tokens of a text that are read; the rest is cut off."""
+    training: FineTuningConfig = FineTuningConfig()
+    """Training of the classifier."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedClassifier:
+    """A classifier with its tokenizer and labels."""
+
+    model: TextClassifier
+    """The classifier, in evaluation mode."""
+    tokenizer: Tokenizer
+    """The tokenizer that its language model was trained with."""
+    labels: list[str]
+    """The labels, by class."""
+    temperature: float
+    """What logits are divided by; fitted on a validation file, else 1."""
+    record: dict[str, Any]
+    """Contents of classifier.json."""
+
+    def probabilities(self, texts: Sequence[str]) -> torch.Tensor:
+        """Probabilities of the labels for each text, of shape (texts, labels), in float64."""
+        encoded = encode_texts(
+            texts, self.tokenizer, max_tokens=self.record["settings"]["max_tokens"]
+        )
+        logits = class_logits(self.model, encoded).double()
+        return torch.softmax(logits / self.temperature, dim=-1)
+
+
+def train_on_file(
+    path: str | Path,
+    out: str | Path,
+    config: ClassifyConfig | None = None,
+    *,
+    text: str = "text",
+    label: str = "label",
+    pretrained: str | Path | None = None,
+    valid: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: bool = False,
+) -> TrainedClassifier:
+    """Train a classifier on a CSV file with the columns `text` and `label`, in the folder `out`.
+
+    pretrained: the folder of a run of `train_run`, whose language model is fine-tuned and whose
+        tokenizer is used; None trains from scratch.
+    valid: another CSV file, on which the temperature is fitted.
+
+    Raises CorpusError for a file that is not as it should be, and FileError for a folder that is
+    taken, unless `overwrite` is true and it holds a classifier and nothing else.
+    """
+    config = config or ClassifyConfig()
+    out = Path(out)
+    _check_free(out, overwrite=overwrite)
+    examples = read_examples(path, text=text, label=label)
+    labels = classes_of(examples, path)
+    others = read_examples(valid, text=text, label=label, labels=labels) if valid else []
+    place = choose_device(device)
+    body: LSTMConfig | LanguageModel
+    if pretrained is None:
+        tokenizer = build_tokenizer(config.tokenizer, [example.text for example in examples])
+        body = LSTMConfig(
+            vocabulary_size=tokenizer.vocabulary_size, embedding_size=config.embedding_size,
+            hidden_size=config.hidden_size,
+        )  # fmt: skip
+        sizes = body
+    else:
+        run = load_run(pretrained, device=str(place.type))
+        tokenizer, body, sizes = run.tokenizer, run.model, run.model.config
+
+    def encoded(some: Sequence[Example]) -> Any:
+        classes = [labels.index(example.label) for example in some]
+        return encode_texts(
+            [example.text for example in some], tokenizer, classes, max_tokens=config.max_tokens
+        )
+
+    with only_writer(out):
+        model = train_classifier(
+            body, encoded(examples), config.training, seed=seed, num_classes=len(labels),
+            progress=progress,
+        )  # fmt: skip
+        temperature, note = 1.0, None
+        if others:
+            try:
+                logits = class_logits(model, encoded(others))
+                temperature = temperature_of(logits, encoded(others).labels)
+            except ValueError as error:
+                note = f"no temperature was fitted: {error}"
+        record = {
+            "labels": labels,
+            "text": text,
+            "label": label,
+            "settings": dataclasses.asdict(config),
+            "model": dataclasses.asdict(sizes),
+            "seed": seed,
+            "pretrained": None if pretrained is None else str(Path(pretrained).resolve()),
+            "file": {"path": str(Path(path).resolve()), "sha256": digest(Path(path))},
+            "examples": {name: _count(examples, name) for name in labels},
+            "temperature": temperature,
+            "temperature_note": note,
+            "environment": environment(),
+        }
+        _save(out, model, tokenizer, record)
+    return load_classifier(out, device=str(place.type))
+
+
+def load_classifier(path: str | Path, *, device: str = "auto") -> TrainedClassifier:
+    """The classifier in a folder; FileError when it is missing, damaged or something else."""
+    folder = Path(path)
+    if not folder.exists():
+        raise FileError(
+            f"no classifier at {folder}; train one with train_on_file (on the command line: "
+            f"companion classify train FILE --out {folder})"
+        )
+    record = read_json(folder / RECORD, "a classifier of companion")
+    if record.get("format") != FORMAT:
+        raise FileError(f"{folder} is not a classifier of companion: {RECORD} does not say so")
+    if record.get("version") != FORMAT_VERSION:
+        raise FileError(
+            f"{folder} has classifier format version {record.get('version')}, this companion reads "
+            f"version {FORMAT_VERSION}; train again"
+        )
+    try:
+        for name in (TOKENIZER, WEIGHTS):
+            if record["sha256"][name] != digest(folder / name):
+                raise FileError(f"{folder / name} is damaged: its checksum differs; train again")
+        sizes: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in record["model"].items()
+        }
+        training = record["settings"]["training"]
+        model = TextClassifier(
+            LSTMLanguageModel(LSTMConfig(**sizes)),
+            ClassifierConfig(
+                num_classes=len(record["labels"]), pooling=tuple(training["pooling"]),
+                dropout=training["dropout"],
+            ),
+        )  # fmt: skip
+        model.load_state_dict(load_file(folder / WEIGHTS))
+        temperature = float(record["temperature"])
+    except OSError as error:
+        raise FileError(f"{folder} lacks a file: {error}; train again") from error
+    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise FileError(f"{folder} is damaged ({error!r:.200}); train again") from error
+    return TrainedClassifier(
+        model=model.to(choose_device(device)).eval(),
+        tokenizer=load_tokenizer(folder / TOKENIZER),
+        labels=list(record["labels"]),
+        temperature=temperature,
+        record=record,
+    )
+
+
+def evaluate_on(
+    trained: TrainedClassifier,
+    examples: Sequence[Example],
+    *,
+    positive: str | None = None,
+    threshold: float = 0.5,
+) -> dict[str, Any]:
+    """How good a classifier is on these examples, as a dictionary of numbers.
+
+    positive: one of two labels; adds precision, recall and F1 of flagging it at `threshold`.
+    """
+    targets = torch.tensor([trained.labels.index(example.label) for example in examples])
+    probabilities = trained.probabilities([example.text for example in examples])
+    confidences, predictions = probabilities.max(dim=-1)
+    scores = precision_recall_f1(predictions, targets)
+    bins = reliability(confidences, predictions == targets)
+    per_class = class_scores(predictions, targets, len(trained.labels))
+    report: dict[str, Any] = {
+        "examples": len(examples),
+        **{
+            name: value
+            for name, value in dataclasses.asdict(scores).items()
+            if not name.startswith("micro")  # all equal to the accuracy
+        },
+        "ece": bins.ece,
+        "ece_by_chance": bins.ece_by_chance,
+        "labels": {
+            name: dataclasses.asdict(each)
+            for name, each in zip(trained.labels, per_class, strict=True)
+        },
+    }
+    if positive is not None:
+        place = positive_class(trained, positive)
+        found = decide(
+            probabilities[:, place], targets == place, torch.tensor([threshold]).double()
+        )
+        report["decisions"] = {
+            "positive": positive, "threshold": threshold,
+            **{
+                name: float(getattr(found, name)[0])
+                for name in ("precision", "recall", "f1", "accuracy")
+            },
+            **{
+                name: int(getattr(found, name)[0])
+                for name in (
+                    "true_positives", "false_positives", "false_negatives", "true_negatives",
+                )
+            },
+        }  # fmt: skip
+    return report
+
+
+def positive_class(trained: TrainedClassifier, positive: str) -> int:
+    """The class that a threshold is about; ValueError unless it is one of two labels."""
+    known = ", ".join(map(repr, trained.labels[:8]))
+    if positive not in trained.labels:
+        raise ValueError(f"positive must be one of the labels {known}, got {positive!r}")
+    if len(trained.labels) != 2:
+        raise ValueError(
+            f"a threshold needs two labels, and the classifier has {len(trained.labels)}; leave "
+            "positive out (on the command line: --positive)"
+        )
+    return trained.labels.index(positive)
+
+
+def _count(examples: Sequence[Example], name: str) -> int:
+    return sum(example.label == name for example in examples)
+
+
+def _check_free(out: Path, *, overwrite: bool) -> None:
+    """FileError where training would replace something else than a classifier."""
+    if is_free(out, _OWN - {RECORD}):
+        return
+    if not out.is_dir():
+        raise FileError(f"{out} is a file; choose another folder")
+    if not overwrite:
+        raise FileError(
+            f"{out} already exists; choose another folder, or replace the classifier in it by "
+            "overwrite=True (on the command line: --overwrite)"
+        )
+    strange = sorted(path.name for path in out.iterdir() if path.name not in _OWN)
+    if strange or not (out / RECORD).exists():
+        raise FileError(
+            f"{out} holds {strange[0] if strange else 'no ' + RECORD}, so it is not a classifier "
+            "of companion alone; nothing was changed, choose another folder"
+        )
+
+
+def _save(out: Path, model: TextClassifier, tokenizer: Tokenizer, record: dict[str, Any]) -> None:
+    with disk_errors(out):
+        (out / RECORD).unlink(missing_ok=True)
+        save_tokenizer(tokenizer, out / TOKENIZER)
+        with whole_file(out / WEIGHTS) as partial:
+            # Tied weights share storage, which safetensors refuses: store a copy of each.
+            tensors = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+            save_file(tensors, partial)
+        sums = {name: digest(out / name) for name in (TOKENIZER, WEIGHTS)}
+        write_json(
+            out / RECORD, {"format": FORMAT, "version": FORMAT_VERSION, **record, "sha256": sums}
+        )
+        flush(out)

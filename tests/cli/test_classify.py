@@ -1,0 +1,228 @@
+"""`companion classify` as a user meets it: train, evaluate, predict, and one sentence a mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import companion
+from safetensors.torch import load_file, save_file
+
+from companion.core.files import FileError, digest, read_json
+from companion.runs.classifier import evaluate_on, load_classifier, positive_class, train_on_file
+from companion.text.labelled import read_examples
+
+FEW = ["--set", "training.steps=30", "--set", "hidden_size=16", "--set", "embedding_size=8"]
+GOOD, BAD = ("great", "fine", "lovely"), ("dull", "awful", "weak")
+
+
+def rows(n: int, start: int = 0) -> list[tuple[str, str]]:
+    """Reviews whose word decides, the classes in turn."""
+    found = []
+    for i in range(start, start + n):
+        words, label = (GOOD, "good") if i % 2 else (BAD, "bad")
+        found.append((f"film {i % 5} is {words[i % 3]} , really", label))
+    return found
+
+
+def write(path: Path, examples: list[tuple[str, str]], header: str = "text,label") -> Path:
+    lines = [header, *(f'"{text}",{label}' for text, label in examples)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("labelled")
+    noisy = [(text, "bad" if i % 10 == 1 else label) for i, (text, label) in enumerate(rows(60))]
+    return {
+        "train": write(folder / "train.csv", rows(60)),
+        "valid": write(folder / "valid.csv", noisy),
+        "test": write(folder / "test.csv", rows(40, start=7)),
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "s"
+    done = companion(
+        "classify", "train", str(files["train"]), "--out", str(path), "--device", "cpu",
+        "--valid", str(files["valid"]), "--json", *FEW,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["train"]["accuracy"] > 0.9
+    assert report["valid"]["examples"] == 60
+    assert report["temperature"] != 1.0
+    return path
+
+
+def test_the_folder_holds_weights_tokenizer_and_record_and_nothing_else(folder, files) -> None:
+    names = {path.name for path in folder.iterdir()} - {".lock"}
+    assert names == {"classifier.json", "tokenizer.json", "model.safetensors"}
+    record = read_json(folder / "classifier.json", "a classifier")
+    assert record["labels"] == ["bad", "good"]
+    assert record["examples"] == {"bad": 30, "good": 30}
+    assert record["file"]["sha256"] == digest(files["train"])
+    assert record["sha256"]["model.safetensors"] == digest(folder / "model.safetensors")
+
+
+def test_evaluate_prints_the_documented_names_as_json(folder, files) -> None:
+    done = companion(
+        "classify", "evaluate", str(folder), str(files["test"]), "--positive", "bad",
+        "--threshold", "0.2", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {"accuracy", "macro_f1", "ece", "ece_by_chance", "labels", "decisions"} <= set(report)
+    counts = report["decisions"]
+    assert sum(counts[k] for k in counts if k.split("_")[-1] in ("positives", "negatives")) == 40
+    assert report["labels"]["good"]["support"] == 20
+    assert report["accuracy"] > 0.9
+
+
+def test_a_table_has_the_same_numbers(folder, files) -> None:
+    arguments = ["classify", "evaluate", str(folder), str(files["test"])]
+    report = json.loads(companion(*arguments, "--json").stdout)
+    shown = companion(*arguments, "--positive", "bad").stdout
+    assert f"{report['macro_f1']:.4f}" in shown
+    assert f"{report['labels']['good']['recall']:.4f}" in shown
+    assert "flagging 'bad' at 0.5" in shown
+
+
+def test_predict_takes_a_file_without_labels_or_texts(folder, tmp_path) -> None:
+    path = tmp_path / "new.csv"
+    path.write_text("id,text\n1,film 2 is lovely\n2,film 1 is awful\n", encoding="utf-8")
+    done = companion("classify", "predict", str(folder), str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)["predictions"]
+    assert (first["label"], second["label"]) == ("good", "bad")
+    assert sum(first["probabilities"].values()) == pytest.approx(1)
+    said = companion("classify", "predict", str(folder), "--say", "film 2 is lovely", "--json")
+    again = json.loads(said.stdout)["predictions"][0]["probabilities"]
+    assert again == pytest.approx(first["probabilities"], abs=1e-6)
+    table = companion("classify", "predict", str(folder), str(path)).stdout
+    assert "film 2 is lovely" in table
+
+
+def test_a_low_threshold_flags_more(folder) -> None:
+    arguments = ["classify", "predict", str(folder), "--say", "film 3 is fine", "--json"]
+    flags = ["--positive", "bad", "--threshold", "0"]
+    assert json.loads(companion(*arguments).stdout)["predictions"][0]["label"] == "good"
+    assert json.loads(companion(*arguments, *flags).stdout)["predictions"][0]["label"] == "bad"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "FOLDER", "TEST", "--positive", "sad"], "positive must be one of the labels"),
+        (["evaluate", "FOLDER", "TEST", "--label", "stars"], "has no column 'stars'"),
+        (["evaluate", "FOLDER", "UNKNOWN"], "line 2 of .* label 'sad', and the classifier knows"),
+        (["evaluate", "NOTHING", "TEST"], "no classifier at"),
+        (["evaluate", "HERE", "TEST"], "is not a classifier of companion: classifier.json does"),
+        (["predict", "FOLDER"], "by a FILE or by --say"),
+        (["predict", "FOLDER", "TEST", "--say", "x"], "by a FILE or by --say"),
+        (["predict", "FOLDER", "--say", " "], "--say takes a text, got an empty one"),
+        (["train", "TEST", "--out", "FOLDER"], "already exists; choose another folder, or replace"),
+        (["train", "TEST", "--out", "HERE", "--overwrite"], "nothing was changed"),
+        (["train", "TEST", "--out", "TEST"], "is a file; choose another folder"),
+        (["train", "UNKNOWN", "--out", "NEW"], "one label only, 'sad'"),
+        (["train", "TEST", "--out", "NEW", "--pretrained", "NOTHING"], "no run at"),
+        (["train", "TEST", "--out", "NEW", "--pretrained", "FOLDER"], "not a run of companion"),
+        (["train", "TEST", "--out", "NEW", "--set", "steps=3"], "Did you mean 'training.steps'"),
+        (["train", "TEST", "--out", "NEW", "--valid", "UNKNOWN"], "label 'sad'"),
+        (["train", "TEST", "--out", "NEW", "--set", "tokenizer=letters"], "tokenizer kind must be"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_answered_by_one_sentence(folder, files, tmp_path, arguments, words) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.txt").write_text("x")
+    places = {
+        "FOLDER": folder, "TEST": files["test"], "NOTHING": tmp_path / "nothing",
+        "HERE": tmp_path / "here", "NEW": tmp_path / "new",
+        "UNKNOWN": write(tmp_path / "sad.csv", [("a film", "sad")]),
+    }  # fmt: skip
+    done = companion("classify", *(str(places.get(each, each)) for each in arguments))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert re.search(words, done.stderr)
+    assert not (tmp_path / "new" / "classifier.json").exists()
+
+
+def test_a_classifier_is_replaced_only_when_asked(files, tmp_path) -> None:
+    few = ["--set", "training.steps=2", "--set", "hidden_size=4", "--json"]
+    arguments = ["classify", "train", str(files["train"]), "--out", str(tmp_path / "a"), *few]
+    assert companion(*arguments).returncode == 0
+    before = digest(tmp_path / "a" / "model.safetensors")
+    assert companion(*arguments, "--seed", "1").returncode == 1
+    assert digest(tmp_path / "a" / "model.safetensors") == before
+    assert companion(*arguments, "--seed", "1", "--overwrite").returncode == 0
+    assert digest(tmp_path / "a" / "model.safetensors") != before
+
+
+def test_a_damaged_folder_is_refused(files, tmp_path) -> None:
+    few = ["--set", "training.steps=2", "--set", "hidden_size=4", "--json"]
+    out = tmp_path / "a"
+    assert companion("classify", "train", str(files["train"]), "--out", str(out), *few)
+    weights = load_file(out / "model.safetensors")
+    save_file({k: v + 1 for k, v in weights.items()}, out / "model.safetensors")
+    with pytest.raises(FileError, match=r"model\.safetensors is damaged: its checksum differs"):
+        load_classifier(out)
+    (out / "tokenizer.json").unlink()
+    with pytest.raises(FileError, match="lacks a file"):
+        load_classifier(out)
+    record = read_json(out / "classifier.json", "a classifier")
+    for change, words in (
+        ({"version": 9}, "classifier format version 9"),
+        ({"format": "x"}, "does not say so"),
+        ({"sha256": {}}, "is damaged"),
+    ):
+        (out / "classifier.json").write_text(json.dumps({**record, **change}))
+        with pytest.raises(FileError, match=words):
+            load_classifier(out)
+
+
+def test_three_labels_work_and_have_no_threshold(tmp_path) -> None:
+    path = write(tmp_path / "three.csv", [("a b", "x"), ("c d", "y"), ("e f", "z")] * 4)
+    trained = train_on_file(path, tmp_path / "out", seed=0, device="cpu")
+    report = evaluate_on(trained, read_examples(path))
+    assert set(report["labels"]) == {"x", "y", "z"}
+    assert trained.probabilities(["a b"]).sum() == pytest.approx(1)
+    with pytest.raises(ValueError, match="a threshold needs two labels, and the classifier has 3"):
+        positive_class(trained, "x")
+
+
+def test_words_that_training_never_saw_are_no_error(folder) -> None:
+    trained = load_classifier(folder, device="cpu")
+    found = trained.probabilities(["zzz 🎬 qqq", "lovely"])
+    assert bool(torch.isfinite(found).all())
+
+
+@pytest.mark.slow
+def test_the_language_model_of_a_run_is_fine_tuned(files, tmp_path) -> None:
+    text = tmp_path / "reviews.txt"
+    text.write_text("\n".join(each for each, _ in rows(400)) + "\n")
+    run = tmp_path / "lm"
+    done = companion(
+        "train", "--corpus", str(text), "--out", str(run), "--preset", "char-small", "--device",
+        "cpu", "--set", "train.steps=20", "--set", "model.hidden_size=16", "--set",
+        "train.num_streams=4",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "c"
+    done = companion(
+        "classify", "train", str(files["train"]), "--out", str(out), "--pretrained", str(run),
+        "--device", "cpu", "--set", "training.steps=40", "--set", "training.unfreeze_every=10",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"companion classify evaluate {out}" in done.stderr
+    trained = load_classifier(out, device="cpu")
+    assert trained.tokenizer.kind == "character"
+    assert trained.record["pretrained"] == str(run.resolve())
+    done = companion("classify", "evaluate", str(out), str(files["test"]), "--json")
+    assert json.loads(done.stdout)["examples"] == 40
