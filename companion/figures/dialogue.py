@@ -51,7 +51,7 @@ def dialogue_html(turns: Sequence[tuple[str, str]], verdicts: Sequence[str]) -> 
 def plot_scores_against_success(
     results: Sequence[Mapping[str, Any]], alike: Sequence[str], others: Mapping[str, str]
 ) -> list[Axes]:
-    """Success of the bots against their perplexity, and against their BLEU, in two panels.
+    """Success of the bots against their loss above the floor, and their BLEU, in two panels.
 
     results: results of the study `dialogue`. alike: bots that differ only in size and steps, in the
     order in which a line joins them. others: the other bots, and their labels. Means over the
@@ -67,9 +67,11 @@ def plot_scores_against_success(
     def samples(figure: str, names: Sequence[str]) -> Any:
         return np.array([[result[figure][name] for name in names] for result in results])
 
-    for ax, key, label in (
-        (left, "perplexity", "perplexity"), (right, "bleu", "BLEU"),
-    ):  # fmt: skip
+    floors = np.array([[result["floor_nats_per_token"]] for result in results])
+    for ax, key, floor, label in (
+        (left, "nats_per_token", floors, "nats a token above the floor"),
+        (right, "bleu", 0, "BLEU"),
+    ):
         new_axes(ax, xlabel=label)
         for names, style in (
             (list(alike), {"color": NAMED_COLORS["blue"], "fmt": "o-", "label": "size and steps"}),
@@ -78,7 +80,7 @@ def plot_scores_against_success(
                 for name, words in others.items()
             ),
         ):
-            x, x_range = mean_and_range(samples(key, names))
+            x, x_range = mean_and_range(samples(key, names) - floor)
             y, y_range = mean_and_range(100 * samples("success", names))
             ax.errorbar(x, y, xerr=x_range, yerr=y_range, capsize=2, ms=7, lw=1.5, **style)
     left.set_xscale("log")

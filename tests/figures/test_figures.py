@@ -792,7 +792,8 @@ def ordered(value: float) -> dict[str, Any]:
     bots = {"400": 0.1, "full": 1.0, "single turns": 0.0}
     return {
         "success": {**bots, "full": value},
-        "perplexity": {"400": 1.9, "full": 1.1, "single turns": 1.5},
+        "nats_per_token": {"400": 0.9, "full": 0.2, "single turns": 0.5},
+        "floor_nats_per_token": 0.1,
         "bleu": {"400": 40.0, "full": 50.0, "single turns": 45.0},
         "by_user": {"full": {"usual": 1.0, "backwards": value}, "both users": {
             "usual": value, "backwards": 1.0}},
@@ -804,7 +805,7 @@ def test_the_figures_of_dialogues_show_mean_and_range() -> None:
     left, right = figures.plot_scores_against_success(
         results, ["400", "full"], {"single turns": "each turn alone"}
     )
-    for ax, values in ((left, [1.9, 1.1]), (right, [40, 50])):
+    for ax, values in ((left, [0.8, 0.1]), (right, [40, 50])):
         alike, single = ax.containers
         np.testing.assert_allclose(alike.lines[0].get_xdata(), values)  # type: ignore[attr-defined]
         np.testing.assert_allclose(alike.lines[0].get_ydata(), [10, 40])  # type: ignore[attr-defined]
