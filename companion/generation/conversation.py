@@ -223,5 +223,8 @@ class Conversations:
 
 
 def converse(conversations: Conversations, turns: Sequence[str]) -> list[tuple[str, str]]:
-    """The first of `conversations` with the user's `turns`: pairs of a turn and the reply."""
+    """The first of `conversations` with the user's `turns`: pairs of a turn and the reply.
+
+    Raises ValueError where `conversations` refuses a turn.
+    """
     return [(turn, conversations.reply({0: turn})[0]) for turn in turns]
