@@ -12,8 +12,9 @@ from command_line import companion
 from safetensors.torch import load_file, save_file
 
 from companion.core.files import FileError, digest, read_json
+from companion.models.classifier import class_logits
 from companion.runs.classifier import evaluate_on, load_classifier, positive_class, train_on_file
-from companion.text.labelled import read_examples
+from companion.text.labelled import encode_texts, read_examples
 
 FEW = ["--set", "training.steps=30", "--set", "hidden_size=16", "--set", "embedding_size=8"]
 GOOD, BAD = ("great", "fine", "lovely"), ("dull", "awful", "weak")
@@ -195,6 +196,15 @@ def test_three_labels_work_and_have_no_threshold(tmp_path) -> None:
     assert trained.probabilities(["a b"]).sum() == pytest.approx(1)
     with pytest.raises(ValueError, match="a threshold needs two labels, and the classifier has 3"):
         positive_class(trained, "x")
+
+
+def test_the_probabilities_are_those_at_the_fitted_temperature(folder) -> None:
+    trained = load_classifier(folder, device="cpu")
+    texts = ["film 2 is lovely", "film 1 is awful , really"]
+    logits = class_logits(trained.model, encode_texts(texts, trained.tokenizer)).double()
+    assert trained.temperature != 1.0
+    expected = torch.softmax(logits / trained.temperature, dim=-1)
+    torch.testing.assert_close(trained.probabilities(texts), expected, rtol=0, atol=1e-6)
 
 
 def test_words_that_training_never_saw_are_no_error(folder) -> None:
