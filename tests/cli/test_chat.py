@@ -156,6 +156,8 @@ def test_control_c_and_a_narrow_encoding_end_in_words_and_not_in_a_traceback(run
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment,
+        # A process that was started in the background of a shell ignores it, and so would its own.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
