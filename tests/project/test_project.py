@@ -707,6 +707,16 @@ def test_output_that_is_not_compared_is_asserted_instead(path: Path) -> None:
 
 
 @each_notebook
+def test_what_a_cell_of_claims_prints_is_compared(path: Path) -> None:
+    """`holds` prints of stored runs alone, whatever was trained above it."""
+    for cell in chapters.code_cells(chapters.read_notebook(path)):
+        if "nbval-ignore-output" in cell["metadata"].get("tags", []):
+            body = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", cell["source"])).body
+            claims = [ast.unparse(each).partition("(")[0].endswith(".holds") for each in body]
+            assert not (claims and all(claims)), cell["source"]
+
+
+@each_notebook
 def test_only_known_tags_are_used(path: Path) -> None:
     known = {
         "hide-input", "hide-output", "hide-cell", "remove-input", "remove-output", "remove-cell",
