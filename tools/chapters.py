@@ -107,11 +107,12 @@ def trained_cells(path: Path) -> int:
     return sum("nbval-ignore-output" in cell["metadata"].get("tags", []) for cell in cells)
 
 
-def minutes() -> dict[str, float]:
-    """What each chapter takes, by the last part of its name, where it has been measured."""
+def measured() -> dict[str, dict[str, Any]]:
+    """What each chapter takes, as `tools.costs` has stored it, by the file's name without its
+    ending."""
     stored = json.loads((ROOT / "book" / "results" / "chapters.json").read_text(encoding="utf-8"))
-    one = stored["results"][0]
-    return {name: of["cpu_minutes"] for name, of in one.items() if name != "seed"}
+    (one,) = stored["results"]
+    return {name: figures for name, figures in one.items() if name != "seed"}
 
 
 def listed(*, longest_first: bool, that_train: bool, share: str) -> list[Path]:
@@ -121,8 +122,8 @@ def listed(*, longest_first: bool, that_train: bool, share: str) -> list[Path]:
         raise ValueError(f"a share is like 1/3 (the first of three), got {share!r}")
     found = toc_notebooks()
     if longest_first or that_train:
-        measured = minutes()
-        found.sort(key=lambda path: measured.get(path.stem, math.inf), reverse=True)
+        known = {name: figures["cpu_minutes"] for name, figures in measured().items()}
+        found.sort(key=lambda path: known.get(path.stem, math.inf), reverse=True)
     if that_train:
         found = [path for path in found if trained_cells(path)]
     return found[int(part) - 1 :: int(parts)]

@@ -107,14 +107,8 @@ def measure(path: Path) -> Cost:
 
 def stored() -> dict[str, Cost]:
     """The stored figures, by the chapter's file name without its ending."""
-    if not RECORD.exists():
-        return {}
-    (result,) = read_json(RECORD, "the costs of the chapters")["results"]
-    return {
-        name: Cost(of["cpu_minutes"], of["gigabytes"])
-        for name, of in result.items()
-        if isinstance(of, dict)
-    }
+    found = chapters.measured() if RECORD.exists() else {}
+    return {name: Cost(of["cpu_minutes"], of["gigabytes"]) for name, of in found.items()}
 
 
 def store(path: Path, cost: Cost) -> None:

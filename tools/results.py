@@ -95,14 +95,6 @@ MEASUREMENTS = {
 SPEED = {"speed_to_quality", "speed_to_quality_seeds", "large_vocabulary"}
 
 
-def elsewhere() -> str:
-    """The variant in which the first seed is measured again: kernels that are not this machine's
-    own."""
-    import torch
-
-    return "avx2" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "default"
-
-
 def measured_chapters() -> dict[str, Path]:
     """The chapters that make claims of their own, `Claims("their name")`, by name.
 
@@ -152,7 +144,8 @@ def measure(name: str) -> dict[str, Any]:
         head |= {"study": first["study"], "config": first["config"]}
         again = {}
         if name not in SPEED:
-            again[elsewhere()] = study(command, elsewhere(), first["seeds"][:1])
+            other = variants.another()
+            again[other] = study(command, other, first["seeds"][:1])
     else:
         path = measured_chapters()[name]
         head = {
@@ -160,7 +153,8 @@ def measure(name: str) -> dict[str, Any]:
             "chapter": path.relative_to(ROOT).as_posix(),
         }
         first = chapter(path, "as-is", CHAPTER_SEEDS)
-        again = {elsewhere(): chapter(path, elsewhere(), CHAPTER_SEEDS[:1])}
+        other = variants.another()
+        again = {other: chapter(path, other, CHAPTER_SEEDS[:1])}
     made = commit(*([head["chapter"]] if "chapter" in head else []))
     measured = [
         {
@@ -209,8 +203,16 @@ def main() -> None:
             raise SystemExit(
                 f"nothing is measured under the name {name!r}; there are {', '.join(known)}"
             )
+    failed = []
     for name in sys.argv[1:] or known:
-        print(store(name, measure(name)).relative_to(ROOT), flush=True)
+        try:
+            record = measure(name)
+        except subprocess.CalledProcessError:  # it has said why: a package may be missing
+            failed.append(name)
+            continue
+        print(store(name, record).relative_to(ROOT), flush=True)
+    if failed:
+        raise SystemExit(f"not measured, and left as they were: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,13 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LOCK_FILE = ".lock"
 
@@ -55,6 +58,14 @@ def check_writable(folder: Path) -> None:
     with disk_errors(folder):
         probe.touch()
         probe.unlink()
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by name to a safetensors file; those that share storage, as tied weights do,
+    are stored each with a copy of its own, since the format refuses them."""
+    from safetensors.torch import save_file
+
+    save_file({name: each.detach().cpu().clone() for name, each in tensors.items()}, path)
 
 
 def is_free(folder: Path, unfinished: Collection[str]) -> bool:

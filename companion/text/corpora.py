@@ -414,7 +414,7 @@ def _fetch(name: str, place: str) -> Path:
 def _quiet(logger: logging.Logger) -> Iterator[None]:
     """Keep what is no warning out of a notebook, where it stands like an error below the cell."""
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(max(level, logging.WARNING))
     try:
         yield
     finally:

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from companion.core.files import (
@@ -45,6 +45,7 @@ from companion.core.files import (
     partial_name,
     read_json,
     remove,
+    save_tensors,
     write_json,
     write_text,
 )
@@ -204,8 +205,7 @@ class RunFolder:
                 (MODEL_FILE, checkpoint.model),
                 (TRAINING_FILE, checkpoint.training),
             ):
-                # Tied weights share storage, which safetensors refuses: store a copy of each.
-                save_file({k: v.detach().cpu().clone() for k, v in tensors.items()}, partial / name)
+                save_tensors(tensors, partial / name)
                 flush(partial / name)
                 state["sha256"][name] = digest(partial / name)
             state["sha256"][STATE_FILE] = _digest_of_state(state)

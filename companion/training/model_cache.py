@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from companion.core.files import whole_file
+from companion.core.files import save_tensors, whole_file
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -51,8 +51,7 @@ def cached_model(
     model = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, shared=True) as partial:
-        # Tied weights share storage, which safetensors refuses: store a copy of each.
-        save_file({key: value.clone() for key, value in model.state_dict().items()}, partial)
+        save_tensors(model.state_dict(), partial)
     return model.eval()
 
 

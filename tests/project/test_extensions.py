@@ -11,7 +11,9 @@ import pytest
 from docutils import nodes
 from docutils.utils import new_document
 
+from companion.evaluation.claims import Claims
 from companion.figures.drawings import CATALOGUE
+from companion.teaching import Guesses
 from tools import drawings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +70,19 @@ def test_a_formula_without_text_behind_it_stays_as_it_is() -> None:
     assert joined(formula()) == ["<x>"]
     assert joined(formula(), nodes.strong("", ".")) == ["<x>", "<.>"]
     assert joined(formula(), nodes.Text(", "), formula(), nodes.Text("!")) == ["<x,>", " ", "<x!>"]
+
+
+def test_what_claims_and_guesses_print_is_a_printed_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Claims("known_floor").holds("more than nothing", lambda run: run["kl_nats_per_token"] > 0)
+    guesses = Guesses()
+    guesses["share"] = 60
+    guesses.reveal("share", 58.4, digits=0)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line_ends.SENTENCE.fullmatch(line), line
 
 
 def test_printed_sentences_are_marked_and_tables_are_not() -> None:

@@ -734,6 +734,13 @@ def test_every_page_describes_itself(path: Path) -> None:
     assert 50 <= len(description) <= 220
 
 
+def test_the_chapters_that_take_most_come_first() -> None:
+    found = chapters.listed(longest_first=True, that_train=False, share="1/1")
+    minutes = [chapters.measured()[path.stem]["cpu_minutes"] for path in found]
+    assert minutes == sorted(minutes, reverse=True)
+    assert sorted(found) == sorted(chapters.toc_notebooks())
+
+
 def test_shares_of_the_chapters_that_train_are_together_all_of_them() -> None:
     every = chapters.listed(longest_first=False, that_train=True, share="1/1")
     thirds = [
@@ -771,7 +778,7 @@ def test_another_variant_has_other_kernels_than_this_machine() -> None:
     found = {
         subprocess.run(
             [sys.executable, "-c", asked],
-            env={**os.environ, **variants.variables(name)},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **variants.variables(name)},
             capture_output=True,
             text=True,
             check=True,

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,24 @@ def test_no_name_is_measured_twice_and_an_unknown_one_stops_before_any(
     with pytest.raises(SystemExit, match="nothing is measured under the name 'nonsense'; there"):
         results.main()
     assert not measured
+
+
+def test_a_measurement_that_fails_stops_no_other_and_changes_no_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measure(name: str) -> dict[str, str]:
+        if name == "coverage":
+            raise subprocess.CalledProcessError(1, "companion")
+        return {"of": name}
+
+    monkeypatch.setattr(results, "measure", measure)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["results", "coverage", "shortcut"])
+    monkeypatch.setattr(results, "measured_chapters", dict)
+    with pytest.raises(SystemExit, match="not measured, and left as they were: coverage"):
+        results.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["shortcut.json"]
 
 
 @pytest.mark.parametrize("name", sorted(results.MEASUREMENTS))

@@ -212,7 +212,7 @@ def test_a_full_disk_is_one_error_and_loses_nothing(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(checkpoints, "save_tensors", full)
     with pytest.raises(FileError, match="the disk is full; what was saved before is untouched"):
         run.save(make(2))
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
