@@ -152,6 +152,18 @@ def test_the_first_loss_is_the_log_of_the_vocabulary_size(tie_weights, num_layer
     assert float(loss) == pytest.approx(math.log(500), abs=0.05)
 
 
+def test_initial_weights_fill_the_bounds_they_are_drawn_from():
+    """Uniform within 1 / sqrt(H): the largest of 7,000 draws is within a tenth of the bound."""
+    torch.manual_seed(0)
+    model = small_model(vocabulary_size=1000, hidden_size=7, embedding_size=40)
+    bound = 1 / math.sqrt(7)
+    recurrent = [layer.weight_ih_l0 for layer in model.lstm.modules() if isinstance(layer, nn.LSTM)]
+    for weight in (model.output.weight, *recurrent):
+        assert 0.9 * bound < weight.abs().max() <= bound
+    assert not model.output.bias.any()
+    assert abs(model.embedding.weight.std().item() - 1) < 0.05
+
+
 def test_a_model_of_zeros_is_uniform():
     model = small_model()
     for parameter in model.parameters():
