@@ -79,6 +79,8 @@ def test_a_mutant_that_no_test_notices_survives_and_the_tree_stays_as_it_is(
         "      log.append(points)\n"
     )
     assert (tree / "companion/exams/grading.py").read_text() == SMALL
+    endless = "while True:\n    pass\n"
+    assert mutants.outcome(tree, "exams.grading", "tests/exams", endless, 2) == "timeout"
     (tree / "tests/exams/test_grading.py").write_text("def test_it():\n    assert False\n")
     with pytest.raises(ValueError, match=r"test_grading.py fails on exams.grading as it is"):
         mutants.main()
