@@ -336,6 +336,17 @@ def history_accuracy(dialogues: Sequence[Turns], replies: Sequence[Sequence[str]
     return sum(right) / len(right)
 
 
+def agreement(dialogues: Iterable[Turns]) -> dict[bool, list[bool]]:
+    """Whether the user's next sentence is a yes, for each time that the bot repeats a whole order:
+    under True where it repeats it rightly, under False where wrongly."""
+    found: dict[bool, list[bool]] = {True: [], False: []}
+    for turns in dialogues:
+        for verdict, (answer, _) in zip(check_dialogue(turns), turns[1:], strict=False):
+            if verdict.said is not None and verdict.said.name == "confirm":
+                found[verdict.right].append(answer in USER_WORDINGS["yes"])
+    return found
+
+
 def _judge(
     result: Result,
     name: str,
@@ -420,11 +431,7 @@ def _self_chat(model: LanguageModel, config: Config, *, seed: int) -> dict[str, 
         verdict for *_, verdict in (chat.verdicts for chat in chats)
         if verdict.said is not None and verdict.said.name == "done"
     ]  # fmt: skip
-    agreed: dict[bool, list[bool]] = {True: [], False: []}
-    for chat in chats:
-        for verdict, (answer, _) in zip(chat.verdicts, chat.turns[1:], strict=False):
-            if verdict.said is not None and verdict.said.name == "confirm":
-                agreed[verdict.right].append(answer in USER_WORDINGS["yes"])
+    agreed = agreement([chat.turns for chat in chats])
 
     def success(users: UserConfig) -> float:
         users = dataclasses.replace(users, orders=(1, 1))
