@@ -338,7 +338,7 @@ def history_accuracy(dialogues: Sequence[Turns], replies: Sequence[Sequence[str]
 
 def agreement(dialogues: Iterable[Turns]) -> dict[bool, list[bool]]:
     """Whether the user's next sentence is a yes, for each time that the bot repeats a whole order:
-    under True where it repeats it rightly, under False where wrongly."""
+    under True where that is the right reply, under False where it is not."""
     found: dict[bool, list[bool]] = {True: [], False: []}
     for turns in dialogues:
         for verdict, (answer, _) in zip(check_dialogue(turns), turns[1:], strict=False):

@@ -85,12 +85,14 @@ def test_agreement_counts_yes_to_right_and_to_wrong_repetitions_of_a_whole_order
     turns = [
         ("i want a glane .", "a glane , which ingredient ?"),
         ("of cedar for monday .", "a glane of amber for monday ?"),
-        ("yes .", f"{order} ?"),
-        ("no , of clay .", "a glane of clay for monday ?"),
+        ("no , of cedar .", f"{order} ?"),
+        ("wait , of clay instead .", f"{order} ?"),
+        ("yes .", "a glane of clay for monday ?"),
         ("that is right .", "done : a glane of clay for monday ."),
     ]
     once = [("i want a glane of cedar for monday .", f"so you want {order} ?")]  # without an answer
-    assert study.agreement([turns, once]) == {False: [True], True: [False, True]}
+    # The last repetition is of the right order, but after a yes it must be placed.
+    assert study.agreement([turns, once]) == {True: [False], False: [False, True, True]}
 
 
 def test_simulated_users_agree_with_no_wrong_repetition_and_with_most_right_ones() -> None:
