@@ -22,7 +22,7 @@ TINY = study.Config(
     ),
     earlier=(1, 2), small=4, small_steps=2, wording_steps=3, single_steps=2,
     further=DialogueModelConfig(steps=2, batch_size=4, num_dialogues=10),
-    both_early=1, orders=(1, 2), many=3, num_test=6, num_self=4,
+    both_early=1, orders=(1, 2), many=3, num_test=3, num_self=2,
 )  # fmt: skip
 BOTS = {"1", "2", "full", "small", "single turns", "one wording", "both sides", "sampled"}
 
