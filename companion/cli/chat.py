@@ -170,8 +170,9 @@ def _dialogue(sampling: SamplingConfig, tokens: int, seed: int, device: str) -> 
     from companion.world.dialogue import VALUES, dialogue_tokenizer
     from companion.world.dialogue_model import chat_config, trained_dialogue_model
 
+    chosen = choose_device(device)  # before a minute of training is spent
     err.print("The dialogue model; at the first time it is trained, in a minute or so ...")
-    model = trained_dialogue_model(progress=True).to(choose_device(device))
+    model = trained_dialogue_model(progress=True).to(chosen)
     for slot, values in VALUES.items():
         err.print(plain(f"  {slot}: {', '.join(values)}"), highlight=False, soft_wrap=True)
     err.print('Begin with: "i want a glane of cedar ."', highlight=False)
@@ -195,4 +196,4 @@ def _line_feeds(text: str) -> str:
 def _warn_of_unknown(tokenizer: Tokenizer, turn: str) -> None:
     unknown = sum(token == tokenizer.unknown_id for token in tokenizer.encode(turn))
     if unknown:
-        warn(f"{unknown} tokens of this turn never occur in the training text")
+        warn(f"tokens of this turn that never occur in the training text: {unknown}")

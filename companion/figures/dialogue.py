@@ -11,9 +11,9 @@ import numpy as np
 
 from companion.figures.fonts import legible
 from companion.figures.style import (
+    COLORS,
     NAMED_COLORS,
     SIZE,
-    label_rows,
     mean_and_range,
     new_axes,
     points,
@@ -92,33 +92,30 @@ def plot_scores_against_success(
 
 
 def plot_users_met(
-    results: Sequence[Mapping[str, Any]],
-    kinds: Mapping[str, str],
-    bots: Mapping[str, str],
-    *,
-    ax: Axes | None = None,
-) -> Axes:
-    """Share of users who got their orders, by kind of user and bot, as dots.
+    results: Sequence[Mapping[str, Any]], kinds: Mapping[str, str], orders: Sequence[int]
+) -> list[Axes]:
+    """Right replies of the bot "full", and users who got all their orders, in two panels, by number
+    of orders, with a line for each kind of user.
 
-    results: results of the study `dialogue`. kinds: kinds of user, the first on top, and their
-    labels. bots: bots of the study's `by_user`, and their labels. Mean and range over the results.
+    results: results of the study `dialogue`. kinds: kinds of user, and their labels. orders: the
+    numbers of orders, those of the study's `Config`. Mean and range over the results.
     """
     if not results:
         raise ValueError("plot_users_met needs one result or more, got none")
-    ax = new_axes(
-        ax, height=1.2 + 0.5 * len(kinds), xlabel="users who got their orders, %"
-    )  # fmt: skip
-    rows = np.arange(len(kinds))
-    styles = (("vermillion", "D"), ("blue", "o"), ("green", "s"))
-    for place, ((name, label), (color, marker)) in enumerate(
-        zip(bots.items(), styles, strict=False)
+    figure, axes = plt.subplots(1, 2, figsize=(SIZE[0], SIZE[1] + 0.4), sharey=True)
+    places = np.arange(len(orders))
+    for ax, key, title in zip(
+        axes, ("right_by_user", "by_user"), ("right replies", "users served"), strict=True
     ):
-        shares = 100 * np.array([[r["by_user"][name][kind] for kind in kinds] for r in results])
-        shift = 0.14 * (2 * place - len(bots) + 1)
-        points(
-            ax, rows + shift, shares, color=NAMED_COLORS[color], fmt=marker, label=legible(label)
-        )  # fmt: skip
-    label_rows(ax, kinds.values())
-    ax.set_xlim(-3, 103)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-    return ax
+        new_axes(ax, xlabel="orders of a dialogue", title=title)
+        for number, (kind, label) in enumerate(kinds.items()):
+            shares = [[run[key]["full"][f"{kind} {count}"] for count in orders] for run in results]
+            points(
+                ax, places + 0.07 * (number - (len(kinds) - 1) / 2), 100 * np.array(shares),
+                axis="y", fmt=f"{'osD^vP'[number]}-", color=COLORS[number], label=legible(label),
+            )  # fmt: skip
+        ax.set_xticks(places, [str(count) for count in orders])
+        ax.set_xlim(-0.4, len(orders) - 0.6)
+    axes[0].set(ylabel="%", ylim=(-4, 104))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return list(axes)

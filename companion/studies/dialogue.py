@@ -9,9 +9,9 @@ users order, and either get what they wanted or not. Rank correlations say which
 bots as success does: among bots that differ only in size and training, and among all.
 
 Then the best bot meets users who tell the slots in another order, who change their mind more often,
-and who order more at a time. Two bots that were trained further, on usual users and on both kinds,
-are the controls. And a
-model talks to itself, which shows what self-chat finds and what it cannot find.
+and who do both, all with the same numbers of orders. Controls are users who never give up, and two
+bots that were trained further, on usual users and on both kinds. And a model talks to itself, which
+shows what self-chat finds and what it cannot find.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ import copy
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
 import torch
 from tqdm import tqdm
 
-from companion.core.runtime import cpu_seconds
 from companion.core.seeds import make_generator
 from companion.core.settings import check_sizes, settings_class
 from companion.evaluation.translation import score_translations
@@ -73,7 +72,7 @@ class Config:
     """Hidden units of the small bot, and twice its embedding size."""
     small_steps: int = 700
     """Steps of the small bot."""
-    wording_steps: int = 1300
+    wording_steps: int = 1200
     """Steps of the bot that is trained on one wording."""
     single_steps: int = 400
     """Steps of the bot that is trained on single turns."""
@@ -88,24 +87,22 @@ class Config:
     """Users who tell the day first."""
     corrects: UserConfig = UserConfig(corrects=0.8, interrupts=0.5)
     """Users who change their mind more often, also in the middle of an order."""
-    longer: UserConfig = UserConfig(orders=(4, 4))
-    """Users with four orders."""
-    everything: UserConfig = UserConfig(backwards=True, corrects=0.8, interrupts=0.5, orders=(2, 3))
-    """Users who do all of this; the control is trained on them and on the usual ones."""
-    orders: tuple[int, ...] = (1, 2, 4, 8)
-    """Orders of one dialogue, in the test of long ones."""
+    everything: UserConfig = UserConfig(backwards=True, corrects=0.8, interrupts=0.5)
+    """Users who do both; the control is trained on them and on the usual ones."""
+    orders: tuple[int, ...] = (1, 2, 4)
+    """Orders of one dialogue, for users of every kind."""
+    many: int = 8
+    """Orders of the longest dialogues, which only usual users hold."""
     num_test: int = 100
     """True dialogues, and simulated users of each kind."""
-    num_long: int = 30
-    """Users of each number of orders in the test of long dialogues."""
     num_self: int = 100
     """Dialogues that the model holds with itself."""
 
     def __post_init__(self) -> None:
         check_sizes(
             small=self.small, small_steps=self.small_steps, wording_steps=self.wording_steps,
-            single_steps=self.single_steps,
-            num_test=self.num_test, num_long=self.num_long, num_self=self.num_self,
+            single_steps=self.single_steps, many=self.many,
+            num_test=self.num_test, num_self=self.num_self,
         )  # fmt: skip
         if any(not 1 <= steps < self.bot.steps for steps in self.earlier):
             raise ValueError(
@@ -116,22 +113,23 @@ class Config:
             raise ValueError(
                 f"both_early must be one of earlier, {self.earlier}, got {self.both_early}"
             )
-        if any(count < 1 for count in self.orders):
-            raise ValueError(f"orders must be 1 or more each, got {self.orders}")
+        if not self.orders or any(count < 1 for count in self.orders):
+            raise ValueError(f"orders must be one number or more, each >= 1, got {self.orders}")
 
     @property
     def users(self) -> dict[str, UserConfig]:
         """Kinds of users by name; "usual" are those of the main bot's training."""
         return {
             "usual": self.bot.user, "backwards": self.backwards, "corrects": self.corrects,
-            "longer": self.longer, "everything": self.everything,
+            "everything": self.everything,
         }  # fmt: skip
 
 
 @dataclass(kw_only=True)
 class Result:
     """Scores by bot: "full", "500" to "1200" (the same after so many steps), "small", "single
-    turns", "one wording", "both sides" and "sampled"; and by kind of user: see `Config.users`."""
+    turns", "one wording", "both sides" and "sampled"; and by kind of user (see `Config.users`) and
+    number of orders: "usual 1", and with "patient" behind it where these users never give up."""
 
     nats_per_token: dict[str, float] = field(default_factory=dict)
     """Mean surprisal of the true replies to usual users, in nats per token."""
@@ -155,37 +153,29 @@ class Result:
     """Number of these replies."""
     rank_correlation: dict[str, dict[str, float]] = field(default_factory=dict)
     """Spearman's correlation of each of `METRICS` with success, over the bots that differ only in
-    size and steps, "alike", and over all bots, "all"; 0 where a score or success is constant.
-    Lower perplexity counts as better."""
+    size and steps, "alike", over all bots, "all", and over all but the one of one wording, "without
+    one wording"; 0 where a score or success is constant. Lower perplexity counts as better."""
     planted_bleu: dict[str, float] = field(default_factory=dict)
     """BLEU against the true replies of replies that are all right: in wordings that are drawn
     again, "drawn again", or in another wording each, "right"; and of the true replies with one
     wrong value wherever they have one, "wrong value"."""
     by_user: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Success by kind of user: of "full", and of two bots that were trained further from it for as
-    many steps, "more usual" on usual users, and "both users" on usual ones and on those who do
-    everything, by turns."""
+    """Success by kind of user and number of orders: of "full", and of two bots that were trained
+    further from it for as many steps, "more usual" on usual users, and "both users" on usual ones
+    and on those who do everything, by turns."""
     right_by_user: dict[str, dict[str, float]] = field(default_factory=dict)
     """Share of right replies of the same."""
-    by_orders: dict[str, float] = field(default_factory=dict)
-    """Success of "full" by number of orders in a dialogue; trained on one or two."""
-    right_by_orders: dict[str, float] = field(default_factory=dict)
-    """Share of right replies by number of orders."""
-    turns_by_orders: dict[str, float] = field(default_factory=dict)
-    """Mean turns of the user by number of orders."""
+    turns_by_user: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Mean turns of a dialogue of the same."""
     self_chat: dict[str, dict[str, float]] = field(default_factory=dict)
     """Of two models that were trained further on both sides, from the main bot after
     `Config.both_early` steps, "early", and from the finished one, "late":
     "placed", the share of dialogues with itself in which an order is placed within 16 turns;
-    "placed right", the share in which it is what its user had told; "right", the share of right
-    replies; "understood", the share of its user's sentences that users say; "accepted", the share
-    of wrong repetitions of an order to which its user says yes, 0 where there is none; "wrong
-    orders", how many such repetitions. For comparison, with simulated users of one order:
-    "success", "success everything", and "right simulated"."""
-    parameters: dict[str, int] = field(default_factory=dict)
-    """Trainable parameters of "full" and "small"."""
-    train_seconds: float = 0.0
-    """CPU seconds of the training of "full", with the tests on the way."""
+    "placed right", the share in which it is what its user had told; "understood", the share of its
+    user's sentences that users say; "accepted" and "accepted right", the shares of wrong and of
+    right repetitions of an order to which its user says yes, 0 where there is none; "wrong orders",
+    how many wrong ones. For comparison, with simulated users of one order: "success" and "success
+    everything"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +214,6 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
 
         return judge
 
-    before = cpu_seconds()
     kept: dict[int, LanguageModel] = {}
 
     def after(steps: int) -> Callable[[LanguageModel], None]:
@@ -236,9 +225,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         return look
 
     full = learnt(main, {steps: after(steps) for steps in config.earlier})
-    result.train_seconds = cpu_seconds() - before
     judged("full")(full)
-    result.parameters["full"] = full.num_parameters
     small = learnt(
         dataclasses.replace(
             main, hidden_size=config.small, embedding_size=max(1, config.small // 2),
@@ -246,7 +233,6 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         )
     )  # fmt: skip
     judged("small")(small)
-    result.parameters["small"] = small.num_parameters
     # A single turn has a few of the tokens of a dialogue, so a batch has more of them.
     single = learnt(
         dataclasses.replace(
@@ -257,10 +243,9 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     judged("one wording")(
         learnt(dataclasses.replace(main, steps=config.wording_steps, one_wording=True))
     )
-    both = full
+    both, both_sides = full, dataclasses.replace(config.further, learned="both")
     for when, model in (("early", kept[config.both_early]), ("late", full)):
-        further = dataclasses.replace(config.further, learned="both")
-        both = trained_further(model, further, seed=seed)
+        both = trained_further(model, both_sides, seed=seed)
         result.self_chat[when] = _self_chat(both, config, seed=seed)
         bar.update()
     judged("both sides")(both)
@@ -272,23 +257,19 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
     result.rank_correlation = {
         "alike": rank_correlations(result, alike),
         "all": rank_correlations(result, list(result.success)),
-    }
-    result.planted_bleu = planted_bleu(tests.dialogues, seed=seed)
-    controls = {
-        "more usual": trained_further(full, config.further, seed=seed),
-        "both users": trained_further(
-            full, dataclasses.replace(config.further, other_user=config.everything), seed=seed
+        "without one wording": rank_correlations(
+            result, [name for name in result.success if name != "one wording"]
         ),
     }
-    bar.update(2)
-    for name, model in {"full": full, **controls}.items():
-        shares = {
-            kind: _with_users(model, users, tests.count, seed=seed)
-            for kind, users in config.users.items()
-        }
-        result.by_user[name] = {kind: success for kind, (success, _) in shares.items()}
-        result.right_by_user[name] = {kind: right for kind, (_, right) in shares.items()}
-    _long_dialogues(result, full, config, seed=seed)
+    result.planted_bleu = planted_bleu(tests.dialogues, seed=seed)
+    _meet(result, "full", full, config, config.users, config.orders, seed=seed)
+    _meet(result, "full", full, config, ["usual"], [config.many], seed=seed)
+    _meet(result, "full", full, config, config.users, [max(config.orders)], seed=seed, patient=True)
+    mixed = dataclasses.replace(config.further, other_user=config.everything)
+    for name, settings in (("more usual", config.further), ("both users", mixed)):
+        control = trained_further(full, settings, seed=seed)
+        _meet(result, name, control, config, ["usual", "everything"], config.orders, seed=seed)
+        bar.update()
     tokens = reply_nats(full, tests.dialogues)[1]
     result.floor_nats_per_token = wording_floor(tests.dialogues) / tokens
     bar.close()
@@ -355,6 +336,17 @@ def history_accuracy(dialogues: Sequence[Turns], replies: Sequence[Sequence[str]
     return sum(right) / len(right)
 
 
+def agreement(dialogues: Iterable[Turns]) -> dict[bool, list[bool]]:
+    """Whether the user's next sentence is a yes, for each time that the bot repeats a whole order:
+    under True where that is the right reply, under False where it is not."""
+    found: dict[bool, list[bool]] = {True: [], False: []}
+    for turns in dialogues:
+        for verdict, (answer, _) in zip(check_dialogue(turns), turns[1:], strict=False):
+            if verdict.said is not None and verdict.said.name == "confirm":
+                found[verdict.right].append(answer in USER_WORDINGS["yes"])
+    return found
+
+
 def _judge(
     result: Result,
     name: str,
@@ -404,54 +396,58 @@ def _shares(played: Sequence[Played]) -> tuple[float, float]:
     )
 
 
-def _with_users(
-    model: LanguageModel, users: UserConfig, count: int, *, seed: int
-) -> tuple[float, float]:
-    return _shares(play(_users(users, count, seed=seed), bot(model, count=count)))
-
-
-def _long_dialogues(result: Result, model: LanguageModel, config: Config, *, seed: int) -> None:
-    """Dialogues with more orders than those of the training."""
-    for orders in config.orders:
-        users = dataclasses.replace(config.bot.user, orders=(orders, orders))
-        played = play(
-            _users(users, config.num_long, seed=seed), bot(model, count=config.num_long),
-            max_turns=40 * orders,
-        )  # fmt: skip
-        success, right = _shares(played)
-        result.by_orders[str(orders)], result.right_by_orders[str(orders)] = success, right
-        result.turns_by_orders[str(orders)] = sum(len(p.turns) for p in played) / len(played)
+def _meet(
+    result: Result,
+    name: str,
+    model: LanguageModel,
+    config: Config,
+    kinds: Iterable[str],
+    orders: Sequence[int],
+    *,
+    seed: int,
+    patient: bool = False,
+) -> None:
+    """Users of these kinds, with each of these numbers of orders, order from one bot; where they
+    are patient, none of them gives up."""
+    tables = result.by_user, result.right_by_user, result.turns_by_user
+    for kind in kinds:
+        for count in orders:
+            users = dataclasses.replace(config.users[kind], orders=(count, count))
+            if patient:
+                users = dataclasses.replace(users, patience=None)
+            played = play(
+                _users(users, config.num_test, seed=seed), bot(model, count=config.num_test),
+                max_turns=20 * count,
+            )  # fmt: skip
+            turns = sum(len(each.turns) for each in played) / len(played)
+            for table, value in zip(tables, (*_shares(played), turns), strict=True):
+                table.setdefault(name, {})[f"{kind} {count}" + " patient" * patient] = value
 
 
 def _self_chat(model: LanguageModel, config: Config, *, seed: int) -> dict[str, float]:
     """What `Result.self_chat` has of one model."""
     chats = self_chat(model, config.num_self, generator=make_generator(seed, "self-chat"))
-    verdicts = [verdict for chat in chats for verdict in chat.verdicts]
     placed = [
-        chat.verdicts[-1] for chat in chats
-        if chat.verdicts[-1].said is not None and chat.verdicts[-1].said.name == "done"
+        verdict for *_, verdict in (chat.verdicts for chat in chats)
+        if verdict.said is not None and verdict.said.name == "done"
     ]  # fmt: skip
-    wrong, accepted = 0, 0
-    for chat in chats:
-        for place, verdict in enumerate(chat.verdicts[:-1]):
-            repeated = verdict.said is not None and verdict.said.name == "confirm"
-            if repeated and not verdict.right:
-                wrong += 1
-                accepted += chat.turns[place + 1][0] in USER_WORDINGS["yes"]
-    one = dataclasses.replace(config.bot.user, orders=(1, 1))
-    strange = dataclasses.replace(config.everything, orders=(1, 1))
-    success, right = _with_users(model, one, config.num_test, seed=seed)
+    agreed = agreement([chat.turns for chat in chats])
+
+    def success(users: UserConfig) -> float:
+        users = dataclasses.replace(users, orders=(1, 1))
+        some = _users(users, config.num_test, seed=seed)
+        return _shares(play(some, bot(model, count=config.num_test)))[0]
+
     return {
         "placed": len(placed) / len(chats),
         "placed right": sum(verdict.right for verdict in placed) / len(chats),
-        "right": sum(verdict.right for verdict in verdicts) / len(verdicts),
         "understood": sum(chat.understood for chat in chats)
         / sum(len(chat.turns) for chat in chats),
-        "accepted": accepted / max(1, wrong),
-        "wrong orders": float(wrong),
-        "success": success,
-        "right simulated": right,
-        "success everything": _with_users(model, strange, config.num_test, seed=seed)[0],
+        "accepted": sum(agreed[False]) / max(1, len(agreed[False])),
+        "accepted right": sum(agreed[True]) / max(1, len(agreed[True])),
+        "wrong orders": float(len(agreed[False])),
+        "success": success(config.bot.user),
+        "success everything": success(config.everything),
     }
 
 

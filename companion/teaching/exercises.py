@@ -457,12 +457,12 @@ EXERCISES = {
         hint="independent turns multiply",
     ),
     "ex-dl-wording": Exercise(
-        expected=(math.log(3), -(math.log(0.98) + 2 * math.log(0.01)) / 3, "none"),
+        expected=(math.log(3), -(math.log(0.98) + 2 * math.log(0.01)) / 3, 36.0),
         tolerance=0.005,
-        hint="the mean of -log q over the three wordings; greedy decoding writes one of them",
+        hint="the mean of -log q over the three wordings; in (c) one of the three terms is 0",
     ),
     "ex-dl-state": Exercise(
-        expected=("a tweck of clay for monday", "a tweck of amber for monday"),
-        hint="what is refused is the kind alone",
+        expected=("a tweck of cedar for monday", "a glane of amber for friday"),
+        hint="what is refused is the kind alone; the same is what the order before had at its end",
     ),
 }

@@ -52,11 +52,12 @@ class UserConfig:
     """Probability that the user first wants the restricted kind."""
     insists: float = 0.3
     """Probability that such a user asks once more after a refusal."""
-    patience: int = 3
-    """Replies of a dialogue that lead nowhere, after which the user gives up."""
+    patience: int | None = 3
+    """Replies of a dialogue that lead nowhere, after which the user gives up; None for never."""
 
     def __post_init__(self) -> None:
-        check_sizes(patience=self.patience)
+        if self.patience is not None:
+            check_sizes(patience=self.patience)
         if not 1 <= self.orders[0] <= self.orders[1]:
             raise ValueError(f"orders are fewest and most, 1 or more, got {self.orders}")
         for name in ("volunteers", "greets", "corrects", "interrupts", "asks_back", "refers_back",
@@ -192,7 +193,7 @@ class User:
 
     def _impatient(self, speak: Callable[[], str]) -> str | None:
         self.lost_patience += 1
-        if self.lost_patience >= self.config.patience:
+        if self.lost_patience == self.config.patience:
             self.succeeded = False
             return None
         return speak()

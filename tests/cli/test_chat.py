@@ -103,7 +103,7 @@ def test_no_turn_at_all_is_said_and_no_error(run: Path) -> None:
 def test_unknown_tokens_are_warned_of(run: Path) -> None:
     done = say("ÄÖ\n", str(run), "--tokens", "3")
     assert done.returncode == 0
-    assert "2 tokens of this turn never occur in the training text" in done.stderr
+    assert "tokens of this turn that never occur in the training text: 2" in done.stderr
 
 
 def test_the_dialogue_model_is_judged_turn_by_turn(dialogue: mock._patch[object]) -> None:
@@ -118,6 +118,14 @@ def test_the_dialogue_model_is_judged_turn_by_turn(dialogue: mock._patch[object]
     assert second["turn"] == 2
     assert "right is: a glane of cedar , which day ?" in shown.stdout
     assert "kind: glane, tweck" in shown.stderr
+
+
+def test_a_wrong_device_is_refused_before_the_dialogue_model_is_trained() -> None:
+    with mock.patch.object(dialogue_model, "trained_dialogue_model") as trained:
+        done = companion("chat", "--dialogue", "--device", "gpu")
+    assert "error: device must be one of" in done.stderr
+    assert done.returncode == 1
+    trained.assert_not_called()
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -795,8 +795,10 @@ def ordered(value: float) -> dict[str, Any]:
         "nats_per_token": {"400": 0.9, "full": 0.2, "single turns": 0.5},
         "floor_nats_per_token": 0.1,
         "bleu": {"400": 40.0, "full": 50.0, "single turns": 45.0},
-        "by_user": {"full": {"usual": 1.0, "backwards": value}, "both users": {
-            "usual": value, "backwards": 1.0}},
+        "by_user": {"full": {
+            "usual 1": 1.0, "usual 4": 0.8, "backwards 1": value, "backwards 4": 0.0}},
+        "right_by_user": {"full": dict.fromkeys(
+            ("usual 1", "usual 4", "backwards 1", "backwards 4"), 0.5)},
     }  # fmt: skip
 
 
@@ -810,13 +812,16 @@ def test_the_figures_of_dialogues_show_mean_and_range() -> None:
         np.testing.assert_allclose(alike.lines[0].get_xdata(), values)  # type: ignore[attr-defined]
         np.testing.assert_allclose(alike.lines[0].get_ydata(), [10, 40])  # type: ignore[attr-defined]
         np.testing.assert_allclose(single.lines[0].get_ydata(), [0])  # type: ignore[attr-defined]
-    kinds, bots = {"usual": "usual", "backwards": "day first"}, {"full": "one", "both users": "two"}
-    ax = figures.plot_users_met(results, kinds, bots)
-    one, two = ax.containers
-    np.testing.assert_allclose(one.lines[0].get_xdata(), [100, 40])  # type: ignore[attr-defined]
-    np.testing.assert_allclose(two.lines[0].get_xdata(), [40, 100])  # type: ignore[attr-defined]
+    kinds = {"usual": "usual", "backwards": "day first"}
+    replies, users = figures.plot_users_met(results, kinds, [1, 4])
+    usual, backwards = users.containers
+    np.testing.assert_allclose(usual.lines[0].get_ydata(), [100, 80])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(backwards.lines[0].get_ydata(), [40, 0])  # type: ignore[attr-defined]
+    for line in replies.containers:
+        np.testing.assert_allclose(line.lines[0].get_ydata(), [50, 50])  # type: ignore[attr-defined]
+    assert [tick.get_text() for tick in users.get_xticklabels()] == ["1", "4"]
     with pytest.raises(ValueError, match="one result or more"):
-        figures.plot_users_met([], kinds, bots)
+        figures.plot_users_met([], kinds, [1])
     with pytest.raises(ValueError, match="one result or more"):
         figures.plot_scores_against_success([], ["full"], {})
 

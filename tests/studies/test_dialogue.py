@@ -22,8 +22,7 @@ TINY = study.Config(
     ),
     earlier=(1, 2), small=4, small_steps=2, wording_steps=3, single_steps=2,
     further=DialogueModelConfig(steps=2, batch_size=4, num_dialogues=10),
-    both_early=1, orders=(1, 3),
-    num_test=6, num_long=3, num_self=4,
+    both_early=1, orders=(1, 2), many=3, num_test=3, num_self=2,
 )  # fmt: skip
 BOTS = {"1", "2", "full", "small", "single turns", "one wording", "both sides", "sampled"}
 
@@ -37,9 +36,17 @@ def test_a_tiny_run_fills_every_figure_and_json_holds_it() -> None:
         assert set(result[figure]) == BOTS
     for shares in result["judgements"].values():
         assert sum(shares.values()) == pytest.approx(1)
-    assert set(result["by_user"]) == {"full", "more usual", "both users"}
-    assert set(result["by_user"]["full"]) == set(TINY.users)
-    assert set(result["by_orders"]) == {"1", "3"}
+    both = {f"{kind} {orders}" for kind in ("usual", "everything") for orders in (1, 2)}
+    every = {f"{kind} {orders}" for kind in TINY.users for orders in (1, 2)}
+    patient = {f"{kind} 2 patient" for kind in TINY.users}
+    for figure in ("by_user", "right_by_user", "turns_by_user"):
+        assert {name: set(of) for name, of in result[figure].items()} == {
+            "full": every | patient | {"usual 3"}, "more usual": both, "both users": both,
+        }  # fmt: skip
+    turns = result["turns_by_user"]["full"]
+    assert turns["usual 2"] == TINY.bot.user.patience  # nothing that this bot says leads anywhere,
+    assert turns["usual 2 patient"] == 40  # and who never gives up is sent away after these turns
+    assert set(result["rank_correlation"]) == {"alike", "all", "without one wording"}
     assert set(result["self_chat"]) == {"early", "late"}
     assert 0 < result["floor_nats_per_token"] < min(result["nats_per_token"].values())
 
@@ -73,6 +80,27 @@ def test_history_accuracy_counts_wordings_as_right_and_values_as_wrong() -> None
     assert study.history_accuracy([turns], [replies]) == 0.5
 
 
+def test_agreement_counts_yes_to_right_and_to_wrong_repetitions_of_a_whole_order() -> None:
+    order = "a glane of cedar for monday"
+    turns = [
+        ("i want a glane .", "a glane , which ingredient ?"),
+        ("of cedar for monday .", "a glane of amber for monday ?"),
+        ("no , of cedar .", f"{order} ?"),
+        ("wait , of clay instead .", f"{order} ?"),
+        ("yes .", "a glane of clay for monday ?"),
+        ("that is right .", "done : a glane of clay for monday ."),
+    ]
+    once = [("i want a glane of cedar for monday .", f"so you want {order} ?")]  # without an answer
+    # The last repetition is of the right order, but after a yes it must be placed.
+    assert study.agreement([turns, once]) == {True: [False], False: [False, True, True]}
+
+
+def test_simulated_users_agree_with_no_wrong_repetition_and_with_most_right_ones() -> None:
+    found = study.agreement(right_dialogues(200, UserConfig(), generator=make_generator(0)))
+    assert found[False] == []
+    assert 0.75 < sum(found[True]) / len(found[True]) < 0.85  # 1 / 1.25: a quarter correct once
+
+
 def test_the_control_is_trained_on_both_kinds_of_users_by_turns() -> None:
     config = dataclasses.replace(TINY.bot, other_user=UserConfig(backwards=True, greets=0.0))
     first = [turns[0][0] for turns in training_dialogues(config, seed=1)]
@@ -93,7 +121,8 @@ def test_one_wording_is_the_first_of_each_act() -> None:
     ("earlier", (0,), "earlier must be below bot.steps"),
     ("earlier", (2400,), "earlier must be below bot.steps = 2400"),
     ("both_early", 700, "both_early must be one of earlier"),
-    ("orders", (0,), "orders must be 1 or more each"),
+    ("orders", (0,), "orders must be one number or more, each >= 1"),
+    ("orders", (), "orders must be one number or more, each >= 1"),
     ("num_test", 0, "num_test must be >= 1, got 0"),
 ])  # fmt: skip
 def test_wrong_settings_are_refused(field: str, value: Any, message: str) -> None:

@@ -234,6 +234,14 @@ def test_users_give_up_on_a_bot_that_leads_nowhere(text: str, turns: int) -> Non
     assert all(len(each.turns) == turns for each in played)
 
 
+def test_a_user_without_an_end_to_its_patience_never_gives_up() -> None:
+    config = UserConfig(patience=None, orders=(1, 1))
+    played = play(
+        new_users(3, config, generator=make_generator(3)), Always("nonsense"), max_turns=30
+    )
+    assert all(len(each.turns) == 30 and not each.succeeded for each in played)
+
+
 def test_an_order_of_the_restricted_kind_is_no_success_though_the_user_wanted_it() -> None:
     user = User(UserConfig(forbidden=1.0, orders=(1, 1)), generator=make_generator(0))
     user.speak(None)
