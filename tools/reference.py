@@ -75,9 +75,8 @@ def uses() -> dict[str, list[Path]]:
                         name = f"{node.module}.{alias.name}"
                         modules[alias.asname or alias.name] = name
                         note(name, path)
-                elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                    if node.value.id in modules:
-                        note(f"{modules[node.value.id]}.{node.attr}", path)
+                elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in modules:
+                    note(f"{modules[ast.unparse(node.value)]}.{node.attr}", path)
     return found
 
 
@@ -94,22 +93,23 @@ def by_module() -> dict[str, dict[str, list[str]]]:
             module: [f"companion.{package}.{name}" for name in names]
             for module, names in exported(package).items()
         }
+        if package == "studies":
+            for study in studies():
+                module = f"companion.studies.{study}"
+                of_module[module] = [f"{module}.{name}" for name in ("Config", "Result", "run")]
         public = {name for names in exported(package).values() for name in names}
+        listed = {name for names in of_module.values() for name in names}
         for name in sorted(uses()):
             module, _, last = name.rpartition(".")
-            dotted = module.removeprefix("companion.")
-            if dotted.startswith(f"{package}.") and dotted in _modules():
-                if last not in public and package != "studies":
-                    of_module.setdefault(module, []).append(name)
+            inside = module.startswith(f"companion.{package}.")
+            known = last in public or name in listed
+            if inside and not known and module.removeprefix("companion.") in _modules():
+                of_module.setdefault(module, []).append(name)
         found[package] = of_module
-    for study in studies():
-        module = importlib.import_module(f"companion.studies.{study}")
-        found["studies"][module.__name__] = [
-            f"{module.__name__}.{name}" for name in ("Config", "Result", "run")
-        ]
     return found
 
 
+@functools.cache
 def described() -> set[str]:
     """All full names that the pages describe."""
     return {
@@ -132,7 +132,9 @@ def home(thing: Any) -> str:
 @functools.cache
 def names_by_home() -> dict[str, str]:
     """The full name under which a page describes what is defined somewhere."""
-    return {home(thing): name for name in described() if home(thing := found_at(name))}
+    # Where a package passes on what is another's, sorted backwards the earlier one comes last.
+    names = sorted(described(), reverse=True)
+    return {home(thing): name for name in names if home(thing := found_at(name))}
 
 
 @functools.cache
@@ -179,13 +181,13 @@ SPECIAL = re.compile(r"[\\*|_]")
 
 
 def as_rst(text: str, link: Callable[[str], str | None] = lambda code: None) -> list[str]:
-    """A docstring as lines of reStructuredText; `link` gives the full name that code means.
+    """A docstring, cleaned, as lines of reStructuredText; `link` gives the full name of code.
 
     Indented lines after a blank one are a block of code, unless they go on with a list.
     """
     lines: list[str] = []
     in_list = False
-    for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
+    for block in re.split(r"\n\s*\n", text.strip("\n")):
         indented = block.startswith("  ")
         if indented and not in_list:
             lines += ["::", "", *(f"    {line}" for line in block.splitlines()), ""]
@@ -328,7 +330,7 @@ def fields(thing: type) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _texts_of(thing: type, field_texts: Callable[[type], dict[str, str]]) -> dict[str, str]:
-    """The texts under the fields; fewer where a dataclass that is no class of settings lacks one."""
+    """The texts under the fields; a dataclass that is no class of settings may lack some."""
     try:
         return field_texts(thing)
     except AssertionError:
@@ -364,7 +366,11 @@ def names_page(package: str) -> str:
         within = module if package == "studies" else f"companion.{package}"
         if package == "studies" and heading == "runner":
             heading = "Running a study"
-        parts += [f"## {heading}" if package != "studies" or heading == "Running a study" else f"## `{heading}`"]
+        parts += [
+            f"## {heading}"
+            if package != "studies" or heading == "Running a study"
+            else f"## `{heading}`"
+        ]
         if module != f"companion.{package}":
             parts.append(_markdown(doc, package))
         lines = [f".. py:currentmodule:: {within}", ""]
@@ -393,7 +399,7 @@ def _options(thing: Any) -> list[str]:
 def _markdown(doc: str, package: str) -> str:
     """A docstring within a page of Markdown."""
     where = f"companion.{package}"
-    lines = as_rst(doc, lambda code: looked_up(code, where))
+    lines = as_rst(inspect.cleandoc(doc), lambda code: looked_up(code, where))
     return "\n".join(["```{eval-rst}", f".. py:currentmodule:: {where}", "", *lines, "```"])
 
 
@@ -447,7 +453,8 @@ def commands_page() -> str:
 
 def _named(argument: Any) -> str:
     """An argument as help shows it: RUN."""
-    return (argument.metavar or argument.name.upper()) + ("" if argument.nargs == 1 else "...")
+    name: str = argument.metavar or argument.name.upper()
+    return name if argument.nargs == 1 else f"{name}..."
 
 
 def _as_typed(option: Any, context: Any) -> str:
