@@ -280,11 +280,27 @@ def signature(thing: Any) -> tuple[str, str]:
         )
         for each in parameters
     ]
-    arguments = str(inspect.Signature(shown))
+    arguments = _spelled_out(str(inspect.Signature(shown)), thing)
     result = found.return_annotation
     if inspect.isclass(thing) or result is inspect.Signature.empty:
         return arguments, ""
-    return arguments, str(_Plain(result))
+    return arguments, _spelled_out(str(_Plain(result)), thing)
+
+
+def _spelled_out(text: str, thing: Any) -> str:
+    """A signature in which a name that several things have is that of the right one.
+
+    Sphinx leaves out all but the last part of what a tilde stands before.
+    """
+    function = inspect.unwrap(thing.__init__ if inspect.isclass(thing) else thing)
+    scope = getattr(function, "__globals__", {})
+
+    def full(found: re.Match[str]) -> str:
+        several = len(_by_last_part().get(found[0], [])) > 1
+        name = names_by_home().get(home(scope.get(found[0])), "") if several else ""
+        return f"~{name}" if name else found[0]
+
+    return re.sub(r"(?<![\w.'\"])[A-Z]\w+(?![\w'\"])", full, text)
 
 
 class _Plain:

@@ -134,6 +134,14 @@ def test_shapes_are_shown_as_they_are_written() -> None:
     )
 
 
+def test_a_name_that_two_things_have_is_spelled_out() -> None:
+    from companion.runs import evaluate_on
+    from companion.studies import demands
+
+    assert "Sequence[~companion.text.Example]" in reference.signature(evaluate_on)[0]
+    assert "(config: ~companion.studies.demands.Config, *" in reference.signature(demands.run)[0]
+
+
 def test_defaults_are_shown_short_and_without_addresses() -> None:
     def example(a: int = 3, b: Any = len, c: Any = "x" * 100, *, e: bool) -> int:
         return a
