@@ -17,7 +17,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ForwardRef
 
 from tools import chapters, packages
 
@@ -192,6 +192,9 @@ def as_rst(text: str, link: Callable[[str], str | None] = lambda code: None) -> 
         if indented and not in_list:
             lines += ["::", "", *(f"    {line}" for line in block.splitlines()), ""]
             continue
+        if block.startswith(">>> "):
+            lines += [*block.splitlines(), ""]
+            continue
         arguments = _arguments(block)
         if arguments:
             for name, said in arguments:
@@ -264,9 +267,11 @@ def signature(thing: Any) -> tuple[str, str]:
     """Arguments and result of a function or class, annotations as they are written.
 
     The shapes of jaxtyping are imported under TYPE_CHECKING, so they are text and stay it. A
-    dataclass has none: its fields say all that there is to say.
+    dataclass has none: its fields say all that there is to say. Nor has a protocol, as nobody makes
+    one.
     """
-    if inspect.isclass(thing) and dataclasses.is_dataclass(thing):
+    protocol = getattr(thing, "_is_protocol", False)
+    if inspect.isclass(thing) and (dataclasses.is_dataclass(thing) or protocol):
         return "", ""
     try:
         found = inspect.signature(thing)
@@ -307,6 +312,8 @@ class _Plain:
     """A text that a signature shows without quotes."""
 
     def __init__(self, annotation: Any) -> None:
+        if isinstance(annotation, ForwardRef):  # of a NamedTuple
+            annotation = annotation.__forward_arg__
         text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
         # The blank in Float[Tensor, " vocab"] is for linters.
         self.text = re.sub(r"(['\"])\s+(\w)", r"\1\2", text)

@@ -95,6 +95,7 @@ def test_constants_have_a_text_of_their_own() -> None:
         ]),
         ("Reference: nobody.\nMore.", ["Reference: nobody.", "More."]),
         ("a ``b`` c", ["a ``b`` c"]),
+        ("A.\n\n>>> f(1_0)\n'x_'", ["A.", "", ">>> f(1_0)", "'x_'"]),
     ],
 )  # fmt: skip
 def test_a_docstring_becomes_restructured_text(text: str, lines: list[str]) -> None:
@@ -132,6 +133,13 @@ def test_shapes_are_shown_as_they_are_written() -> None:
         "(features: Float[Tensor, 'targets hidden'], weight: Float[Tensor, 'vocab hidden'], "
         "bias: Float[Tensor, 'vocab'], "
     )
+
+
+def test_a_named_tuple_shows_its_types_and_a_protocol_nothing() -> None:
+    from companion.sources import ScoredText, TextSource
+
+    assert reference.signature(ScoredText) == ("(tokens: list[int], log_prob: float)", "")
+    assert reference.signature(TextSource) == ("", "")
 
 
 def test_a_name_that_two_things_have_is_spelled_out() -> None:
