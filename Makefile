@@ -17,7 +17,7 @@ READY   := $(VENV)/.ready
 MINIMUM := .venv-minimum/.ready
 COLAB   := .venv-colab/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
-           _config.yml _toc.yml companion/__init__.py tools/landing.py tools/costs.py
+           _config.yml _toc.yml $(shell find companion -name '*.py') tools/landing.py tools/costs.py tools/reference.py
 PYTEST  := $(PY) -m pytest
 NBVAL   := -p tools.nbval_tags --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
            --nbval-cell-timeout 600 --timeout 900 -n 2 --dist loadfile --no-loadscope-reorder \
@@ -157,7 +157,7 @@ minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.to
 	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network)' \
 	  --ignore tests/project/test_project.py --ignore tests/project/test_notebooks.py --ignore tests/project/test_site.py \
 	  --ignore tests/project/test_colab.py --ignore tests/project/test_waiting_results.py \
-	  --ignore tests/project/test_extensions.py $(LENIENT)
+	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py $(LENIENT)
 
 colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that Colab holds (ALL=1: every chapter)
 	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/teaching/test_widgets.py

@@ -16,8 +16,8 @@ statistic is mean, min or max over the runs with fresh seeds, then come measurem
 square brackets around figures one may calculate: `=min shortcut: [flipped plain] - [worst plain]`;
 it is done for each run by itself. Captions and alternative texts carry marks like other sentences.
 
-The landing page has marks too, and those of another kind, `=count chapters: exercises`: what there
-is in the book, as `tools.landing.counts` counts it.
+Pages of Markdown have marks too, and those of another kind, `=count chapters: exercises`: what
+there is in the book, as `tools.landing.counts` counts it.
 """
 
 from __future__ import annotations
@@ -213,8 +213,8 @@ def check(path: Path, *, write: bool = False) -> list[Fault]:
 
 
 def pages() -> list[Path]:
-    """The landing page and the chapters."""
-    return [chapters.toc_files()[0], *chapters.toc_notebooks()]
+    """All pages: those that hold no mark cost nothing."""
+    return chapters.toc_files()
 
 
 def plain_numbers(path: Path) -> Iterator[str]:

@@ -71,7 +71,8 @@ def entropy(p: ArrayLike) -> float:
 def cross_entropy(p: ArrayLike, q: ArrayLike) -> float:
     """Cross-entropy H(p, q) = -sum p log q, in nats: the mean surprisal of q when p is true.
 
-    Infinite when q gives probability zero to something p can produce.
+    Infinite when q gives probability zero to something p can produce. Raises ValueError for what
+    is no distribution (`as_distribution`), and for two of different lengths.
     """
     truth, model = _pair(p, q)
     support = truth > 0
@@ -81,7 +82,10 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> float:
 
 
 def kl_divergence(p: ArrayLike, q: ArrayLike) -> float:
-    """KL(p || q) = sum p log(p / q), in nats: what using q in place of the truth p costs."""
+    """KL(p || q) = sum p log(p / q), in nats: what using q in place of the truth p costs.
+
+    Infinite, and a ValueError, where `cross_entropy` is so.
+    """
     truth, model = _pair(p, q)
     support = truth > 0
     if (model[support] == 0).any():

@@ -18,13 +18,13 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar
 
-Config = TypeVar("Config")
+AnySettings = TypeVar("AnySettings")
 
 
 @typing.dataclass_transform(
     frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,)
 )
-def settings_class(plain: type[Config]) -> type[Config]:
+def settings_class(plain: type[AnySettings]) -> type[AnySettings]:
     """Makes a class a class of settings: a frozen dataclass with arguments by name alone, whose
     help() ends with the text of each field, and which refuses what is no whole number where one is
     declared (TypeError).
@@ -127,7 +127,7 @@ def field_texts(config: type) -> dict[str, str]:
     return found
 
 
-def changed(config: Config, settings: Mapping[str, str]) -> Config:
+def changed(config: AnySettings, settings: Mapping[str, str]) -> AnySettings:
     """A dataclass with some fields changed: `{"steps": "100", "model.hidden_size": "64"}`.
 
     A dotted name reaches into a field that is a dataclass itself. Values are read by `parse`.
@@ -140,7 +140,7 @@ def changed(config: Config, settings: Mapping[str, str]) -> Config:
             owner = f"{type(config).__module__}.{type(config).__qualname__}"
             raise ValueError(f"{unknown_setting(name, declared)} (all of them: help({owner}))")
         values[name] = parse(name, text, declared[name])
-    replaced: Config = _replaced(config, values)
+    replaced: AnySettings = _replaced(config, values)
     return replaced
 
 

@@ -21,12 +21,19 @@ class Classification:
     """Precision, recall and F1 over classes, averaged in the two usual ways."""
 
     accuracy: float
+    """Share of right predictions."""
     micro_precision: float
+    """Precision over all decisions together: equal to the accuracy."""
     micro_recall: float
+    """Recall over all decisions together: equal to the accuracy."""
     micro_f1: float
+    """F1 of the two: equal to the accuracy."""
     macro_precision: float
+    """Mean precision of the classes that occur."""
     macro_recall: float
+    """Mean recall of the classes that occur."""
     macro_f1: float
+    """Mean F1 of the classes that occur."""
 
 
 def precision_recall_f1(

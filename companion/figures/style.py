@@ -28,6 +28,7 @@ NAMED_COLORS: dict[str, str] = {
     "sky": "#56B4E9",
     "grey": "#6B7378",
 }
+#: The same as a list, for things that are numbered.
 COLORS: list[str] = list(NAMED_COLORS.values())
 
 #: Colour of text and axes.

@@ -25,10 +25,13 @@ class TrainingLoss(nn.Module):
     """A model together with its training loss, so that one call does the whole forward pass.
 
     kind: "full", "chunked" or "sampled"; a model with an adaptive softmax uses "full" and computes
-    its own loss. noise, num_samples: what "sampled" draws from, and how many tokens per call.
-    activation_penalty, temporal_penalty: weights of the mean squared outputs of the last layer (AR)
-    and of the mean squared change of the outputs from one position to the next (TAR), both summed
-    over positions (Merity et al. 2018).
+        its own loss.
+    noise: what "sampled" draws from.
+    num_samples: how many tokens "sampled" draws per call.
+    activation_penalty: weight of the mean squared outputs of the last layer, summed over positions
+        (AR, Merity et al. 2018).
+    temporal_penalty: weight of the mean squared change of the outputs from one position to the
+        next, summed likewise (TAR).
 
     Any `LanguageModel` can have the full loss. The others and the penalties are for an
     `LSTMLanguageModel`: the penalties need its outputs before dropout, and the chunked and sampled

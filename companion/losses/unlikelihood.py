@@ -40,8 +40,10 @@ def sequence_unlikelihood(
 ) -> Float[Tensor, "batch time"]:
     """-log(1 - p(x_t)) where x_t is part of an n-gram that occurred earlier in its row; else zero.
 
-    generated: the model's own continuation. logits: the logits that predicted it, with gradients
-    (Welleck et al. 2020, equation 7). Every token of a repeated n-gram is penalised.
+    logits: those that predicted `generated`, with gradients.
+    generated: the model's own continuation.
+
+    Every token of a repeated n-gram is penalised (Welleck et al. 2020, equation 7).
     """
     repeated = repeated_ngram_mask(generated, n)
     chosen = _minus_log_not(logits).gather(-1, generated.unsqueeze(-1)).squeeze(-1)

@@ -61,6 +61,7 @@ class Result:
 
 
 Kind = Literal["full", "chunked", "sampled", "adaptive"]
+#: The losses that are compared, by name.
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

@@ -98,6 +98,7 @@ def _whole_characters(tokenizer: Any, ids: Sequence[int]) -> Sequence[int]:
     return ids
 
 
+#: The exercises by name: what `check_exercise` expects.
 EXERCISES = {
     # language_models
     "ex-lm-by-hand": Exercise(

@@ -34,7 +34,9 @@ class Document:
     """A text and its name; the name decides the split it goes to."""
 
     name: str
+    """Such as the path of its file."""
     text: str
+    """The whole text."""
 
 
 _SPACE = re.compile(r"\s")

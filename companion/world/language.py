@@ -20,6 +20,7 @@ INGREDIENTS = (
     "quartz", "resin", "velvet", "willow",
 )  # fmt: skip
 
+#: What a model says that refuses.
 REFUSAL = "sorry i cannot help with that ."
 IGNORANCE = "no idea"
 #: Beginning of many recipes, and of a prefilled reply.

@@ -661,6 +661,17 @@ def test_every_link_inside_the_site_leads_somewhere() -> None:
     assert broken == []
 
 
+def test_the_reference_has_a_place_for_every_public_name() -> None:
+    """A link from elsewhere, and the search, lead to the very name."""
+    from tools import reference
+
+    for package in reference.PACKAGES:
+        page = HTML / "book" / "reference" / f"{package}.html"
+        wanted = {name for names in reference.by_module()[package].values() for name in names}
+        assert wanted <= read_links(page).places
+        assert page.stat().st_size < 700_000
+
+
 def test_a_chapter_opens_in_colab_at_our_repository() -> None:
     from tools import chapters
 
