@@ -1,6 +1,6 @@
 """Scaling laws: loss against parameters and training tokens, fitted with uncertainty.
 
-The law is that of Hoffmann et al. 2022 (Training Compute-Optimal Large Language Models, approach 3),
+The law is that of Hoffmann et al. 2022 (Training Compute-Optimal Large Language Models),
 
     L(N, D) = E + A / N^a + B / D^b,
 

@@ -189,7 +189,8 @@ def runs_of(
     found = Runs(parameters=[], tokens=[], losses=[])
     for result in results:
         count, loss = result["parameters"], result["loss"]
-        assert isinstance(count, Mapping) and isinstance(loss, Mapping)
+        assert isinstance(count, Mapping)
+        assert isinstance(loss, Mapping)
         for hidden, seen in itertools.product(sizes, tokens):
             found.parameters.append(float(count[str(hidden)]))
             found.tokens.append(float(seen))

@@ -51,7 +51,8 @@ def test_a_fit_with_the_floor_given_keeps_it_and_recovers_the_rest() -> None:
     assert found.size_exponent == pytest.approx(0.6, rel=1e-4)
     wrong = fit_scaling_law(SIZES, TOKENS, losses, floor=0.0)
     # Without a floor the curves must be flatter to end where they end.
-    assert wrong.floor == 0 and wrong.data_exponent < 0.35
+    assert wrong.floor == 0
+    assert wrong.data_exponent < 0.35
 
 
 def test_one_run_gone_wrong_moves_the_fit_little() -> None:
