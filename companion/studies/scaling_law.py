@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -41,9 +42,10 @@ class Config:
     steps: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Optimizer steps, each on new tokens; the schedule of each run is as long as the run."""
     training: TrainConfig = TrainConfig(
-        steps=1, num_streams=8, window_length=32, learning_rate=2e-2
+        steps=1, num_streams=8, window_length=32, learning_rate=0.16
     )
-    """Training of every model; its steps are replaced."""
+    """Training of every model; its steps are replaced, and its learning rate is divided by the root
+    of the hidden size: small models want larger ones."""
     small_sizes: int = 3
     """The smallest so many sizes belong to the small runs ..."""
     small_steps: int = 3
@@ -57,10 +59,10 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, values in (("hidden_sizes", self.hidden_sizes), ("steps", self.steps)):
-            if len(values) < 3 or list(values) != sorted(set(values)) or values[0] < 1:
+            if len(values) < 4 or list(values) != sorted(set(values)) or values[0] < 1:
                 raise ValueError(
-                    f"{name} must be three numbers >= 1 or more, rising, as a law is fitted to "
-                    f"them, got {values}"
+                    f"{name} must be four numbers >= 1 or more, rising, as a law is fitted to "
+                    f"three of them, got {values}"
                 )
         for name, most in (("small_sizes", self.hidden_sizes), ("small_steps", self.steps)):
             if not 3 <= getattr(self, name) < len(most):
@@ -97,10 +99,13 @@ class Result:
     """Loss of each run of the grid: the floor plus the KL divergence measured on test text."""
     repeated: dict[str, float] = field(default_factory=dict)
     """Loss of models that read the text so many times, "1" once, with as many tokens in all."""
-    free: dict[str, float] = field(default_factory=dict)
-    """Coefficients of the law fitted to all runs: "floor", "size_exponent" and so on."""
-    small: dict[str, float] = field(default_factory=dict)
-    """The same of the law fitted to the small runs."""
+    floors: dict[str, float] = field(default_factory=dict)
+    """Floor of the law fitted to "all" runs, to those "longer" than the shortest, and to the
+    "small" ones."""
+    exponents: dict[str, float] = field(default_factory=dict)
+    """Exponents of the law fitted to all runs: "size" and "data"."""
+    misfit: float = 0.0
+    """Root of the mean squared difference of log loss between that law and the runs."""
     extrapolation: dict[str, float] = field(default_factory=dict)
     """Mean of predicted minus measured loss of the large runs, which are larger than the small
     ones in both respects, by the law fitted to the small ones: "free", "known floor", "no floor".
@@ -127,7 +132,10 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         seed_everything(seed)
         model = LSTMLanguageModel(architecture(source, hidden))
         part = text[: steps * per_step // epochs + 1]
-        training = replace(config.training, steps=steps, log_every=steps)
+        training = replace(
+            config.training, steps=steps, log_every=steps,
+            learning_rate=config.training.learning_rate / hidden**0.5,
+        )  # fmt: skip
         trainer = Trainer(model, part, training, device="cpu")
         for _ in trainer.steps():
             pass
@@ -207,23 +215,24 @@ def _fit(result: Result, config: Config, per_step: int) -> None:
     large = runs_of(
         plain, sizes=config.hidden_sizes[config.small_sizes :], tokens=tokens[config.small_steps :]
     )
-    result.free = _coefficients(fitted(every))
+    law = fitted(every)
+    result.exponents = {"size": law.size_exponent, "data": law.data_exponent}
+    differences = np.log(law.loss(every.parameters, every.tokens)) - np.log(every.losses)
+    result.misfit = float(np.sqrt(np.mean(differences**2)))
     laws = {
         "free": fitted(small),
         "known floor": fitted(small, floor=result.floor),
         "no floor": fitted(small, floor=0.0),
     }
-    result.small = _coefficients(laws["free"])
-    for name, law in laws.items():
-        errors = law.loss(large.parameters, large.tokens) - large.losses
+    longer = runs_of(plain, sizes=config.hidden_sizes, tokens=tokens[1:])
+    result.floors = {
+        "all": law.floor, "longer": fitted(longer).floor, "small": laws["free"].floor
+    }  # fmt: skip
+    for name, each in laws.items():
+        errors = each.loss(large.parameters, large.tokens) - large.losses
         result.extrapolation[name] = float(errors.mean())
 
 
 def fitted(runs: Runs, *, floor: float | None = None) -> ScalingLaw:
     """The law of these runs (`companion.evaluation.scaling.fit_scaling_law`)."""
     return fit_scaling_law(runs.parameters, runs.tokens, runs.losses, floor=floor)
-
-
-def _coefficients(law: ScalingLaw) -> dict[str, float]:
-    # The scales are left out: a scale and its exponent trade against each other over decades.
-    return {name: getattr(law, name) for name in ("floor", "size_exponent", "data_exponent")}

@@ -40,6 +40,7 @@ def test_a_tiny_run_fills_every_figure_and_json_holds_it() -> None:
     assert min(result.loss.values()) > result.floor == pytest.approx(2.178853, abs=1e-6)
     assert set(result.repeated) == {"1", "2"}
     assert result.repeated["1"] == result.loss["6 512"] != result.repeated["2"]
+    assert set(result.floors) == {"all", "longer", "small"}
     assert set(result.extrapolation) == {"free", "known floor", "no floor"}
     assert result.flops_per_token["6"] == 6 * (4 * 6 * 12 + 6 * 131)
     assert result.parameters["2"] < result.parameters["6"]
@@ -57,8 +58,8 @@ def test_runs_of_takes_the_cells_that_are_asked_for_from_each_result() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hidden_sizes": (4, 8)}, "hidden_sizes must be three numbers"),
-        ({"steps": (8, 4, 2)}, "steps must be three numbers >= 1 or more, rising"),
+        ({"hidden_sizes": (4, 8)}, "hidden_sizes must be four numbers"),
+        ({"steps": (8, 4, 2)}, "steps must be four numbers >= 1 or more, rising"),
         ({"small_sizes": 4}, r"small_sizes must be in \[3, 4\)"),
         ({"small_steps": 2}, r"small_steps must be in \[3, 4\)"),
         ({"repeated_size": 5}, "repeated_size must be one of hidden_sizes"),
