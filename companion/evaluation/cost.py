@@ -4,7 +4,8 @@ Operations are counted as floating-point operations (FLOPs), a multiplication an
 two. A dense model uses each weight once for each token, so it takes about 2 N operations a token
 forward and twice as many backward: 6 N D for training on D tokens (Kaplan et al. 2020, section
 2.1), and 2 N for each token that is read or written afterwards. What follows from operations is
-arithmetic, and only as good as the utilisation, the power and the price that go in.
+arithmetic, and only as good as the utilisation, the power and the price that go in. Of an LSTM the
+products are counted exactly by `companion.training.training_flops_per_token`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import math
 from dataclasses import dataclass
 
 from companion.core.settings import check_sizes, settings_class
-from companion.models.lstm import LSTMConfig
 
 #: Operations of a petaflop/s-day.
 PF_DAY = 1e15 * 86_400
@@ -29,24 +29,6 @@ def inference_flops(parameters: float, tokens: float) -> float:
     """2 N for each of `tokens` tokens that a trained model reads or writes."""
     _check_positive(parameters=parameters, tokens=tokens)
     return 2 * parameters * tokens
-
-
-def lstm_flops_per_token(config: LSTMConfig, *, training: bool = True) -> float:
-    """Operations of the matrix products of an LSTM language model for one token.
-
-    A layer has the products of its input and of its state with four gates, the output one with the
-    vocabulary; looking up an embedding multiplies nothing. Sums, gates and the softmax are left
-    out. Training takes three times the forward pass. Raises ValueError for an adaptive softmax,
-    whose work depends on the token.
-    """
-    if config.adaptive_cutoffs:
-        raise ValueError("with adaptive_cutoffs the work depends on the token; there is no count")
-    products, inputs = 0, config.embedding_size
-    for hidden in config.layer_sizes:
-        products += 4 * hidden * (inputs + hidden)
-        inputs = hidden
-    products += inputs * config.vocabulary_size
-    return float(2 * products * (3 if training else 1))
 
 
 @settings_class

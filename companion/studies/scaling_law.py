@@ -24,11 +24,11 @@ from tqdm import tqdm
 from companion.core.runtime import cpu_seconds
 from companion.core.seeds import make_generator, seed_everything
 from companion.core.settings import settings_class
-from companion.evaluation.cost import lstm_flops_per_token
 from companion.evaluation.scaling import ScalingLaw, fit_scaling_law
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.sources.reviews import GrammarSource
 from companion.sources.streams import endless_text, true_rows
+from companion.training.benchmark import training_flops_per_token
 from companion.training.config import TrainConfig
 from companion.training.trainer import Trainer
 
@@ -93,7 +93,7 @@ class Result:
     """Exact entropy of the source."""
     parameters: dict[str, int] = field(default_factory=dict)
     """Trainable parameters by hidden size."""
-    flops_per_token: dict[str, float] = field(default_factory=dict)
+    flops_per_token: dict[str, int] = field(default_factory=dict)
     """Operations of training on one token, by hidden size, counted in the matrix products."""
     loss: dict[str, float] = field(default_factory=dict)
     """Loss of each run of the grid: the floor plus the KL divergence measured on test text."""
@@ -143,7 +143,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         return model.eval()
 
     for hidden in config.hidden_sizes:
-        flops = lstm_flops_per_token(architecture(source, hidden))
+        flops = training_flops_per_token(architecture(source, hidden))
         result.flops_per_token[str(hidden)] = flops
         for steps in config.steps:
             before = cpu_seconds()

@@ -1,22 +1,18 @@
-"""Costs: published trainings worked out by hand, and operations counted by PyTorch itself."""
+"""Costs: published trainings worked out by hand, and inputs that are refused."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from companion.evaluation.cost import (
     PF_DAY,
     Hardware,
     inference_flops,
-    lstm_flops_per_token,
     training_flops,
     utilization,
 )
-from companion.models.lstm import LSTMConfig, LSTMLanguageModel, reference_lstm
 
 
 def hardware(**changes: Any) -> Hardware:
@@ -74,35 +70,6 @@ def test_money_is_hours_times_price_and_overhead_costs_energy_alone() -> None:
 
 def test_a_use_takes_a_third_of_a_training_token() -> None:
     assert inference_flops(1e9, 50) == 1e11 == training_flops(1e9, 50) / 3
-
-
-@pytest.mark.parametrize(("layers", "tied"), [(1, False), (2, True)])
-def test_lstm_operations_are_those_that_pytorch_counts(layers: int, tied: bool) -> None:
-    config = LSTMConfig(
-        vocabulary_size=11, embedding_size=6, hidden_size=6, num_layers=layers, tie_weights=tied
-    )
-    model = LSTMLanguageModel(config).eval()
-    inputs = torch.zeros(3, 5, dtype=torch.long)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        hidden, _ = reference_lstm(
-            model.lstm,
-            model.embedding(inputs.T),
-            model.initial_state(3),  # type: ignore[arg-type]
-        )
-        model.logits(hidden)
-    assert counter.get_total_flops() == 15 * lstm_flops_per_token(config, training=False)
-    assert lstm_flops_per_token(config) == 3 * lstm_flops_per_token(config, training=False)
-
-
-def test_lstm_operations_by_hand() -> None:
-    config = LSTMConfig(vocabulary_size=131, embedding_size=64, hidden_size=64)
-    assert lstm_flops_per_token(config, training=False) == 2 * (4 * 64 * (64 + 64) + 64 * 131)
-
-
-def test_an_adaptive_softmax_has_no_one_count() -> None:
-    config = LSTMConfig(vocabulary_size=100, adaptive_cutoffs=(10, 50))
-    with pytest.raises(ValueError, match="adaptive_cutoffs"):
-        lstm_flops_per_token(config)
 
 
 @pytest.mark.parametrize(
