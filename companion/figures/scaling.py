@@ -105,6 +105,7 @@ def cost_html(title: str, rows: Mapping[str, str]) -> str:
 
 def plainly(number: float) -> str:
     """A number for a table: three digits, and words in place of powers of ten up to 10^12."""
+    number = float(number)  # whole numbers may be too large for numpy
     if not np.isfinite(number):
         raise ValueError(f"number must be finite, got {number}")
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
