@@ -159,12 +159,17 @@ def bootstrap_scaling_law(
     n, d, y = _runs(parameters, tokens, losses, floor)
     every = _starts(n, d, y, floor)
     law = _fit(n, d, y, floor, starts=every)
-    some = [_packed(law, n, d, floor), *every[:: max(1, len(every) // 2)]]
+    some = [_packed(law, n, d, floor), every[len(every) // 2]]
     found: list[ScalingLaw] = []
     while len(found) < resamples:
         drawn = torch.randint(len(y), (len(y),), generator=generator).numpy()
         if min(len(np.unique(n[drawn])), len(np.unique(d[drawn]))) >= 3:
-            found.append(_fit(n[drawn], d[drawn], y[drawn], floor, starts=some, centres=(n, d)))
+            found.append(
+                _fit(
+                    n[drawn], d[drawn], y[drawn], floor, starts=some, centres=(n, d),
+                    tolerance=1e-6,
+                )
+            )  # fmt: skip
     return ScalingFit(law=law, resampled=tuple(found))
 
 
@@ -180,6 +185,7 @@ def _fit(
     *,
     starts: Sequence[Array],
     centres: tuple[Array, Array] | None = None,
+    tolerance: float = 1e-9,
 ) -> ScalingLaw:
     from scipy.optimize import least_squares
 
@@ -208,7 +214,7 @@ def _fit(
             least_squares(
                 differences, np.clip(start, low[:used] + 1e-6, high[:used] - 1e-6), jac=slopes,
                 bounds=(low[:used], high[:used]), loss="huber", f_scale=HUBER, x_scale="jac",
-                xtol=1e-9, ftol=1e-9, gtol=1e-9, max_nfev=300,
+                xtol=tolerance, ftol=tolerance, gtol=tolerance, max_nfev=200,
             )
             for start in starts
         ),
