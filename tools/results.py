@@ -89,6 +89,7 @@ MEASUREMENTS = {
         "--set noise=0.4 --set noisy_pairs=4000 --set num_searches=50"
     ),
     "dialogue": "study run dialogue --seeds 10,11,12,13,14",
+    "scaling_law": "study run scaling_law --seeds 10,11,12,13,14",
 }
 
 #: Measured in seconds of this machine: another rounding would be another machine's matter.

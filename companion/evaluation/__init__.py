@@ -13,12 +13,18 @@ from companion.evaluation.classification import (
 from companion.evaluation.continuous_cache import (
     ContinuousCacheConfig, choose_cache, score_with_cache,
 )
+from companion.evaluation.cost import (
+    PF_DAY, Cost, Hardware, inference_flops, training_flops, utilization,
+)
 from companion.evaluation.decisions import Decisions, cost_threshold, decide, with_share
 from companion.evaluation.dynamic import (
     DivergedError, DynamicConfig, choose_dynamic, score_dynamically,
 )
 from companion.evaluation.repetition import (
     distinct_n, ngrams, repeated_segments, self_bleu, sequence_repetition,
+)
+from companion.evaluation.scaling import (
+    BESIROGLU, HOFFMANN, ScalingFit, ScalingLaw, Split, bootstrap_scaling_law, fit_scaling_law,
 )
 from companion.evaluation.scoring import (
     Evaluation, Scores, evaluate, joined_scores, score, scored_pieces, standard_error,
@@ -35,15 +41,18 @@ from companion.evaluation.translation import (
 )
 
 __all__ = [
-    "ClaimError", "Claims", "ClassScores", "Classification", "ContinuousCacheConfig", "Decisions",
-    "Difference", "DivergedError", "DynamicConfig", "Evaluation", "Interval", "LogProbsAndKL",
-    "MetricScore", "Reliability", "Scores", "TranslationScores", "Units", "bootstrap",
-    "choose_cache", "choose_dynamic", "class_scores", "cost_threshold", "decide", "distinct_n",
-    "evaluate", "exact_calibration_error", "exact_match", "fit_temperature", "group_counts",
-    "group_means", "joined_scores", "log_probs_and_kl", "look_up", "next_log_probs", "ngrams",
-    "numbers_by_name", "pair_nats", "paired_bootstrap", "precision_recall_f1",
+    "BESIROGLU", "HOFFMANN", "PF_DAY", "ClaimError", "Claims", "ClassScores", "Classification",
+    "ContinuousCacheConfig", "Cost", "Decisions", "Difference", "DivergedError",
+    "DynamicConfig", "Evaluation", "Hardware", "Interval", "LogProbsAndKL", "MetricScore",
+    "Reliability", "ScalingFit", "ScalingLaw", "Scores", "Split", "TranslationScores", "Units",
+    "bootstrap", "bootstrap_scaling_law", "choose_cache", "choose_dynamic", "class_scores",
+    "cost_threshold", "decide", "distinct_n", "evaluate", "exact_calibration_error",
+    "exact_match", "fit_scaling_law", "fit_temperature", "group_counts", "group_means",
+    "inference_flops", "joined_scores", "log_probs_and_kl", "look_up", "next_log_probs",
+    "ngrams", "numbers_by_name", "pair_nats", "paired_bootstrap", "precision_recall_f1",
     "prediction_interval", "reliability", "repeated_segments", "score", "score_dynamically",
-    "score_translations", "score_with_cache", "scored_pieces", "self_bleu", "sequence_repetition",
-    "spread", "standard_error", "starting_states", "stored_report", "summarize",
-    "summed_nats_of_rows", "temperature_of", "text_log_probs", "text_units", "with_share",
+    "score_translations", "score_with_cache", "scored_pieces", "self_bleu",
+    "sequence_repetition", "spread", "standard_error", "starting_states", "stored_report",
+    "summarize", "summed_nats_of_rows", "temperature_of", "text_log_probs", "text_units",
+    "training_flops", "utilization", "with_share",
 ]

@@ -44,6 +44,11 @@ def _leak_taken_away(ask: Callable[..., Any], instructed: Any, safe: Any, world:
     return float(100 * (before - after))
 
 
+def _fitted_floor(study: Any, stored: Any, sizes: Any, tokens: Any) -> float:
+    """Floor fitted to the models from the third size on, with the third amount of text or more."""
+    return float(study.fitted(study.runs_of(stored, sizes=sizes[2:], tokens=tokens[2:])).floor)
+
+
 def _name_or_kind(
     ask: Callable[..., Any], thing_of: Callable[..., Any], safe: Any, world: Any, others: Any
 ) -> str:
@@ -465,5 +470,22 @@ EXERCISES = {
     "ex-dl-state": Exercise(
         expected=("a tweck of cedar for monday", "a glane of amber for friday"),
         hint="what is refused is the kind alone; the same is what the order before had at its end",
+    ),
+    # scale_and_cost
+    "ex-sc-hours": Exercise(
+        expected=(750.0, 630.0, 1875.0),
+        tolerance=1.0,
+        hint="operations, over operations a second that are reached, over 3,600",
+    ),
+    "ex-sc-split": Exercise(
+        expected=(0.3658 / 0.7136, 0.3478 / 0.7136),
+        tolerance=0.002,
+        hint="the exponent of N has b on top; both exponents sum to one",
+    ),
+    "ex-sc-use": Exercise(
+        expected=(9e11, 9e11), tolerance=1e9, hint="6 N D against 2 N T, then both totals"
+    ),
+    "ex-sc-code": Exercise(
+        computed=_fitted_floor, tolerance=0.006, hint="runs_of(stored, sizes=..., tokens=...)"
     ),
 }

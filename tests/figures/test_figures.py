@@ -836,6 +836,61 @@ def test_the_picture_of_a_dialogue_names_what_is_wrong_and_escapes_what_was_said
         figures.dialogue_html([("a", "b")], [])
 
 
+def scaled(value: float) -> dict[str, Any]:
+    """A result of the study of scaling laws, as far as figures read it."""
+    return {
+        "floor": 2.0,
+        "parameters": {"4": 1000, "8": 3000},
+        "flops_per_token": {"4": 10.0, "8": 20.0},
+        "loss": {"4 128": 3.0, "4 64": 4.0, "8 64": 3.5, "8 128": value},
+    }
+
+
+def test_the_figures_of_scaling_show_each_size_and_the_floor() -> None:
+    results = [scaled(2.4), scaled(2.8)]
+    ax = figures.plot_scaling_losses(results)
+    small, large = ax.containers
+    np.testing.assert_allclose(small.lines[0].get_xdata(), [64, 128])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(small.lines[0].get_ydata(), [4, 3])  # type: ignore[attr-defined]
+    line, _, (bars,) = large.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_ydata(), [3.5, 2.6])
+    np.testing.assert_allclose(bars.get_segments()[1][:, 1], [2.4, 2.8])
+    ax = figures.plot_scaling_losses(results, by="operations")
+    np.testing.assert_allclose(ax.containers[1].lines[0].get_xdata(), [1280, 2560])  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match='by must be "tokens" or "operations"'):
+        figures.plot_scaling_losses(results, by="size")
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_scaling_losses([])
+
+
+def test_fitted_floors_and_predictions_stand_where_they_are() -> None:
+    ax = figures.plot_floors({"all runs": (2.1, 2.0, 2.3), "small runs": (1.5, 0.1, 1.9)}, 2.0)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["all runs", "small runs"]
+    line, _, (bars,) = ax.containers[0].lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), [2.1])
+    np.testing.assert_allclose(np.asarray(bars.get_segments()[0][:, 0], float), [2.0, 2.3])
+    ax = figures.plot_extrapolation([2.2, 2.4], {"free": [2.3, 2.5], "no floor": [2.0, 2.1]})
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), [2.0, 2.1])
+    with pytest.raises(ValueError, match="one floor or more"):
+        figures.plot_floors({}, 2.0)
+    with pytest.raises(ValueError, match="measured runs and predictions"):
+        figures.plot_extrapolation([], {})
+
+
+def test_a_table_of_costs_escapes_its_words_and_numbers_are_plain() -> None:
+    shown = figures.cost_html("A & B", {"<hours>": "3"})
+    assert "A &amp; B" in shown
+    assert "&lt;hours&gt;</th>" in shown
+    numbers = {
+        0: "0", 0.0421: "0.0421", 0.00002: "2e-05", 12.34: "12.3", 1234.5: "1,234",
+        1_287_000: "1.29 million", 999_999: "1 million", 3e11: "300 billion",
+        1.5e13: "15 trillion", 3.14e23: "3.1 × 10^23",
+    }  # fmt: skip
+    assert {number: figures.plainly(number) for number in numbers} == numbers
+    with pytest.raises(ValueError, match="finite"):
+        figures.plainly(float("inf"))
+
+
 def test_the_attention_picture_shows_each_share_and_the_token_being_written() -> None:
     weights = [[0.25, 0.75], [0.99, 0.01]]
     shown = figures.attention_html(["<a>", "b"], ["一", "二"], weights, 1)
@@ -1087,6 +1142,7 @@ def test_every_figure_is_tried_with_strange_text() -> None:
         "plot_translation_doses", "plot_translation_lengths", "plot_beam_widths",
         "plot_labels", "plot_stages", "plot_cue_groups",
         "plot_scores_against_success", "plot_users_met",
+        "plot_scaling_losses", "plot_floors", "plot_extrapolation",
     }  # fmt: skip
 
 

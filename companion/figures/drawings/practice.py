@@ -137,3 +137,42 @@ def _dialogue_turns(c: Canvas) -> None:
                 c.box(x, y, 100, 26, value, color=OTHER if value == "open" else MAIN)
         if when:
             c.text(12, y + 13, when)
+
+
+@drawn(
+    "budget",
+    chapter="scale_and_cost",
+    height=338,
+    alt="""Three rectangles of the same area, whose heights are parameters and whose widths are
+    tokens: a high narrow one, a square one and a low wide one. The area, times six, is the number
+    of operations, so all three trainings cost the same, and they leave different losses. Below, a
+    chain: operations, divided by the speed, are GPU-hours; times the watts they are kilowatt-hours;
+    times the grid's grams they are CO2; and hours times a price are dollars.""",
+)
+def _budget(c: Canvas) -> None:
+    base = 150.0
+    c.text(180, 14, "one budget: 6 × parameters × tokens = operations", bold=True)
+    shapes = ((52.0, 44.0, 100.0, OTHER), (134.0, 66.0, 66.67, MAIN), (234.0, 100.0, 44.0, OTHER))
+    for left, width, height, color in shapes:
+        c.box(left, base - height, width, height, color=color, tint=0.25)
+    names = (("large model,", "few tokens"), ("in between",), ("small model,", "many tokens"))
+    for (left, width, _, _), lines in zip(shapes, names, strict=True):
+        c.text(left + width / 2, base + 20, *lines)
+    c.line((34, base), (34, 46))
+    c.arrow((34, base), (34, 42))
+    c.arrow((34, base), (350, base))
+    c.text(18, 34, "N", bold=True)
+    c.text(350, base + 13, "D", bold=True)
+    c.text(180, 208, "the loss differs, the cost does not", italic=True)
+    links = (
+        ("operations", 14.0), ("GPU-hours", 102.0), ("kWh", 190.0), ("kg CO2", 278.0),
+    )  # fmt: skip
+    top, width = 256.0, 70.0
+    for name, left in links:
+        c.box(left, top, width, 28, name, color=MAIN)
+    for (_, left), label in zip(links, ("÷ speed", "× watts", "× grid"), strict=False):
+        c.arrow((left + width, top + 14), (left + 88, top + 14))
+        c.text(left + width + 9, top - 12, label)
+    c.arrow((137, top + 28), (137, top + 50))
+    c.text(146, top + 39, "× price", anchor="start")
+    c.box(102, top + 50, width, 28, "dollars", color=MAIN)
