@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from companion.core.settings import check_type
 from companion.losses.cross_entropy import summed_nats
 from companion.models.base import LanguageModel, State
 from companion.training.config import TrainConfig
@@ -97,7 +96,6 @@ def distill(
     The caller sets the seed and initialises the student. Raises ValueError where the teacher could
     not read along: `reset_state` starts streams over of which it is not told.
     """
-    check_type("teacher", teacher, LanguageModel, "load_run(path).model is one")
     if training.reset_state:
         raise ValueError(
             f"distillation needs reset_state 0, got {training.reset_state}: the teacher is not "
