@@ -20,6 +20,7 @@ import io
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -116,6 +117,8 @@ class Config:
     """Shares of its weights that are pruned."""
     matched_share: float = 0.5
     """The share whose cost in nats the controls are given, and that is taken apart."""
+    draws: int = 8
+    """Number of random draws of each control, over which its figures are averaged."""
     mending_steps: int = 40
     """Optimizer steps of the repairs of the model pruned by `matched_share`."""
     timed: LSTMConfig = LSTMConfig(vocabulary_size=2000, embedding_size=256, hidden_size=256)
@@ -129,7 +132,7 @@ class Config:
         check_sizes(
             test_tokens=self.test_tokens // 16, repair_steps=self.repair_steps,
             student_size=self.student_size, student_steps=self.student_steps,
-            mending_steps=self.mending_steps,
+            draws=self.draws, mending_steps=self.mending_steps,
         )  # fmt: skip
         for bits in (*self.bits, *self.safety_bits):
             check_bits(bits, None)
@@ -181,7 +184,8 @@ class Result:
     """Bytes of the student's weights in float32."""
     nats: dict[str, float] = field(default_factory=dict)
     """Loss of the safety-trained model on documents of the world, in nats per word: "safe" is
-    nothing done; "8 bits"; "prune 0.5"; with the same nats as "prune 0.5", "noise" and "random";
+    nothing done; "8 bits"; "prune 0.5"; with the same nats as "prune 0.5", the means over draws of
+    "noise" and of "random" pruning;
     "change" and "before", where only the change by safety training, or only the weights before it,
     lost what "prune 0.5" removes; repaired on "documents" or on "examples" of safety training."""
     refusal: dict[str, float] = field(default_factory=dict)
@@ -407,13 +411,16 @@ def safety(result: Result, stages: Stages, config: Config, *, seed: int) -> None
         losses = token_nats(model(test.inputs)[0], test.targets)
         return float(losses.sum() / (test.targets != IGNORE).sum())
 
-    def note(name: str, model: LanguageModel) -> None:
-        seen, held_out = (ask(model, world, some, "plain") for some in (world.seen, world.held_out))
-        others = ask(model, world, world.benign + world.benign_held_out, "plain")
-        result.nats[name] = nats(model)
-        result.refusal[name], result.leak[name] = seen.refusal, seen.leak
-        result.refusal_held_out[name] = held_out.refusal
-        result.benign[name], result.benign_refused[name] = others.leak, others.refusal
+    def note(name: str, *models: LanguageModel) -> None:
+        for model in models:
+            seen, held_out = (ask(model, world, g, "plain") for g in (world.seen, world.held_out))
+            others = ask(model, world, world.benign + world.benign_held_out, "plain")
+            for figures, value in (
+                (result.nats, nats(model)), (result.refusal, seen.refusal),
+                (result.leak, seen.leak), (result.refusal_held_out, held_out.refusal),
+                (result.benign, others.leak), (result.benign_refused, others.refusal),
+            ):  # fmt: skip
+                figures[name] = figures.get(name, 0.0) + value / len(models)
 
     note("instructed", before)
     note("safe", safe)
@@ -425,14 +432,17 @@ def safety(result: Result, stages: Stages, config: Config, *, seed: int) -> None
         note(f"prune {share:g}", pruned(safe, magnitude_masks(safe, share)))
     goal = result.nats[f"prune {config.matched_share:g}"]
     generator = make_generator(seed, "damage")
-    noise = {name: torch.randn(w.shape, generator=generator) * w.detach().std()
-             for name, w in matrices(safe).items()}  # fmt: skip
-    ranks = {name: torch.rand(w.shape, generator=generator) for name, w in matrices(safe).items()}
-    note("noise", matched(lambda s: moved(safe, noise, s), nats, goal, most=2.0))
-    note(
-        "random",
-        matched(lambda s: pruned(safe, {n: r >= s for n, r in ranks.items()}), nats, goal, most=1.0)
-    )  # fmt: skip
+    noisy, thinned = [], []
+    for _ in range(config.draws):
+        noise = {
+            name: torch.randn(w.shape, generator=generator) * w.detach().std()
+            for name, w in matrices(safe).items()
+        }
+        ranks = {n: torch.rand(w.shape, generator=generator) for n, w in matrices(safe).items()}
+        noisy.append(matched(partial(moved, safe, noise), nats, goal, most=2.0))
+        thinned.append(matched(partial(without, safe, ranks), nats, goal, most=1.0))
+    note("noise", *noisy)
+    note("random", *thinned)
     masks = magnitude_masks(safe, config.matched_share)
     for name, of_change, of_before in (("change", True, False), ("before", False, True)):
         note(name, partly_pruned(before, safe, masks, of_change=of_change, of_before=of_before))
@@ -464,6 +474,11 @@ def moved(model: LanguageModel, noise: Masks, scale: float) -> LanguageModel:
     for name, weights in matrices(made).items():
         weights.add_(scale * noise[name])
     return made
+
+
+def without(model: LanguageModel, ranks: Masks, share: float) -> LanguageModel:
+    """A copy without the `share` of weights whose ranks in [0, 1) are lowest."""
+    return pruned(model, {name: each >= share for name, each in ranks.items()})
 
 
 def matched(

@@ -29,7 +29,7 @@ CONFIG = compression.Config(
         hidden_size=12, batch_size=4, num_texts=40, pretrain_steps=2, instruct_steps=2,
         safety_steps=2,
     ),
-    safety_bits=(8,), safety_shares=(0.5,), mending_steps=2,
+    safety_bits=(8,), safety_shares=(0.5,), draws=2, mending_steps=2,
     timed=LSTMConfig(vocabulary_size=90, embedding_size=80, hidden_size=80), seconds=0.02,
 )  # fmt: skip
 
