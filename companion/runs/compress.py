@@ -144,7 +144,7 @@ def compress_run(
     ValueError where the method does not fit the model.
     """
     if not isinstance(settings, Settings):
-        raise TypeError(f"settings must be those of a method, Quantize(bits=8), got {settings!r}")
+        raise TypeError(f"settings must be of a method, such as Quantize(bits=8), got {settings!r}")
     source, target = RunFolder.open(run), Path(out)
     record = source.record()
     if "compressed" in record:

@@ -465,4 +465,20 @@ EXERCISES = {
         expected=("a tweck of clay for monday", "a tweck of amber for monday"),
         hint="what is refused is the kind alone",
     ),
+    # smaller_models
+    "ex-sm-codes": Exercise(
+        expected=(3, -1, 0, 1, 0.35),
+        tolerance=1e-6,
+        hint="3 bits have the codes -3 to 3; the largest weight has the largest code",
+    ),
+    "ex-sm-sparse": Exercise(
+        expected=(1 / 32, 25 / 32),
+        tolerance=1e-6,
+        hint="with codes, a matrix takes 8 bits a weight; sparse, 1 bit, and 32 for each kept one",
+    ),
+    "ex-sm-survive": Exercise(
+        expected=(0.25, 0.25, 0.0),
+        tolerance=1e-6,
+        hint="a weight's place between two codes is uniform; what share of places cross an edge?",
+    ),
 }
