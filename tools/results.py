@@ -92,7 +92,7 @@ MEASUREMENTS = {
     "compression": "study run compression --seeds 10,11,12,13,14",
     "compression_safety": "study run compression --seeds 10,11,12,13,14 --set parts=safety",
     "compression_speed": (
-        "study run compression --seeds 0,1,2,3,4 --set parts=speed --set seconds=2"
+        "study run compression --seeds 0,1,2,3,4 --set parts=speed --set seconds=1"
     ),
 }
 

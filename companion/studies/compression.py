@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import io
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -56,7 +57,7 @@ from companion.sources.grammar import VOCABULARY
 from companion.sources.reviews import GrammarSource
 from companion.sources.streams import true_rows
 from companion.text.batching import IGNORE
-from companion.training.benchmark import median_interval, take_turns
+from companion.training.benchmark import TURN_SECONDS, median_interval
 from companion.training.config import TrainConfig
 from companion.training.from_source import train_on_source, training_text
 from companion.training.optimization import learning_rate_at, make_optimizer, take_step
@@ -124,7 +125,7 @@ class Config:
     timed: LSTMConfig = LSTMConfig(vocabulary_size=2000, embedding_size=256, hidden_size=256)
     """Size of the model that is timed."""
     seconds: float = 3.0
-    """Seconds that each comparison of two speeds takes."""
+    """CPU seconds that each comparison of two speeds takes."""
 
     def __post_init__(self) -> None:
         for part in self.parts:
@@ -207,8 +208,8 @@ class Result:
     step_share: dict[str, float] = field(default_factory=dict)
     """Mean size of that change, in steps between neighbouring codes, by bits."""
     time: dict[str, float] = field(default_factory=dict)
-    """Time of a pass divided by the float model's in the same turn, median over turns: "copy" is
-    the float model again; "8 bits" unpacked; "prune 0.9" in full matrices; "int8 kernels"; "rank
+    """CPU time of a pass divided by the float model's in the same turn, median over turns: "copy"
+    is the float model again; "8 bits" unpacked; "prune 0.9" in full matrices; "int8 kernels"; "rank
     32" in factors; "half" as wide. "one" token at a time, or "many": 32 texts of 64."""
     time_low: dict[str, float] = field(default_factory=dict)
     """Lower end of its 95 % interval over turns."""
@@ -598,18 +599,32 @@ def _speed(result: Result, config: Config, *, seed: int, progress: bool) -> None
 def time_ratio(
     one: LanguageModel, other: LanguageModel, inputs: Int[Tensor, "batch time"], *, seconds: float
 ) -> tuple[float, float, float]:
-    """Time of a pass of `one` divided by that of `other`, median over turns, with its interval."""
+    """Time of a pass of `one` divided by that of `other`, median over turns, with its interval.
 
-    def passing(model: LanguageModel) -> Callable[[], None]:
-        @torch.no_grad()
-        def once() -> None:
-            model(inputs)
-
-        return once
-
-    turns = take_turns(passing(one), passing(other), torch.device("cpu"), seconds=seconds)
-    ratios = [mine / theirs for mine, theirs in turns]
+    In each turn both read the inputs some times, and they take turns in going first. CPU time is
+    compared, on one thread, so that what else wants the core counts little.
+    """
+    pair = one, other
+    for model in pair:  # warm-up: the libraries choose kernels and allocate memory
+        _seconds(model, inputs, 3)
+    slower = max(_seconds(model, inputs, 3) for model in pair)
+    passes = max(1, round(TURN_SECONDS / 2 / max(slower, 1e-6)))
+    ratios: list[float] = []
+    end = time.process_time() + seconds
+    while not ratios or time.process_time() < end:
+        first = len(ratios) % 2
+        spent = {i: _seconds(pair[i], inputs, passes) for i in (first, 1 - first)}
+        ratios.append(spent[0] / spent[1])
     return statistics.median(ratios), *median_interval(ratios)
+
+
+@torch.no_grad()
+def _seconds(model: LanguageModel, inputs: Int[Tensor, "batch time"], passes: int) -> float:
+    """CPU seconds of one pass, over `passes` of them."""
+    before = time.process_time()
+    for _ in range(passes):
+        model(inputs)
+    return max(time.process_time() - before, 1e-9) / passes
 
 
 def held_bytes(model: torch.nn.Module) -> int:
