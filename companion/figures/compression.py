@@ -54,7 +54,8 @@ def plot_compression(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = 
     ):
         costs = [[result["student"][name]] for result in results]
         points(
-            ax, share, costs, axis="y", color=NAMED_COLORS[color], fmt=marker, label=legible(label)
+            ax, share, costs, axis="y", color=NAMED_COLORS[color], fmt=marker, ms=9,
+            label=legible(label),
         )  # fmt: skip
     floor_line(ax, float(np.mean([result["kl"]["float32"] for result in results])), "the model")
     ax.set_xscale("log")
@@ -94,5 +95,5 @@ def plot_compressed_refusals(
         )  # fmt: skip
     label_rows(ax, rows.values())
     ax.set_xlim(-3, 103)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.55 / (0.42 * len(rows) + 0.2)), ncols=2)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.55 / (0.42 * len(rows) + 0.2)), ncols=2)
     return ax
