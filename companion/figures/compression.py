@@ -41,7 +41,7 @@ def plot_compression(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = 
             and name[len(start) : len(name) - len(end)].replace(".", "").isdigit()
         ]  # fmt: skip
         if names:
-            shares = [100 * results[0]["bytes"][name] / whole for name in names]
+            shares = np.array([100 * results[0]["bytes"][name] / whole for name in names])
             costs = [[result["kl"][name] for name in names] for result in results]
             points(
                 ax, shares, costs, axis="y", color=NAMED_COLORS[color], fmt=marker,
