@@ -144,7 +144,7 @@ def _dialogue_turns(c: Canvas) -> None:
     chapter="smaller_models",
     height=372,
     alt="""Four ways to make one network smaller. Fewer bits: the weights 1.52, -0.58, 0.19 and 0.31
-    become the codes 3, -1, 0 and 1 and one scale, 0.5. Pruning: the two smallest weights become
+    become the codes 3, -1, 0 and 1 and one scale, 0.51. Pruning: the two smallest weights become
     zero. Low rank: a wide matrix becomes the product of two thin ones. Distillation: a large
     teacher and a small student read the same text, and the student learns the teacher's
     probabilities.""",
@@ -159,7 +159,7 @@ def _four_ways(c: Canvas) -> None:
     for i, code in enumerate(("3", "-1", "0", "1")):
         c.box(left + step * i, 66, 50, size, code, color=MAIN, bold=True)
         c.arrow((left + step * i + 25, 41), (left + step * i + 25, 65))
-    c.text(left, 104, "times the scale 0.5", anchor="start")
+    c.text(left, 104, "times the scale 0.51", anchor="start")
     c.text(8, 141, "pruning", anchor="start", bold=True)
     for i, weight in enumerate(("1.52", "-0.58", "0", "0")):
         gone = weight == "0"
