@@ -95,5 +95,6 @@ def plot_compressed_refusals(
         )  # fmt: skip
     label_rows(ax, rows.values())
     ax.set_xlim(-3, 103)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.55 / (0.42 * len(rows) + 0.2)), ncols=2)
+    below = -0.55 / (0.42 * len(rows) + 0.2)
+    ax.legend(loc="upper right", bbox_to_anchor=(1, below), ncols=2, columnspacing=1)
     return ax
