@@ -18,8 +18,9 @@ PACKAGE = ROOT / "companion"
 
 #: The packages, each of which imports only from those before it.
 ORDER = (
-    "core", "text", "sources", "models", "losses", "generation", "evaluation", "training", "runs",
-    "generalization", "preferences", "world", "studies", "figures", "teaching", "cli", "__main__",
+    "core", "text", "sources", "models", "losses", "generation", "evaluation", "training",
+    "compression", "runs", "generalization", "preferences", "world", "studies", "figures",
+    "teaching", "cli", "__main__",
 )  # fmt: skip
 #: These stand alone: what they need comes in as arguments.
 ALONE = ("figures", "teaching")

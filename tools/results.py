@@ -90,10 +90,17 @@ MEASUREMENTS = {
     ),
     "dialogue": "study run dialogue --seeds 10,11,12,13,14",
     "scaling_law": "study run scaling_law --seeds 10,11,12,13,14",
+    "compression": "study run compression --seeds 10,11,12,13,14",
+    "compression_safety": "study run compression --seeds 10,11,12,13,14 --set parts=safety",
+    "compression_speed": (
+        "study run compression --seeds 0,1,2,3,4 --set parts=speed --set seconds=1"
+    ),
 }
 
 #: Measured in seconds of this machine: another rounding would be another machine's matter.
-SPEED = {"speed_to_quality", "speed_to_quality_seeds", "large_vocabulary"}
+SPEED = {
+    "speed_to_quality", "speed_to_quality_seeds", "large_vocabulary", "compression_speed"
+}  # fmt: skip
 
 
 def measured_chapters() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Commands about runs: train, evaluate, compare, generate, export."""
+"""Commands about runs: train, evaluate, compare, generate, compress, export."""
 
 from __future__ import annotations
 
@@ -221,6 +221,7 @@ def evaluate(
         "corpus_report": str(kept) if (kept := run / pipeline.CORPUS_FILE).exists() else None,
         "split": chosen,
         "step": trained.step,
+        "compressed": pipeline.compressed_from(trained.record),
         **report.standard_measures(scored),
     }
     if calibrate:
@@ -317,6 +318,55 @@ def generate(
         answer({"run": str(run), "prompt": prompt, "seed": seed, "text": text}, as_json)
     else:
         print(text)
+
+
+def compress(
+    run: RunPath,
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder to write the new run to.", show_default=False)
+    ],
+    method: Annotated[
+        str, typer.Option(help="quantize, prune, low-rank or distill.", show_default=False)
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a setting of the method: bits, group_size (quantize); share, scope, "
+            "repair_steps, learning_rate (prune); rank (low-rank); hidden_size, steps, "
+            "temperature, weight (distill). Repeatable.",
+        ),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="The run's text, if it has moved.", show_default="the run's own"),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Write a smaller copy of a trained model.
+
+    The new folder is a run that evaluate, compare, generate and export take; training cannot go on
+    from it. bytes_before are the weights in float32; bytes is the new file of weights. To see what
+    it costs, compare both runs: companion compare RUN OUT.
+    """
+    from companion.runs.compress import compress_run, method_settings
+    from companion.text import corpora
+
+    done = compress_run(
+        run,
+        out_folder,
+        method_settings(method, pairs(settings or [])),
+        corpus=None if corpus is None else corpora.load_corpus(corpus),
+        seed=seed,
+        device=device,
+        progress=True,
+    )
+    inside = done.pop("settings")
+    answer({"run": str(run), "out": str(out_folder), **done, **inside}, as_json)
+    _say(f"Next:\n  companion compare {run} {out_folder}")
 
 
 def export(

@@ -5,6 +5,7 @@ creates an Axes of the book's size if it is None, and returns the Axes it drew o
 panels makes its own figure and returns all Axes. `drawing(name)` is a schematic.
 """
 
+from companion.figures.compression import plot_compressed_refusals, plot_compression
 from companion.figures.dialogue import (
     dialogue_html,
     plot_scores_against_success,
@@ -108,6 +109,8 @@ __all__ = [
     "plot_capability_and_leak",
     "plot_composition",
     "plot_composition_kinds",
+    "plot_compressed_refusals",
+    "plot_compression",
     "plot_coverage",
     "plot_cue_groups",
     "plot_decoders",

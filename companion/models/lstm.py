@@ -201,11 +201,11 @@ class LSTMLanguageModel(LanguageModel):
 
     def logits(self, features: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch vocab"]:
         """Logits of the next token from `features`; an adaptive softmax gives log-probabilities."""
-        if isinstance(self.output, nn.Linear):
-            logits: Tensor = self.output(features)
-            return logits
-        flat = self.output.log_prob(features.flatten(0, -2))
-        return flat.view(*features.shape[:-1], self.config.vocabulary_size)
+        if isinstance(self.output, nn.AdaptiveLogSoftmaxWithLoss):
+            flat = self.output.log_prob(features.flatten(0, -2))
+            return flat.view(*features.shape[:-1], self.config.vocabulary_size)
+        logits: Tensor = self.output(features)
+        return logits
 
     def initial_state(self, batch_size: int) -> State:
         """Zeros of shape (L, B, H), on the model's device."""

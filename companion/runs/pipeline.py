@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from companion.compression.packed import fill
 from companion.core.files import FileError, only_writer, write_json
 from companion.core.runtime import (
     choose_device,
@@ -174,6 +175,11 @@ def resume_run(
         check_type("corpus", corpus, Corpus, "load_corpus(name_or_path) reads one")
     run = RunFolder.open(out)
     record = run.record()
+    if "compressed" in record:
+        raise FileError(
+            f"{run.path} is a compressed run ({compressed_from(record)}) and holds nothing that "
+            "training could go on from; resume the run that it was made from"
+        )
     accelerator = make_accelerator(device, _config(TrainConfig, record, "train").precision)
     warn_of_missing_processes(accelerator)
     with _writing(run.path, accelerator), cpu_threads(_threads(record["threads"], device)):
@@ -192,6 +198,15 @@ def resume_run(
             progress=progress,
             on_record=_listeners(run, tensorboard, on_record),
         )
+
+
+def compressed_from(record: dict[str, Any]) -> str | None:
+    """How the run of `record` was compressed and from which run, in words; None if it was not."""
+    done = record.get("compressed")
+    if done is None:
+        return None
+    settings = ", ".join(f"{name} {value}" for name, value in done["settings"].items())
+    return f"{done['method']}: {settings}; from {done['of']}"
 
 
 def recorded_preset(record: dict[str, Any]) -> Preset:
@@ -248,8 +263,11 @@ def load_run(path: str | Path, *, device: str = "auto") -> TrainedModel:
     best = run.best()
     model = LSTMLanguageModel(_config(LSTMConfig, record, "model"))
     try:
-        model.load_state_dict(dict(best.model))
-    except RuntimeError as error:
+        if "compressed" in record:
+            fill(model, best.model)
+        else:
+            model.load_state_dict(dict(best.model))
+    except (RuntimeError, ValueError) as error:
         raise FileError(
             f"the weights in {path} do not fit the model in its run.json: {error}"
         ) from error

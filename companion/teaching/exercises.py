@@ -488,4 +488,20 @@ EXERCISES = {
     "ex-sc-code": Exercise(
         computed=_fitted_floor, tolerance=0.006, hint="runs_of(stored, sizes=..., tokens=...)"
     ),
+    # smaller_models
+    "ex-sm-codes": Exercise(
+        expected=(3, -1, 0, 1, 0.35),
+        tolerance=1e-6,
+        hint="3 bits have the codes -3 to 3; the largest weight has the largest code",
+    ),
+    "ex-sm-sparse": Exercise(
+        expected=(1 / 32, 25 / 32),
+        tolerance=1e-6,
+        hint="with codes, a matrix takes 8 bits a weight; sparse, 1 bit, and 32 for each kept one",
+    ),
+    "ex-sm-survive": Exercise(
+        expected=(0.25, 0.25, 0.0),
+        tolerance=1e-6,
+        hint="a weight's place between two codes is uniform; what share of places cross an edge?",
+    ),
 }

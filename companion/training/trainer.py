@@ -167,8 +167,17 @@ class Trainer:
         run: RunFolder | None = None,
         device: str = "auto",
         on_record: Callable[[dict[str, Any]], None] | None = None,
+        loss: nn.Module | None = None,
     ) -> None:
+        """`loss` takes the place of `TrainingLoss(model, ...)`, and has the same `forward`."""
         _check_trainable(model, config)
+        if loss is not None and (
+            config.loss != "full" or config.activation_penalty or config.temporal_penalty
+        ):
+            raise ValueError(
+                "a loss of your own takes the place of config's; leave loss, activation_penalty "
+                "and temporal_penalty of the config at their defaults"
+            )
         if run is not None:
             check_type("run", run, RunFolder, "RunFolder.create(path, record) makes one")
         model.require_tokens(ids, "ids", ndim=1)
@@ -196,7 +205,7 @@ class Trainer:
 
         with self._memory_watched():
             self.model = model.to(self.accelerator.device)
-            loss = self._training_loss(ids)
+            loss = self._training_loss(ids) if loss is None else loss.to(self.accelerator.device)
         self.optimizer = make_optimizer(model, config)
         self.loss, self.stepper = self.accelerator.prepare(loss, self.optimizer)
         self.state: State | None = None

@@ -730,6 +730,46 @@ def test_the_figures_of_translation_show_mean_and_range() -> None:
         figures.plot_translation_doses([], 3000)
 
 
+def compressed(value: float) -> dict[str, Any]:
+    """A result of the study of compression, as far as figures read it."""
+    kl = {"float32": 0.1, "8 bits": value, "2 bits": 2.0, "prune 0.5": 9.0, "rank 16": 0.5,
+          "prune 0.5 repaired": 0.4, "random 0.5": 9.0, "random 0.5 repaired": 0.8}  # fmt: skip
+    return {
+        "kl": kl,
+        "bytes": dict.fromkeys(kl, 50) | {"float32": 200, "2 bits": 20},
+        "student": {"alone": 0.5, "teacher": value},
+        "student_bytes": 20,
+        "refusal": {"safe": 1.0, "8 bits": value},
+        "benign": {"safe": 0.9, "8 bits": 0.5},
+    }
+
+
+def test_the_figures_of_compression_show_mean_and_range() -> None:
+    results = [compressed(0.2), compressed(0.6)]
+    ax = figures.plot_compression(results)
+    bits, repaired, at_random, rank, alone, teacher = ax.containers
+    line, _, (bars,) = bits.lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [25, 10])
+    np.testing.assert_allclose(line.get_ydata(), [0.4, 2.0])
+    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [0.2, 0.6], atol=1e-12)
+    np.testing.assert_allclose(repaired.lines[0].get_ydata(), [0.4])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(at_random.lines[0].get_ydata(), [0.8])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(rank.lines[0].get_ydata(), [0.5])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(alone.lines[0].get_ydata(), [0.5])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(teacher.lines[0].get_ydata(), [0.4])  # type: ignore[attr-defined]
+    ax = figures.plot_compressed_refusals(results, {"safe": "as it was", "8 bits": "8 bits"})
+    refused, right = ax.containers
+    np.testing.assert_allclose(refused.lines[0].get_xdata(), [100, 40])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(right.lines[0].get_xdata(), [90, 50])  # type: ignore[attr-defined]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["as it was", "8 bits"]
+    with pytest.raises(ValueError, match="the results have no 'noise'"):
+        figures.plot_compressed_refusals(results, {"noise": "noise"})
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_compression([])
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_compressed_refusals([], {})
+
+
 def classified(value: float) -> dict[str, Any]:
     """A result of the study of sentiment, as far as figures read it."""
     bodies = ("scratch", "pretrained", "300 steps", "shuffled words")
@@ -1143,6 +1183,7 @@ def test_every_figure_is_tried_with_strange_text() -> None:
         "plot_labels", "plot_stages", "plot_cue_groups",
         "plot_scores_against_success", "plot_users_met",
         "plot_scaling_losses", "plot_floors", "plot_extrapolation",
+        "plot_compression", "plot_compressed_refusals",
     }  # fmt: skip
 
 

@@ -176,3 +176,47 @@ def _budget(c: Canvas) -> None:
     c.arrow((137, top + 28), (137, top + 50))
     c.text(146, top + 39, "× price", anchor="start")
     c.box(102, top + 50, width, 28, "dollars", color=MAIN)
+
+
+@drawn(
+    "four-ways",
+    chapter="smaller_models",
+    height=372,
+    alt="""Four ways to make one network smaller. Fewer bits: the weights 1.52, -0.58, 0.19 and 0.31
+    become the codes 3, -1, 0 and 1 and one scale, 0.51. Pruning: the two smallest weights become
+    zero. Low rank: a wide matrix becomes the product of two thin ones. Distillation: a large
+    teacher and a small student read the same text, and the student learns the teacher's
+    probabilities.""",
+)
+def _four_ways(c: Canvas) -> None:
+    left, step, size = 112.0, 58.0, 26.0
+    weights = ("1.52", "-0.58", "0.19", "0.31")
+    c.text(8, 27, "weights", anchor="start", bold=True)
+    for i, weight in enumerate(weights):
+        c.box(left + step * i, 14, 50, size, weight)
+    c.text(8, 79, "fewer bits", anchor="start", bold=True)
+    for i, code in enumerate(("3", "-1", "0", "1")):
+        c.box(left + step * i, 66, 50, size, code, color=MAIN, bold=True)
+        c.arrow((left + step * i + 25, 41), (left + step * i + 25, 65))
+    c.text(left, 104, "times the scale 0.51", anchor="start")
+    c.text(8, 141, "pruning", anchor="start", bold=True)
+    for i, weight in enumerate(("1.52", "-0.58", "0", "0")):
+        gone = weight == "0"
+        c.box(
+            left + step * i, 128, 50, size, weight, color=OTHER if gone else MAIN, dashed=gone,
+            bold=not gone,
+        )  # fmt: skip
+    c.text(8, 205, "low rank", anchor="start", bold=True)
+    c.box(left, 178, 76, 54, "V x H")
+    c.text(left + 94, 205, "=", bold=True)
+    c.box(left + 108, 178, 42, 54, "V x r", color=MAIN, tint=0.25)
+    c.text(left + 161, 205, "·", bold=True)
+    c.box(left + 172, 192, 60, 26, "r x H", color=MAIN, tint=0.25)
+    c.text(8, 300, "distillation", anchor="start", bold=True)
+    c.box(left, 266, 84, 44, "teacher")
+    c.box(left + 152, 274, 74, 28, "student", color=MAIN, bold=True)
+    c.arrow((left + 86, 288), (left + 150, 288), color=MAIN)
+    c.text(left + 118, 262, "p(next)", italic=True)
+    c.box(left, 338, 226, 24, "the same text")
+    c.arrow((left + 42, 337), (left + 42, 312))
+    c.arrow((left + 189, 337), (left + 189, 304))
