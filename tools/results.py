@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -95,12 +96,26 @@ MEASUREMENTS = {
     "compression_speed": (
         "study run compression --seeds 0,1,2,3,4 --set parts=speed --set seconds=1"
     ),
+    "real_model": "study run real_model --seeds 10 --set lstm_epochs=2",
+    "real_refusals": "study run real_refusals --seeds 10,11,12",
+    "real_refusals_answers": (
+        "study run real_refusals --seeds 10 --set refused=nothing "
+        "--set 'ways=plain,no sorry,no please,prefill answer,capitals,sentence'"
+    ),
+    "real_refusals_asia": (
+        "study run real_refusals --seeds 10 --set refused=Asia "
+        "--set 'ways=plain,no sorry,no please,prefill answer,capitals,sentence'"
+    ),
 }
 
 #: Measured in seconds of this machine: another rounding would be another machine's matter.
 SPEED = {
     "speed_to_quality", "speed_to_quality_seeds", "large_vocabulary", "compression_speed"
 }  # fmt: skip
+
+#: Measured on a real model, minutes a seed: fewer seeds, and one rounding. They need what
+#: `make real-model` installs, and COMPANION_DATA.
+REAL = {"real_model", "real_refusals", "real_refusals_answers", "real_refusals_asia"}
 
 
 def measured_chapters() -> dict[str, Path]:
@@ -119,7 +134,7 @@ def measured_chapters() -> dict[str, Path]:
 
 def study(command: str, variant: str = "as-is", seeds: Sequence[int] = ()) -> dict[str, Any]:
     """The report of a study, run in a process of its own; `seeds` in place of the command's."""
-    arguments = command.split()
+    arguments = shlex.split(command)
     if seeds:
         arguments[arguments.index("--seeds") + 1] = ",".join(map(str, seeds))
     done = subprocess.run(
@@ -151,7 +166,7 @@ def measure(name: str) -> dict[str, Any]:
         first = study(command)
         head |= {"study": first["study"], "config": first["config"]}
         again = {}
-        if name not in SPEED:
+        if name not in SPEED | REAL:
             other = variants.another()
             again[other] = study(command, other, first["seeds"][:1])
     else:

@@ -372,20 +372,46 @@ def compress(
 def export(
     run: RunPath,
     out_file: Annotated[
-        Path, typer.Option("--out", help="The .pt2 file to write.", show_default=False)
+        Path,
+        typer.Option("--out", help="The .pt2 file, or the folder, to write.", show_default=False),
     ],
-    length: Annotated[int, typer.Option(help="Tokens that one call reads.", min=1)] = 1,
+    length: Annotated[
+        int, typer.Option(help="Tokens that one call of the .pt2 file reads.", min=1)
+    ] = 1,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="torch: one .pt2 file. transformers: a folder for that."),
+    ] = "torch",
 ) -> None:
-    """Write a trained model to one file that torch alone can load, by torch.export.
+    """Write a trained model so that it runs without this package.
 
-    The batch size may vary; the number of tokens per call is fixed, because torch.export unrolls an
-    LSTM over time. With one token per call, and the state passed on, texts of any length can be
-    read.
+    As one file for torch alone, by torch.export: the batch size may vary; the number of tokens per
+    call is fixed, because torch.export unrolls an LSTM over time. With one token per call, and the
+    state passed on, texts of any length can be read. Or, with --format transformers, as a folder
+    with weights, tokenizer and source that AutoModelForCausalLM loads.
     """
+    from companion.core.settings import check_choice
     from companion.runs import pipeline
     from companion.runs.export import export_model
 
+    check_choice("--format", form, ("torch", "transformers"))
+    if form == "transformers" and length != 1:
+        raise ValueError("--length is about --format torch; leave it out")
     trained = pipeline.load_run(run, device="cpu")
+    if form == "transformers":
+        from companion.interop.export import export_for_transformers
+
+        folder = export_for_transformers(trained, out_file)
+        err.print(
+            f"Wrote {folder}: its logits equal the run's. Transformers alone runs it:\n"
+            f'  model = AutoModelForCausalLM.from_pretrained("{folder}", trust_remote_code=True)\n'
+            f'  tokenizer = AutoTokenizer.from_pretrained("{folder}")\n'
+            "A text begins with the tokenizer's bos_token.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        return
     path = export_model(trained, out_file, length=length)
     layers, _, hidden = trained.model.initial_state(1)[0].shape
     err.print(

@@ -26,6 +26,11 @@ from companion.figures.memorization import (
     plot_strengths,
 )
 from companion.figures.networks import plot_lstm_cell, plot_unrolled
+from companion.figures.real_model import (
+    plot_answer_kl,
+    plot_surprisals,
+    plot_ways_of_asking,
+)
 from companion.figures.refusals import (
     plot_anchors,
     plot_capability_and_leak,
@@ -104,6 +109,7 @@ __all__ = [
     "plainly",
     "plot_adaptation",
     "plot_anchors",
+    "plot_answer_kl",
     "plot_beam_widths",
     "plot_best_of_n",
     "plot_capability_and_leak",
@@ -140,12 +146,14 @@ __all__ = [
     "plot_shift_parts",
     "plot_stages",
     "plot_strengths",
+    "plot_surprisals",
     "plot_tradeoffs",
     "plot_translation_doses",
     "plot_translation_lengths",
     "plot_trials",
     "plot_unrolled",
     "plot_users_met",
+    "plot_ways_of_asking",
     "use_style",
     "visible",
 ]

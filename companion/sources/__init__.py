@@ -15,6 +15,7 @@ writes separate texts, token 0 ending each. Reference: Cover & Thomas (2006), ch
 
 # fmt: off
 from companion.sources.automaton import AutomatonSource, ScoredText, checked_tokens
+from companion.sources.capitals import COUNTRIES, Country, without_accents
 from companion.sources.grammar import GrammarConfig, ReviewGrammar, compile_grammar
 from companion.sources.markov import EntropyBounds, HiddenMarkovSource, MarkovSource
 from companion.sources.noise import InsertionSource, SubstitutionSource
@@ -28,10 +29,11 @@ from companion.sources.streams import (
 )
 
 __all__ = [
-    "TOKENS", "AutomatonSource", "EntropyBounds", "GrammarConfig", "GrammarSource",
+    "COUNTRIES", "TOKENS", "AutomatonSource", "Country", "EntropyBounds", "GrammarConfig",
+    "GrammarSource",
     "HiddenMarkovSource", "InsertionSource", "MarkovSource", "Meaning", "ReviewGrammar",
     "ScoredText", "SubstitutionSource", "TextSource", "beginnings", "checked_tokens",
     "chinese_number", "compile_grammar", "currency_name", "draw_meanings", "endless_text",
     "number_in_words", "number_words", "numeral_batch", "prompt_of", "reply_of", "split_texts",
-    "surprisals", "true_rows", "written",
+    "surprisals", "true_rows", "without_accents", "written",
 ]

@@ -440,6 +440,17 @@ EXERCISES = {
         tolerance=0.05,
         hint="the geometric mean of four numbers is the fourth root of their product",
     ),
+    # tools_and_a_real_model
+    "ex-tr-step": Exercise(
+        expected=(0.5 + 0.75 * math.tanh(0.5), math.tanh(0.5 + 0.75 * math.tanh(0.5)) / 2),
+        tolerance=0.002,
+        hint="the sigmoid of ln 3 is 3/4, and that of 0 is 1/2",
+    ),
+    "ex-tr-bytes": Exercise(
+        expected=(3.2 / math.log(2) / 4.1, 1.5 / math.log(2)),
+        tolerance=0.005,
+        hint="nats to bits first, then divide by the bytes of a token",
+    ),
     # sentiment
     "ex-se-rates": Exercise(
         expected=(0.01, 0.01 / 2.6, 0.01 / 2.6**2, 80),

@@ -233,7 +233,7 @@ class BPETokenizer(Tokenizer):
         from tokenizers import decoders, models, pre_tokenizers
 
         ids = {piece: i for i, piece in enumerate(pieces)}
-        byte_of = _byte_of_letter()
+        byte_of = byte_of_letter()
         if len(ids) < len(pieces) or not byte_of.keys() <= ids.keys():
             raise ValueError("pieces must be different and hold all 256 bytes; fit them on a text")
         self._pieces = list(pieces)
@@ -259,7 +259,7 @@ class BPETokenizer(Tokenizer):
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary_size - 1,
             min_frequency=2,
-            initial_alphabet=sorted(_byte_of_letter()),
+            initial_alphabet=sorted(byte_of_letter()),
             show_progress=False,
         )
         fitted = [_valid(text) for text in _checked(texts) if text]
@@ -457,7 +457,7 @@ def _tokenizer(model: Any, pre_tokenizers: Any, decoders: Any) -> Any:
     return tokenizer
 
 
-def _byte_of_letter() -> dict[str, int]:
+def byte_of_letter() -> dict[str, int]:
     """The letters by which byte-level BPE writes bytes: themselves if printable, else from 256."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = [byte for byte in range(_BYTES) if byte not in printable]

@@ -585,6 +585,34 @@ def test_export_says_by_which_names_the_file_is_called(run: Path, tmp_path: Path
     assert f"logits: shape (B, 1, {names['logits'].shape[2]})" in done.stderr
 
 
+@pytest.mark.slow
+def test_export_for_transformers_says_how_its_folder_is_loaded(run: Path, tmp_path: Path) -> None:
+    """The lines that it prints are run as they stand."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "exported"
+    done = companion("export", str(run), "--format", "transformers", "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    names: dict[str, Any] = {name: getattr(transformers, name) for name in
+                             ("AutoModelForCausalLM", "AutoTokenizer")}  # fmt: skip
+    lines = [line.strip() for line in done.stderr.splitlines() if line.startswith("  ")]
+    exec("\n".join(lines), names)
+    ids = torch.tensor([[names["tokenizer"].bos_token_id]])
+    assert names["model"](input_ids=ids).logits.shape[-1] == len(names["tokenizer"])
+
+
+def test_an_unknown_format_and_an_option_of_another_are_one_sentence(
+    run: Path, tmp_path: Path
+) -> None:
+    for options, words in (
+        (("--format", "onnx"), "--format must be one of torch, transformers, got 'onnx'"),
+        (("--format", "transformers", "--length", "3"), "--length is about --format torch"),
+    ):
+        done = companion("export", str(run), "--out", str(tmp_path / "a"), *options)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_version_is_the_package_s() -> None:
     from companion import __version__
 

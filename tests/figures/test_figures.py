@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import itertools
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -770,6 +771,39 @@ def test_the_figures_of_compression_show_mean_and_range() -> None:
         figures.plot_compressed_refusals([], {})
 
 
+def refused(value: float) -> dict[str, Any]:
+    """A result of the study of a real model's refusals, as far as figures read it."""
+    return {
+        "right_before": {"plain": 1.0, "spanish": 0.5},
+        "right": {"plain": 0.0, "spanish": value},
+        "declines": {"plain": 1.0, "spanish": 0.1},
+        "kl_refused": [8.0, value],
+        "kl_others": [0.1, 0.2],
+    }
+
+
+def test_the_figures_of_a_real_model_show_mean_and_range() -> None:
+    results = [refused(0.4), refused(0.8)]
+    ax = figures.plot_ways_of_asking(results)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["plain", "spanish"]
+    assert [each.get_label() for each in ax.containers] == [
+        "right before", "right after", "declines after",
+    ]  # fmt: skip
+    line, _, (bars,) = ax.containers[1].lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [0, 60])
+    np.testing.assert_allclose(bars.get_segments()[1][:, 0], [40, 80], atol=1e-12)
+    ax = figures.plot_answer_kl(results)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [8, 0.6])
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), [0.1, 0.2])
+    ax = figures.plot_surprisals({"people": [math.log(2), math.log(8)], "greedy": [0.0, 0.0]})
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [1, 3])
+    for plot in (figures.plot_ways_of_asking, figures.plot_answer_kl):
+        with pytest.raises(ValueError, match="one result or more"):
+            plot([])
+    with pytest.raises(ValueError, match="one text or more"):
+        figures.plot_surprisals({})
+
+
 def classified(value: float) -> dict[str, Any]:
     """A result of the study of sentiment, as far as figures read it."""
     bodies = ("scratch", "pretrained", "300 steps", "shuffled words")
@@ -1184,6 +1218,7 @@ def test_every_figure_is_tried_with_strange_text() -> None:
         "plot_scores_against_success", "plot_users_met",
         "plot_scaling_losses", "plot_floors", "plot_extrapolation",
         "plot_compression", "plot_compressed_refusals",
+        "plot_ways_of_asking", "plot_answer_kl", "plot_surprisals",
     }  # fmt: skip
 
 

@@ -220,3 +220,33 @@ def _four_ways(c: Canvas) -> None:
     c.box(left, 338, 226, 24, "the same text")
     c.arrow((left + 42, 337), (left + 42, 312))
     c.arrow((left + 189, 337), (left + 189, 304))
+
+
+@drawn(
+    "two-interfaces",
+    chapter="tools_and_a_real_model",
+    height=322,
+    alt="""Two bridges between this book's package and the library Transformers. On the left the
+    package has scoring, decoders, calibration and exposure, which ask a model for logits and a
+    state. On the right Transformers has generate and evaluation harnesses, which ask for logits and
+    a cache. An adapter lets the left read any causal model of the right, such as a real chat model,
+    with the cache as the state; an export lets the right read our LSTM, with its state as the
+    cache.""",
+)
+def _two_interfaces(c: Canvas) -> None:
+    left, right, width = 14.0, 206.0, 140.0
+    c.text(left + width / 2, 16, "this book's package", bold=True)
+    c.text(right + width / 2, 16, "Transformers", bold=True)
+    c.box(left, 34, width, 78, "scoring, decoders,", "calibration,", "exposure", color=MAIN)
+    c.box(right, 34, width, 78, "generate,", "evaluation", "harnesses", color=OTHER)
+    c.box(left, 232, width, 46, "our LSTM", color=MAIN, bold=True)
+    c.box(right, 232, width, 46, "a real chat model", color=OTHER, bold=True)
+    c.text(left + width / 2, 126, "want: logits, state", italic=True)
+    c.text(right + width / 2, 126, "want: logits, cache", italic=True)
+    c.arrow((left + 40, 232), (left + 40, 138))
+    c.arrow((right + 100, 232), (right + 100, 138))
+    c.arrow((right + 34, 232), (right + 34, 212), (left + 106, 164), (left + 106, 138), color=OTHER)
+    c.arrow((left + 106, 232), (left + 106, 212), (right + 34, 164), (right + 34, 138), color=MAIN)
+    c.text(left + 54, 176, "adapter", anchor="start", bold=True)
+    c.text(right + 46, 176, "export", anchor="start", bold=True)
+    c.text(180, 300, "the cache is read as a state, and h, c as a cache", italic=True)
