@@ -65,14 +65,35 @@ def check_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def make_accelerator(device: str = "auto", precision: str = "fp32") -> Accelerator:
+def lstm_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """The dtype in which an LSTM computes on `device` under automatic mixed precision.
+
+    On CUDA it need not be the one asked for: torch's wrapper of cuDNN (aten/src/ATen/cudnn/
+    AutocastRNN.cpp) casts inputs and weights to fp16 whatever autocast's dtype is.
+    """
+    if precision == "fp32":
+        return torch.float32
+    wanted = torch.bfloat16 if precision == "bf16" else torch.float16
+    lstm = torch.nn.LSTM(8, 8, device=device)
+    with torch.no_grad(), torch.autocast(device.type, dtype=wanted):
+        outputs, _ = lstm(torch.zeros(1, 1, 8, device=device))
+    dtype: torch.dtype = outputs.dtype
+    return dtype
+
+
+def make_accelerator(
+    device: str = "auto", precision: str = "fp32", *, unused_weights: bool = False
+) -> Accelerator:
     """A Hugging Face Accelerate `Accelerator` for this device and precision.
+
+    unused_weights: whether a step may leave weights without a gradient; several processes then look
+    each step for those that none of them used, instead of waiting for their gradients.
 
     Under `accelerate launch` it joins the other processes. Accelerate keeps one shared state per
     process; two trainings in one notebook may ask for different settings, so in a single process
     that state is reset.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, PartialState
 
     chosen = choose_device(device)
@@ -82,6 +103,7 @@ def make_accelerator(device: str = "auto", precision: str = "fp32") -> Accelerat
     return Accelerator(
         cpu=chosen.type == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused_weights)],
     )
 
 

@@ -7,6 +7,7 @@ estimates the loss from a sample of the vocabulary. Evaluation never samples.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,12 @@ def chunked_nats(
 
     The forward pass computes logits, loss and gradient for `chunk` positions at a time and discards
     the logits; the backward pass only scales the gradient. Value and gradient equal those of
-    `summed_nats` up to rounding. By default a chunk has at most 2^22 logits (2^27 on a GPU).
+    `summed_nats` up to rounding. By default a chunk has at most 2^22 logits (2^25 on a GPU).
+
+    Under autocast the products run in 16 bits, over a vocabulary filled up to a multiple of 8 with
+    tokens of probability 0, as a GPU's matrix units want it. In fp16 the gradient of the logits is
+    held multiplied by a power of two, since its smallest entries, the probabilities of rare tokens,
+    would become 0: the loss scaling of a training comes too late for them.
     """
     if features.shape[:-1] != targets.shape:
         raise ValueError(
@@ -40,7 +46,7 @@ def chunked_nats(
             f"{tuple(targets.shape)} with the hidden size added as last axis"
         )
     if chunk is None:
-        numbers = 2**22 if features.device.type == "cpu" else 2**27
+        numbers = 2**22 if features.device.type == "cpu" else 2**25
         chunk = max(1, numbers // weight.shape[0])
     if chunk < 1:
         raise ValueError(f"chunk must be >= 1, got {chunk}")
@@ -57,13 +63,24 @@ class _ChunkedNats(torch.autograd.Function):
     ) -> Tensor:
         place = features.device.type
         dtype = features.dtype
-        if torch.is_autocast_enabled(place):
-            dtype = torch.get_autocast_dtype(place)
+        autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if torch.amp.is_autocast_available(place):
+            autocast = torch.autocast(place, enabled=False)
+            if torch.is_autocast_enabled(place):
+                dtype = torch.get_autocast_dtype(place)
         total = features.new_zeros((), dtype=torch.float32)
         made = any(ctx.needs_input_grad)
         gradients = [torch.zeros_like(each) for each in (features, weight, bias)] if made else []
-        with torch.autocast(place, enabled=False):
+        vocabulary = len(weight)
+        half = dtype in (torch.float16, torch.bfloat16)
+        fill = -vocabulary % 8 if half else 0
+        # The largest that cannot overflow in a sum over a chunk of features of at most 2.
+        scale = 2 ** max(0, 15 - math.ceil(math.log2(chunk))) if dtype is torch.float16 else 1
+        with autocast:
             matrix, vector = weight.to(dtype), bias.to(dtype)
+            if fill:
+                matrix = F.pad(matrix, (0, 0, 0, fill))
+                vector = F.pad(vector, (0, fill), value=-math.inf)
             for start in range(0, len(targets), chunk):
                 rows = slice(start, start + chunk)
                 inputs, kept = features[rows].to(dtype), (targets[rows] != IGNORE).unsqueeze(1)
@@ -72,16 +89,19 @@ class _ChunkedNats(torch.autograd.Function):
                 total -= (logs.gather(1, wanted) * kept).sum()
                 if made:  # the gradient with respect to the logits: probability minus one-hot
                     slope = logs.exp_().scatter_add_(1, wanted, -torch.ones_like(logs[:, :1]))
-                    slope = slope.mul_(kept).to(dtype)
+                    slope = slope.mul_(kept if scale == 1 else kept * scale).to(dtype)
                     gradients[0][rows] = slope @ matrix
+                    slope = slope[:, :vocabulary]
                     _add_product(gradients[1], slope.T, inputs)
-                    gradients[2] += slope.sum(0)
+                    gradients[2] += slope.sum(0, dtype=bias.dtype)
+        ctx.scale = scale
         ctx.save_for_backward(*gradients)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return *(gradient.mul_(grad_output) for gradient in ctx.saved_tensors), None, None
+        factor = grad_output / ctx.scale
+        return *(gradient.mul_(factor) for gradient in ctx.saved_tensors), None, None
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

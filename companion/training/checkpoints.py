@@ -32,7 +32,6 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from companion.core.files import (
@@ -42,6 +41,7 @@ from companion.core.files import (
     disk_errors,
     flush,
     is_free,
+    load_tensors,
     partial_name,
     read_json,
     remove,
@@ -395,8 +395,7 @@ def _tensors(path: Path, name: str, state: Mapping[str, Any]) -> dict[str, Tenso
     if digest(file) != state["sha256"].get(name):
         raise FileError(_damaged(path, name))
     try:
-        # Copies: Windows cannot delete a file that a tensor still maps into memory.
-        return {key: value.clone() for key, value in load_file(file).items()}
+        return load_tensors(file)
     except SafetensorError as error:  # right digest but wrong contents: not written by us
         raise FileError(f"checkpoint {path} cannot be read: {error}") from error
 
