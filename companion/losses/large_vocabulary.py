@@ -159,6 +159,14 @@ def _alias_table(sizes: list[float]) -> tuple[list[float], list[int]]:
     return kept, alias  # the remaining tokens have size 1, within rounding, and need no alias
 
 
+def look_up(
+    weight: Float[Tensor, "vocab hidden"], *tokens: Int[Tensor, " _"]
+) -> tuple[Float[Tensor, "_ hidden"], ...]:
+    """The rows of `weight` for each of `tokens`, by one look-up for all of them: the gradient of
+    each look-up is as large as the matrix."""
+    return torch.split(F.embedding(torch.cat(tokens), weight), [len(each) for each in tokens])
+
+
 def sampled_nats(
     features: Float[Tensor, "targets hidden"],
     weight: Float[Tensor, "vocab hidden"],
@@ -166,18 +174,19 @@ def sampled_nats(
     targets: Int[Tensor, " targets"],
     samples: Int[Tensor, " samples"],
     log_probs: Float[Tensor, " vocab"],
+    *,
+    rows: tuple[Float[Tensor, "samples hidden"], Float[Tensor, "targets hidden"]] | None = None,
 ) -> Float[Tensor, ""]:
     """Summed nats with the softmax's normaliser estimated from `samples` (Bengio & Senecal 2008).
 
     All positions share the samples, which were drawn with log-probabilities `log_probs`. With k
     samples, a sampled token of probability q has log(k q) subtracted from its logit; samples equal
     to the target are left out. The estimate of the normaliser is then unbiased; its logarithm, and
-    so the loss, is slightly too low on average.
+    so the loss, is slightly too low on average. `rows` are the samples' and the targets' rows of
+    `weight`, where they were looked up before.
     """
     wanted = targets.clamp(min=0)
-    # One look-up for both, since the gradient of each look-up is as large as the weight matrix.
-    rows = F.embedding(torch.cat([samples, wanted]), weight)
-    drawn, own = torch.split(rows, [len(samples), len(wanted)])
+    drawn, own = rows if rows is not None else look_up(weight, samples, wanted)
     right = (features * own).sum(-1) + bias[wanted]
     expected = log_probs[samples] + math.log(len(samples))
     others = features @ drawn.T + (bias[samples] - expected)

@@ -187,8 +187,11 @@ class RunFolder:
             )
         return record
 
-    def save(self, checkpoint: Checkpoint, *, best: bool = False) -> Path:
-        """Write a checkpoint; keep it, the one before it and the best, and remove the others."""
+    def save(self, checkpoint: Checkpoint | Weights, *, best: bool = False) -> Path:
+        """Write a checkpoint; keep it, the one before it and the best, and remove the others.
+
+        From `Weights` a model can be loaded, and training cannot go on.
+        """
         target = self.checkpoints / f"step-{checkpoint.step:08d}"
         replaced = target.with_suffix(".replaced")
         partial = self.checkpoints / f".partial-{checkpoint.step:08d}"
@@ -198,13 +201,13 @@ class RunFolder:
             state: dict[str, Any] = {
                 "step": checkpoint.step,
                 "best": best,
-                "counters": dict(checkpoint.counters),
                 "sha256": {},
             }
-            for name, tensors in (
-                (MODEL_FILE, checkpoint.model),
-                (TRAINING_FILE, checkpoint.training),
-            ):
+            files = {MODEL_FILE: checkpoint.model}
+            if isinstance(checkpoint, Checkpoint):
+                state["counters"] = dict(checkpoint.counters)
+                files[TRAINING_FILE] = checkpoint.training
+            for name, tensors in files.items():
                 save_tensors(tensors, partial / name)
                 flush(partial / name)
                 state["sha256"][name] = digest(partial / name)
@@ -267,6 +270,11 @@ class RunFolder:
     def load(self, path: Path) -> Checkpoint:
         """Read one checkpoint, checking its files against their SHA-256."""
         state = self._state(path)
+        if TRAINING_FILE not in state["sha256"]:
+            raise FileError(
+                f"checkpoint {path} holds the weights alone, so training cannot go on from it; "
+                "evaluate and generate can use it"
+            )
         return Checkpoint(
             step=int(state["step"]),
             model=_tensors(path, MODEL_FILE, state),
