@@ -24,6 +24,7 @@ from companion.core.runtime import (
     choose_device,
     cpu_threads,
     environment,
+    keep_freed_memory,
     make_accelerator,
     memory_bytes,
     warn_of_missing_processes,
@@ -302,6 +303,7 @@ def _train(
     on_record: OnRecord | None,
 ) -> TrainResult:
     record = run.record()
+    keep_freed_memory()
     seed_everything(record["seed"])
     result = train(
         LSTMLanguageModel(_config(LSTMConfig, record, "model")),
