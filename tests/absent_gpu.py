@@ -1,4 +1,4 @@
-"""A GPU that is not there: its tensors have shapes and no numbers, so any size costs next to nothing.
+"""A GPU that is not there: its tensors have shapes and no numbers, so any size costs very little.
 
 They are torch's meta tensors. Every operation on them passes here, and is looked at for the two
 things that a CPU hides. Tensors of two devices in one operation raise, as on a GPU. A number that
@@ -113,10 +113,10 @@ class _Literals(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = dict(kwargs or {})
-        if func in (torch.tensor, torch.as_tensor) and named.get("device") is not None:
-            if torch.device(named["device"]) == DEVICE:
-                self.gpu.wait("tensor")
-                return torch.empty_like(func(*args, **{**named, "device": "cpu"}), device=DEVICE)
+        onto = named.get("device") or "cpu"
+        if func in (torch.tensor, torch.as_tensor) and torch.device(onto) == DEVICE:
+            self.gpu.wait("tensor")
+            return torch.empty_like(func(*args, **{**named, "device": "cpu"}), device=DEVICE)
         if func is torch.Tensor.tolist and args[0].is_meta:
             self.gpu.wait("tolist")
             return torch.zeros(args[0].shape, dtype=args[0].dtype).tolist()

@@ -1,15 +1,15 @@
 """What only a GPU can show, on one that is rented for a quarter of an hour.
 
-    python3 -m tools.gpu_results A           170 s: dtypes, speeds, CPU beside GPU, the tests marked gpu
+    python3 -m tools.gpu_results A           170 s: dtypes, speeds, CPU beside GPU, tests marked gpu
     python3 -m tools.gpu_results B           580 s: AWD-LSTM on WikiText-2, scored and packed
     python3 -m tools.gpu_results PART ...    some of: dtypes speed parity tests train pack evaluate
 
 Results go to the folder that OUT names, else to book/results. Each is written as soon as it is
 there, so what was done stands if the machine is lost. B needs nothing of A.
 
-Such a machine has no network, another torch, no make, no .git, and not all packages; what is missing
-is said and left out. WikiText-2 is read from $COMPANION_DATA/wikitext-2, which has to be brought.
-Packages that training needs and the machine lacks are brought too, by pip install --target, and
+Such a machine has no network, another torch, no make, no .git, and not all packages; what is
+missing is said and left out. WikiText-2 is read from $COMPANION_DATA/wikitext-2, which has to be
+brought. Packages that training needs and the machine lacks are brought too, by pip install --target, and
 named in PYTHONPATH. With --rehearse all of this runs on a CPU, with a small model and little text.
 
 The weights come back in files below 16 MB, together below 64; tools.packed_weights opens them.
@@ -140,7 +140,7 @@ def dtypes(call: Call) -> dict[str, Any]:
 
 
 def speed(call: Call) -> dict[str, Any]:
-    """Targets a second of both presets, each in fp16 and in fp32 with TF32, and the peak's share."""
+    """Targets a second of both presets, in fp16 and in fp32 with TF32, and the peak's share."""
     ids, size = _tokens(call)
     found: dict[str, Any] = {"peak_flops": {}, "presets": {}}
     for precision in ("fp16", "fp32"):
@@ -226,7 +226,7 @@ def choose_recipe(pace: Callable[[str, str], Pace]) -> tuple[str, str, list[dict
 
 
 def training(call: Call) -> dict[str, Any]:
-    """Train by the recipe that fits this device, for the time there is; the run is in `call.run`."""
+    """Train by the recipe that fits this device, for the time there is; into `call.run`."""
     ids, size = _tokens(call)
 
     def pace(name: str, precision: str) -> Pace:

@@ -4,7 +4,8 @@
     python3 -m tools.packed_weights open FOLDER RUN     a run, for evaluation and generation
 
 Weights are rounded to bfloat16. Their upper bytes, which hold signs and exponents, lie together and
-so do their lower ones, before zlib takes what is regular in them: some two thirds of 16 bits remain.
+so do their lower ones, before zlib takes what is regular in them: some two thirds of 16 bits
+remain.
 The optimizer is left out, so training cannot go on from what is opened.
 """
 

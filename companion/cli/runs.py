@@ -77,8 +77,8 @@ def train(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Time for the training, such as 480s, 8m or 1.5h: as many steps as fit, by a speed "
-            "that is measured first, in place of the preset's epochs.",
+            help="Time for the training, such as 480s, 8m or 1.5h: as many steps as fit, by "
+            "a speed that is measured first, in place of the preset's epochs.",
             show_default=False,
         ),
     ] = None,
@@ -161,7 +161,9 @@ def _seconds(text: str) -> float:
     try:
         return float(number) * unit
     except ValueError:
-        raise ValueError(f"--budget must be a time such as 480s, 8m or 1.5h, got {text!r}") from None
+        raise ValueError(
+            f"--budget must be a time such as 480s, 8m or 1.5h, got {text!r}"
+        ) from None
 
 
 def _report(result: TrainResult, out_folder: Path) -> None:

@@ -81,13 +81,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that `save_tensors` wrote, in memory of their own; SafetensorError where
-    it is no such file. What was stored once for two names is one tensor."""
+    """The tensors of a file that `save_tensors` wrote, in memory of their own. What was stored once
+    for two names is one tensor. SafetensorError where it is no such file."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         # Copies: Windows cannot delete a file that a tensor still maps into memory.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         same = file.metadata() or {}
     return tensors | {name: tensors[other] for name, other in same.items() if other in tensors}
 

@@ -1,8 +1,8 @@
 """How many steps fit into the seconds that are given, so that a schedule ends where they end.
 
-The learning rate depends on the number of steps planned. A training that is stopped early stops at a
-high learning rate and is worse than a shorter one that was planned so (Hoffmann et al. 2022). So the
-speed is measured first, and the number of steps follows from it.
+The learning rate depends on the number of steps planned. A training that is stopped early stops at
+a high learning rate and is worse than a shorter one that was planned so (Hoffmann et al. 2022). So
+the speed is measured first, and the number of steps follows from it.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class TrainConfig:
             )
         for name in (
             "epochs", "steps", "num_streams", "window_length", "accumulation", "learning_rate",
-            "clip_norm", "evaluate_every", "evaluate_epochs", "patience", "checkpoint_every", "log_every",
-            "num_samples",
+            "clip_norm", "evaluate_every", "evaluate_epochs", "patience", "checkpoint_every",
+            "log_every", "num_samples",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value > 0:

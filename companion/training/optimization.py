@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from companion.training.config import TrainConfig
 
-
 #: Devices with one kernel for the whole step. With loss scaling the others wait for the device in
 #: each step, to know whether a gradient overflowed.
 FUSED_ON = ("cpu", "cuda")

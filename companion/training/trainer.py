@@ -634,8 +634,8 @@ def _check_precision_of(model: LanguageModel, precision: str, device: torch.devi
 
 
 def _may_leave_weights_unused(model: LanguageModel) -> bool:
-    """Whether a step may need no gradient of some weights: those of an adaptive softmax's cluster of
-    which the window holds no token."""
+    """Whether a step may need no gradient of some weights: those of an adaptive softmax's cluster
+    of which the window holds no token."""
     return isinstance(getattr(model, "output", None), nn.AdaptiveLogSoftmaxWithLoss)
 
 

@@ -104,7 +104,7 @@ def test_a_part_that_fails_is_said_and_stops_none_after_it(
 def test_without_a_gpu_only_a_rehearsal_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu_results", "A"])
-    with pytest.raises(SystemExit, match="needs a CUDA device.*--rehearse needs none"):
+    with pytest.raises(SystemExit, match=r"needs a CUDA device.*--rehearse needs none"):
         gpu_results.main()
 
 

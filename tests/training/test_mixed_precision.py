@@ -1,4 +1,4 @@
-"""fp16 with scaled losses, where cuDNN's LSTM is emulated: it computes in fp16 under any autocast."""
+"""fp16 with scaled losses; cuDNN's LSTM, which computes in fp16 under any autocast, is emulated."""
 
 from __future__ import annotations
 
@@ -176,9 +176,11 @@ def test_bf16_is_refused_where_an_lstm_would_compute_in_fp16_without_scaling(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = runtime.make_accelerator
-    monkeypatch.setattr(trainer, "make_accelerator", lambda name, precision, **m: real("cpu", "fp32"))
+    monkeypatch.setattr(
+        trainer, "make_accelerator", lambda name, precision, **m: real("cpu", "fp32")
+    )
     monkeypatch.setattr(trainer, "lstm_dtype", lambda device, precision: torch.float16)
-    with pytest.raises(ValueError, match="'bf16' loses gradients of LSTMLanguageModel.*use fp16"):
+    with pytest.raises(ValueError, match=r"'bf16' loses gradients of LSTMLanguageModel.*use fp16"):
         Trainer(small(), text(), config(precision="bf16"), device="cpu")
     Trainer(small(), text(), config(precision="fp16"), device="cpu")
     other = TransformerModel(

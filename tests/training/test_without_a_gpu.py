@@ -201,6 +201,5 @@ def test_a_validation_that_reads_each_piece_is_noticed(
     monkeypatch.setattr(scoring, "token_nats", lambda *piece: nats(*piece).cpu())
     made = full_size("small")
     gpu.waits.clear()
-    with pytest.raises(AssertionError):
-        made.validate()
-        assert sum(gpu.waits.values()) <= 5
+    made.validate()
+    assert sum(gpu.waits.values()) > 50
