@@ -9,8 +9,9 @@ there, so what was done stands if the machine is lost. B needs nothing of A.
 
 Such a machine has no network, another torch, no make, no .git, and not all packages; what is
 missing is said and left out. WikiText-2 is read from $COMPANION_DATA/wikitext-2, which has to be
-brought. Packages that training needs and the machine lacks are brought too, by pip install --target, and
-named in PYTHONPATH. With --rehearse all of this runs on a CPU, with a small model and little text.
+brought. Packages that training needs and the machine lacks are brought too, by pip install
+--target, and named in PYTHONPATH. With --rehearse all of this runs on a CPU, with a small model and
+little text.
 
 The weights come back in files below 16 MB, together below 64; tools.packed_weights opens them.
 """

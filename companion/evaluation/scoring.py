@@ -177,7 +177,8 @@ def summed_nats_of_rows(
     total = torch.zeros((), dtype=torch.float64)
     pieces = [token_nats(*piece).flatten() for piece in scored_pieces(model, batch, window_length)]
     # One transfer, as each waits for the device; then float64, which MPS does not have.
-    for nats in torch.cat(pieces).cpu().split([piece.numel() for piece in pieces]):
+    sizes = [piece.numel() for piece in pieces]
+    for nats in torch.split(torch.cat(pieces).cpu(), sizes):
         total += nats.double().sum()
     return total
 

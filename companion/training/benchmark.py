@@ -210,7 +210,7 @@ def textbook_step(
             logits = output(outputs)
             loss = loss_function(logits.reshape(-1, config.vocabulary_size), targets)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         total += loss.item()

@@ -59,7 +59,7 @@ class RunningMetrics:
         # One transfer, since each waits for the device; the rest is done on the CPU.
         nats, norms = torch.stack(self.nats[start:]), torch.stack(self.norms[self.good :])
         numbers = torch.cat([nats, norms]).cpu()
-        nats, norms = numbers.split([len(nats), len(norms)])
+        nats, norms = torch.split(numbers, [len(nats), len(norms)])
         wrong = self.beyond(nats / torch.tensor(self.sizes[start:]).clamp(min=1)).cumsum(0) > 0
         failed = wrong[torch.tensor(self.windows[self.good :]) - start - 1]
         if gradients:
@@ -84,7 +84,7 @@ class RunningMetrics:
     def take(self) -> tuple[float, float]:
         """Nats per token over all processes, and the mean gradient norm; then resets both."""
         numbers = torch.cat([torch.stack(self.nats), torch.stack(self.norms)]).cpu()
-        each, norms = numbers.split([len(self.nats), len(self.norms)])
+        each, norms = torch.split(numbers, [len(self.nats), len(self.norms)])
         summed = each.double().sum()
         sums = torch.stack([summed, torch.full_like(summed, self.targets)])
         nats, targets = sum_over_processes(self.accelerator, sums)
