@@ -74,8 +74,10 @@ class _ChunkedNats(torch.autograd.Function):
         vocabulary = len(weight)
         half = dtype in (torch.float16, torch.bfloat16)
         fill = -vocabulary % 8 if half else 0
-        # The largest that cannot overflow in a sum over a chunk of features of at most 2.
-        scale = 2 ** max(0, 15 - math.ceil(math.log2(chunk))) if dtype is torch.float16 else 1
+        # So that nothing overflows: neither sums over a chunk, of features of at most 2, nor those
+        # over the vocabulary, of weights below 100.
+        power = min(8, max(0, 15 - math.ceil(math.log2(chunk))))
+        scale = 2**power if dtype is torch.float16 else 1
         with autocast:
             matrix, vector = weight.to(dtype), bias.to(dtype)
             if fill:

@@ -80,7 +80,10 @@ def measure_pace(
 
     The model is changed. Several processes agree on the slowest one's figures.
     """
-    settings = dataclasses.replace(config, steps=10**9, epochs=None, patience=None)
+    # Without records, at which a loss that is no number would end the training.
+    settings = dataclasses.replace(
+        config, steps=10**9, epochs=None, patience=None, log_every=10**9, evaluate_every=10**9
+    )
     part = None
     if valid_ids is not None:
         part = valid_ids[: max(2, round(len(valid_ids) * VALIDATION_PART))]
@@ -100,7 +103,7 @@ def measure_pace(
     taken = _timed(timed_steps, trainer)
     finite = trainer.watch.first_failure(gradients=trainer.accelerator.scaler is None) is None
     validation = 0.0
-    if valid_ids is not None and part is not None:
+    if finite and valid_ids is not None and part is not None:
         trainer.validate()  # the first one chooses kernels
         validation = _timed(trainer.validate, trainer) * (len(valid_ids) - 1) / (len(part) - 1)
     return Pace(

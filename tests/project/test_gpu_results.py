@@ -132,7 +132,7 @@ def rented(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "TMPDIR": str(temporary),
     }  # fmt: skip
     said = {}
-    for call, seconds in (("A", "150"), ("B", "40")):
+    for call, seconds in (("A", "400"), ("B", "60")):
         done = subprocess.run(
             [sys.executable, "-m", "tools.gpu_results", call, "--rehearse", "--seconds", seconds],
             cwd=here, env=environment, capture_output=True, text=True, timeout=580, check=False,

@@ -45,9 +45,12 @@ def test_a_time_too_short_for_one_step_is_refused_with_what_it_takes() -> None:
 
 
 def probe(**fields: float) -> Pace:
+    spoilt = fields.pop("spoilt", False)
     ids = torch.randint(9, (2001,), generator=torch.Generator().manual_seed(0))
     seed_everything(0)
     model = LSTMLanguageModel(LSTMConfig(vocabulary_size=9, embedding_size=4, hidden_size=8))
+    if spoilt:
+        model.output.bias.data[0] = math.nan
     settings = TrainConfig(epochs=3, num_streams=4, window_length=10, warmup=0.0, **fields)
     return measure_pace(model, ids, settings, valid_ids=ids[:401], device="cpu", seconds=5.0)
 
@@ -58,6 +61,12 @@ def test_a_pace_is_measured_on_the_training_itself() -> None:
     assert pace.steps_per_epoch == 50
     assert pace.targets_per_second == pytest.approx(40 / pace.seconds_per_step)
     assert pace.seconds_per_validation > 0
+
+
+def test_a_pace_says_when_losses_are_no_numbers() -> None:
+    pace = probe(spoilt=True, log_every=1)
+    assert not pace.finite
+    assert pace.seconds_per_validation == 0
 
 
 def test_a_run_within_a_budget_is_planned_by_its_pace_and_says_so(
