@@ -202,4 +202,4 @@ def test_a_validation_that_reads_each_piece_is_noticed(
     made = full_size("small")
     gpu.waits.clear()
     made.validate()
-    assert sum(gpu.waits.values()) > 50
+    assert sum(gpu.waits.values()) > 5  # more than a validation may
