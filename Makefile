@@ -109,7 +109,7 @@ results: $(READY)  ## measure again what the book quotes from book/results (NAME
 costs: $(READY)  ## measure the minutes and the memory of the chapters again (ONLY=book/x.ipynb; all: half an hour)
 	$(PY) -m tools.costs $(ONLY)
 
-gpu-results: $(READY)  ## the same for what needs a GPU (PART=tests, parity, speed, train or evaluate)
+gpu-results: $(READY)  ## the same for what needs a GPU (PART=A or B; a machine without make: tools/gpu_results.py)
 	$(PY) -m tools.gpu_results $(PART)
 
 repository: $(READY)  ## write the repository's address everywhere (URL=https://github.com/owner/name)

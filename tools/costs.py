@@ -29,6 +29,7 @@ from nbclient import NotebookClient
 from companion.core.files import read_json
 from tools import chapters, results
 from tools.chapters import ROOT
+from tools.commits import commit
 
 NAME = "chapters"
 RECORD = results.RESULTS / f"{NAME}.json"
@@ -118,7 +119,7 @@ def store(path: Path, cost: Cost) -> None:
     old: dict[str, Any] = {}
     if RECORD.exists():
         (old,) = read_json(RECORD, "the costs of the chapters")["results"]
-    made = results.commit(path.relative_to(ROOT).as_posix())
+    made = commit(path.relative_to(ROOT).as_posix())
     found = {
         **old,
         path.stem: {"cpu_minutes": cost.minutes, "gigabytes": cost.gigabytes, "commit": made},

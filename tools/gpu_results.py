@@ -1,160 +1,416 @@
-"""What only a GPU can show, in calls of less than nine minutes each.
+"""What only a GPU can show, on one that is rented for a quarter of an hour.
 
-    make gpu-results PART=tests      the tests marked gpu
-    make gpu-results PART=parity     losses of 50 steps in fp32, CPU beside GPU
-    make gpu-results PART=speed      tokens a second beside the plain loop, and AWD-LSTM's
-    make gpu-results PART=train      AWD-LSTM on WikiText-2; the same call again goes on with it
-    make gpu-results PART=evaluate   its perplexity: plain, then adapted at test time
+    python3 -m tools.gpu_results A           170 s: dtypes, speeds, CPU beside GPU, tests marked gpu
+    python3 -m tools.gpu_results B           580 s: AWD-LSTM on WikiText-2, scored and packed
+    python3 -m tools.gpu_results PART ...    some of: dtypes speed parity tests train pack evaluate
 
-Each part writes book/results/gpu_PART.json. `train` keeps its run in runs/awd-lstm and says whether
-it has finished. WikiText-2 is read from COMPANION_DATA, or fetched.
+Results go to the folder that OUT names, else to book/results. Each is written as soon as it is
+there, so what was done stands if the machine is lost. B needs nothing of A.
+
+Such a machine has no network, another torch, no make, no .git, and not all packages; what is
+missing is said and left out. WikiText-2 is read from $COMPANION_DATA/wikitext-2, which has to be
+brought. Packages that training needs and the machine lacks are brought too, by pip install
+--target, and named in PYTHONPATH. With --rehearse all of this runs on a CPU, with a small model and
+little text.
+
+The weights come back in files below 16 MB, together below 64; tools.packed_weights opens them.
 """
 
 from __future__ import annotations
 
+import os
+
+# Before torch is imported: memory is not cut up by windows of varying length.
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+import argparse
+import contextlib
 import dataclasses
 import json
+import math
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from companion.core.runtime import environment
+from companion.core.files import write_text
+from companion.core.runtime import environment, lstm_dtype, peak_memory_bytes, synchronize
 from companion.core.seeds import seed_everything
+from companion.evaluation.scoring import score, summarize
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
-from companion.runs.presets import get_preset
-from companion.training import benchmark
+from companion.runs.pipeline import load_run, resume_run, train_run
+from companion.runs.presets import Preset, get_preset, override
+from companion.text.corpora import Corpus, load_corpus
+from companion.text.tokenizers import encode_documents
+from companion.training import budget
+from companion.training.benchmark import training_flops_per_token
+from companion.training.budget import Pace, measure_pace
 from companion.training.config import TrainConfig
 from companion.training.trainer import train
-from tools.chapters import ROOT
-from tools.results import commit, store
+from tools import packed_weights
+from tools.commits import ROOT, commit
 
-RUN = ROOT / "runs" / "awd-lstm"
-MINUTES = 8.0
-
-
-def parity() -> dict[str, Any]:
-    """Training losses of the same 50 steps on both devices, and their largest difference."""
-    seed_everything(0)
-    ids = torch.randint(1000, (200_001,))
-    losses = {}
-    for device in ("cpu", "cuda"):
-        seed_everything(0)
-        model = LSTMLanguageModel(
-            LSTMConfig(
-                vocabulary_size=1000,
-                embedding_size=128,
-                hidden_size=256,
-                num_layers=2,
-            )
-        )
-        settings = TrainConfig(steps=50, num_streams=32, window_length=64, log_every=1)
-        history = train(model, ids, settings, device=device).history
-        losses[device] = [record["train_nats_per_token"] for record in history]
-    pairs = zip(losses["cpu"], losses["cuda"], strict=True)
-    return {
-        "train_nats_per_token": losses,
-        "largest_difference": max(abs(one - two) for one, two in pairs),
-    }
+TESTS = (
+    "tests/training/test_trainer.py",
+    "tests/evaluation/test_scoring.py",
+    "tests/evaluation/test_dynamic.py",
+    "tests/evaluation/test_continuous_cache.py",
+)
+#: Seconds of a call in all, and of B for training and what comes before it.
+SECONDS = {"A": 170.0, "B": 580.0}
+TRAINING_SECONDS = 470.0
+#: Targets a second below which the next recipe is taken.
+SLOW = 250_000
+#: Seconds of steps that a probe times, after those that warm up.
+PROBE_SECONDS = 6.0
+#: For a rehearsal: sizes that a CPU trains in seconds.
+SMALL = {
+    "model.embedding_size": "16", "model.hidden_size": "24", "model.last_size": "16",
+    "train.num_streams": "8", "train.window_length": "20", "train.precision": "fp32",
+    "train.log_every": "5",
+}  # fmt: skip
 
 
-def speed() -> dict[str, Any]:
-    """Speeds beside the textbook loop, in fp32; and of the preset awd-lstm as it trains."""
-    cases = [benchmark.measure(case, device="cuda", seconds=5.0) for case in benchmark.MODELS]
-    preset = get_preset("awd-lstm")
-    ids = torch.randint(33_278, (2_000_000,))
-    awd = {}
-    for precision in ("fp32", "bf16"):
-        seed_everything(0)
-        model = LSTMLanguageModel(preset.model_config(33_278))
-        settings = dataclasses.replace(
-            preset.train, steps=200, epochs=None, precision=precision, log_every=1000
-        )
-        awd[precision] = train(model, ids, settings, device="cuda").tokens_per_second
-    return {
-        "models": [case.to_dict() for case in cases],
-        "awd_lstm_tokens_per_second": awd,
-        "awd_lstm_peak_bytes": torch.cuda.max_memory_allocated(),
-    }
+@dataclasses.dataclass(kw_only=True)
+class Call:
+    """One call of this program: where it runs, how long it may, and where results go."""
+
+    rehearsal: bool
+    seconds: float
+    """Seconds after which the call has to have ended."""
+    out: Path
+    run: Path
+    """The run's folder; not given back with the results."""
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @property
+    def device(self) -> torch.device:
+        """The GPU; in a rehearsal the CPU."""
+        return torch.device("cpu" if self.rehearsal else "cuda")
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.seconds - (time.perf_counter() - self.started)
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of B for training and what comes before it."""
+        return min(TRAINING_SECONDS, self.seconds * TRAINING_SECONDS / SECONDS["B"])
+
+    def preset(self, name: str, **changes: str) -> Preset:
+        """A preset with some settings of its training changed; in a rehearsal, small."""
+        changed = {f"train.{setting}": text for setting, text in changes.items()}
+        return override(get_preset(name), changed | (SMALL if self.rehearsal else {}))
+
+    def corpus(self) -> Corpus:
+        """WikiText-2; in a rehearsal, text that comes with Python."""
+        return load_corpus("python-docs" if self.rehearsal else "wikitext-2")
+
+    def peak_bytes(self) -> int:
+        """Most memory of the device so far."""
+        return peak_memory_bytes() if self.rehearsal else torch.cuda.max_memory_allocated()
+
+    def store(self, part: str, report: dict[str, Any]) -> None:
+        """Write what a part found to OUT/gpu_PART.json."""
+        record = {
+            "command": f"python3 -m tools.gpu_results {part}",
+            "rehearsal": self.rehearsal,
+            "measured": [{"seeds": [0], "commit": commit(), "environment": environment()}],
+            **report,
+            "seconds_since_start": round(time.perf_counter() - self.started, 1),
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_text(self.out / f"gpu_{part}.json", json.dumps(record, indent=2) + "\n")
 
 
-def train_awd() -> dict[str, Any]:
-    """Some minutes of training by the command that a user would type, stopped as by Ctrl-C."""
-    command = "companion train --corpus wikitext-2 --preset awd-lstm --seed 0 --device cuda"
-    arguments = command.split()[1:] if not RUN.exists() else ["train", "--resume"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "companion", *arguments, "--out", str(RUN)], cwd=ROOT
+# --- part A --------------------------------------------------------------------------------------
+
+
+def dtypes(call: Call) -> dict[str, Any]:
+    """In which dtype an LSTM computes when bf16 and fp16 are asked for."""
+    asked = () if call.rehearsal else ("bf16", "fp16")
+    return {"lstm_dtype": {each: str(lstm_dtype(call.device, each)) for each in asked}}
+
+
+def speed(call: Call) -> dict[str, Any]:
+    """Targets a second of both presets, in fp16 and in fp32 with TF32, and the peak's share."""
+    ids, size = _tokens(call)
+    found: dict[str, Any] = {"peak_flops": {}, "presets": {}}
+    for precision in ("fp16", "fp32"):
+        found["peak_flops"][precision] = _matmul_flops(call, precision)
+        for name in ("awd-lstm", "awd-lstm-1024"):
+            preset = call.preset(name, precision=precision)
+            pace = _pace(call, preset, ids, size, precision)
+            flops = pace.targets_per_second * training_flops_per_token(preset.model_config(size))
+            found["presets"][f"{name} {precision}"] = {
+                **dataclasses.asdict(pace),
+                "share_of_peak": flops / found["peak_flops"][precision],
+                "peak_bytes": call.peak_bytes(),
+            }
+    return found
+
+
+def parity(call: Call) -> dict[str, Any]:
+    """Losses of the same 50 steps on real text in true fp32, CPU beside GPU, and their difference.
+
+    TF32 is off, for cuDNN too, which otherwise takes it for LSTMs.
+    """
+    ids, size = _tokens(call, most=50_000)
+    shape = LSTMConfig(
+        vocabulary_size=size, embedding_size=128, hidden_size=256, num_layers=2, tie_weights=False
     )
+    settings = TrainConfig(steps=50, num_streams=16, window_length=32, log_every=1)
+    losses = {}
+    with _true_fp32():
+        for device in ("cpu", call.device.type):
+            seed_everything(0)
+            history = train(LSTMLanguageModel(shape), ids, settings, device=device).history
+            losses[device] = [record["train_nats_per_token"] for record in history]
+    one, other = losses["cpu"], losses[call.device.type]
+    worst = max(abs(a - b) for a, b in zip(one, other, strict=True))
+    return {"train_nats_per_token": losses, "largest_difference": worst}
+
+
+def tests(call: Call) -> dict[str, Any]:
+    """The tests marked gpu, without what the machine may lack; their summary."""
+    marks = "not gpu and not slow" if call.rehearsal else "gpu"
+    names = TESTS[-1:] if call.rehearsal else TESTS
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-m", marks, "--unchecked", "-W", "default",
+        "-o", "addopts=", "-p", "no:cacheprovider", *names,
+    ]  # fmt: skip
     try:
-        code = process.wait(timeout=60 * MINUTES)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=30)
-    if code not in (0, 130):
-        raise SystemExit(f"training ended with exit code {code}")
-    print("finished" if code == 0 else "not finished: run PART=train again", file=sys.stderr)
-    records = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text("utf-8").splitlines()]
+        done = subprocess.run(
+            command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, timeout=max(1.0, call.left - 5),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        return {"exit_code": None, "summary": "out of time", "output": str(error.stdout)[-3000:]}
+    lines = done.stdout.strip().splitlines() or ["no output"]
+    return {"exit_code": done.returncode, "summary": lines[-1], "output": done.stdout[-3000:]}
+
+
+# --- part B --------------------------------------------------------------------------------------
+
+
+def choose_recipe(pace: Callable[[str, str], Pace]) -> tuple[str, str, list[dict[str, Any]]]:
+    """The first preset and precision that work, and are not slow; and what was tried, in order.
+
+    `pace(preset, precision)` measures. fp16 is taken unless a loss is no finite number; where the
+    large model is slow, the one for which cuDNN has a faster kernel.
+    """
+    tried = []
+
+    def measured(name: str, precision: str) -> Pace:
+        found = pace(name, precision)
+        tried.append({"preset": name, "precision": precision, **dataclasses.asdict(found)})
+        return found
+
+    name, precision = "awd-lstm", "fp16"
+    first = measured(name, precision)
+    if not first.finite:
+        precision = "fp32"
+        first = measured(name, precision)
+    if first.targets_per_second < SLOW:
+        second = measured("awd-lstm-1024", precision)
+        if second.finite and second.targets_per_second > first.targets_per_second:
+            name = "awd-lstm-1024"
+    return name, precision, tried
+
+
+def training(call: Call) -> dict[str, Any]:
+    """Train by the recipe that fits this device, for the time there is; into `call.run`."""
+    ids, size = _tokens(call)
+
+    def pace(name: str, precision: str) -> Pace:
+        return _pace(call, call.preset(name, precision=precision), ids, size, precision)
+
+    name, precision, tried = choose_recipe(pace)
+    call.store("train", {"finished": False, "tried": tried})
+    left = max(30.0, call.training_seconds - (time.perf_counter() - call.started))
+    _allow_tf32(precision)
+    with _stopped_after(left + 20):
+        how: dict[str, Any] = {
+            "device": call.device.type, "on_record": _say_validation, "on_stage": _say
+        }  # fmt: skip
+        if (call.run / "run.json").exists():
+            result = resume_run(call.run, corpus=call.corpus(), **how)
+        else:
+            result = train_run(
+                call.corpus(), call.preset(name, precision=precision), call.run,
+                preset_name=name, seed=0, budget=left, **how,
+            )  # fmt: skip
+    record = json.loads((call.run / "run.json").read_text("utf-8"))
     return {
-        "finished": code == 0,
-        "companion_command": command,
-        "training_seconds": records[-1]["seconds"],
-        "validations": [record for record in records if "valid_nats_per_token" in record],
+        "finished": result.stopped == "finished",
+        "tried": tried,
+        "preset": name,
+        "precision": precision,
+        "epochs": result.steps / record["budget"]["steps_per_epoch"],
+        "steps": result.steps,
+        "planned_steps": result.total_steps,
+        "training_seconds": result.seconds,
+        "tokens_per_second": result.tokens_per_second,
+        "best_nats_per_token": result.best_nats_per_token,
+        "peak_bytes": call.peak_bytes(),
+        "train": record["train"],
+        "model": record["model"],
+        "history": result.history,
     }
 
 
-def evaluate_awd() -> dict[str, Any]:
-    """Perplexities of the run's best model, each by `companion evaluate`."""
-    reports = {}
-    for name, options in {
-        "valid": ["--split", "valid"],
-        "test": ["--split", "test"],
-        "test, continuous cache": ["--split", "test", "--cache"],
-        "test, dynamic evaluation": ["--split", "test", "--dynamic"],
-    }.items():
-        done = subprocess.run(
-            [sys.executable, "-m", "companion", "evaluate", str(RUN), *options, "--json"],
-            cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        reports[name] = json.loads(done.stdout)
-    return {"evaluations": reports}
+def pack(call: Call) -> dict[str, Any]:
+    """The run's best weights in small files below OUT."""
+    files = packed_weights.pack(call.run, call.out)
+    return {"bytes": {path.name: path.stat().st_size for path in files}}
 
 
-def gpu_tests() -> dict[str, Any]:
-    """The tests that need a GPU: their summary."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "gpu"],
-        cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    print(done.stdout)
-    return {"exit_code": done.returncode, "summary": done.stdout.splitlines()[-1]}
+def evaluate(call: Call) -> dict[str, Any]:
+    """Perplexity of the run's best model, read in 32 streams and as one text."""
+    trained, corpus = load_run(call.run, device=call.device.type), call.corpus()
+    found = {}
+    for split in ("valid", "test"):
+        ids = encode_documents(trained.tokenizer, corpus.documents(split)).ids
+        for way, options in {"32 streams": {}, "one text": {"as_one": True}}.items():
+            begun = time.perf_counter()
+            result = summarize(score(trained.model, ids, **options)).to_dict()
+            result["seconds"] = round(time.perf_counter() - begun, 2)
+            found[f"{split}, {way}"] = result
+    return {"step": trained.step, "evaluations": found}
 
 
-PARTS = {
-    "tests": gpu_tests,
-    "parity": parity,
-    "speed": speed,
-    "train": train_awd,
-    "evaluate": evaluate_awd,
-}
+PARTS: dict[str, Callable[[Call], dict[str, Any]]] = {
+    "dtypes": dtypes, "speed": speed, "parity": parity, "tests": tests,
+    "train": training, "pack": pack, "evaluate": evaluate,
+}  # fmt: skip
+CALLS = {"A": ("dtypes", "speed", "parity", "tests"), "B": ("train", "pack", "evaluate")}
+
+
+# --- helpers -------------------------------------------------------------------------------------
+
+
+def _tokens(call: Call, most: int | None = None) -> tuple[torch.Tensor, int]:
+    """Token ids of the training text by words, and their number of kinds."""
+    from companion.text.tokenizers import build_tokenizer
+
+    corpus = call.corpus()
+    tokenizer = build_tokenizer("word", (document.text for document in corpus.train))
+    return encode_documents(tokenizer, corpus.train).ids[:most], tokenizer.vocabulary_size
+
+
+def _pace(call: Call, preset: Preset, ids: torch.Tensor, size: int, precision: str) -> Pace:
+    """The speed of a preset's training, and whether its first steps give finite losses."""
+    _allow_tf32(precision)
+    seed_everything(0)
+    model = LSTMLanguageModel(preset.model_config(size))
+    seconds = 0.4 / budget.PROBE_SHARE if call.rehearsal else PROBE_SECONDS / budget.PROBE_SHARE
+    return measure_pace(model, ids, preset.train, device=call.device.type, seconds=seconds)
+
+
+def _matmul_flops(call: Call, precision: str) -> float:
+    """Operations a second of large matrix products, the best of several: the device's peak."""
+    _allow_tf32(precision)
+    size = 256 if call.rehearsal else 8192
+    dtype = torch.float32 if call.rehearsal or precision == "fp32" else torch.float16
+    a, b = torch.randn(2, size, size, device=call.device, dtype=dtype).unbind()
+    best = 0.0
+    for _ in range(8):
+        synchronize(call.device)
+        started = time.perf_counter()
+        a @ b
+        synchronize(call.device)
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
+
+
+def _allow_tf32(precision: str) -> None:
+    """TF32 for products of fp32, as far as the device has it."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "fp32"
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@contextlib.contextmanager
+def _true_fp32() -> Iterator[None]:
+    """No TF32 in matrix products, nor in cuDNN, inside the `with` block."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = cuda.allow_tf32, cudnn.allow_tf32
+    cuda.allow_tf32, cudnn.allow_tf32 = False, False
+    try:
+        yield
+    finally:
+        cuda.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def _stopped_after(seconds: float) -> Iterator[None]:
+    """Send this process a Ctrl-C after `seconds`, at which a training saves and ends."""
+    timer = threading.Timer(max(0.1, seconds), os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _say_validation(record: dict[str, Any]) -> None:
+    if "valid_nats_per_token" in record:
+        perplexity = math.exp(record["valid_nats_per_token"])
+        _say(f"{record['seconds']:.0f} s, epoch {record['epoch']:.1f}: {perplexity:.1f}")
+
+
+def _in_words(part: str, report: dict[str, Any]) -> str:
+    """A part's report in lines that the end of a long output still shows."""
+    kept = {
+        name: value
+        for name, value in report.items()
+        if name not in ("train_nats_per_token", "history", "train", "model", "output")
+    }
+    return f"{part}: {json.dumps(kept)}"
 
 
 def main() -> None:
-    """Do the part named on the command line."""
-    if len(sys.argv) != 2 or sys.argv[1] not in PARTS:
-        raise SystemExit(f"give one PART: {', '.join(PARTS)}")
-    if not torch.cuda.is_available():
-        raise SystemExit("this needs a CUDA device, and there is none here")
-    part, started = sys.argv[1], time.perf_counter()
-    report = {
-        "command": f"make gpu-results PART={part}",
-        "measured": [{"seeds": [0], "commit": commit(), "environment": environment()}],
-        **PARTS[part](),
-    }
-    report["seconds"] = round(time.perf_counter() - started, 1)
-    print(store(f"gpu_{part}", report).relative_to(ROOT))
+    """Do the parts named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("parts", nargs="+", choices=[*CALLS, *PARTS])
+    parser.add_argument("--seconds", type=float, help="seconds in all; of A 170, of B 580")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, with a small model")
+    options = parser.parse_args()
+    if not options.rehearse and not torch.cuda.is_available():
+        raise SystemExit("this needs a CUDA device, and there is none here; --rehearse needs none")
+    names = [name for each in options.parts for name in CALLS.get(each, (each,))]
+    out = Path(os.environ.get("OUT") or ROOT / "book" / "results")
+    seconds = options.seconds or sum(SECONDS.get(each, 170.0) for each in options.parts)
+    parent = Path(tempfile.gettempdir()) if os.environ.get("OUT") else ROOT
+    call = Call(
+        rehearsal=options.rehearse, seconds=seconds, out=out, run=parent / "runs" / "awd-lstm"
+    )
+    said, failed = [], []
+    for part in names:
+        try:
+            report = PARTS[part](call)
+        except Exception as error:  # the parts after it may still be of use
+            failed.append(part)
+            report = {"error": f"{type(error).__name__}: {error}"}
+        call.store(part, report)
+        said.append(_in_words(part, report))
+        _say(said[-1])
+    print("\n".join(said))
+    print(f"{call.seconds - call.left:.0f} s; results in {out}")
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

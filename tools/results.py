@@ -24,6 +24,7 @@ import psutil
 
 from tools import chapters, notebooks, variants
 from tools.chapters import ROOT
+from tools.commits import commit
 
 RESULTS = ROOT / "book" / "results"
 
@@ -205,17 +206,6 @@ def store(name: str, record: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     write_text(path, json.dumps(record, indent=2) + "\n")
     return path
-
-
-def commit(*paths: str) -> str:
-    """The commit that is checked out; marked where the package, or one of `paths`, differs."""
-    head = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    changed = subprocess.run(
-        ["git", "diff", "--quiet", "HEAD", "--", "companion", *paths], cwd=ROOT
-    )
-    return head + (" with changes" if changed.returncode else "")
 
 
 def main() -> None:

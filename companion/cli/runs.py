@@ -73,6 +73,15 @@ def train(
         ),
     ] = None,
     device: Device = "auto",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Time for the training, such as 480s, 8m or 1.5h: as many steps as fit, by "
+            "a speed that is measured first, in place of the preset's epochs.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Resume the run in --out from its newest checkpoint."),
@@ -95,12 +104,16 @@ def train(
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other; give one of them")
     how: Mapping[str, Any] = {"device": device, "tensorboard": tensorboard, "progress": True}
+    seconds = None if budget is None else _seconds(budget)
     if resume:
+        if budget is not None:
+            raise ValueError("--budget plans a new run; a run that is resumed ends as planned")
         _refuse_changes(out_folder, preset=preset, seed=seed, settings=settings or [])
         result = _go_on(out_folder, corpus, how)
     else:
         recipe = (preset or "small", pairs(settings or []))
-        result = _begin(out_folder, corpus or "python-docs", recipe, seed or 0, overwrite, how)
+        how = {**how, "overwrite": overwrite, "budget": seconds}
+        result = _begin(out_folder, corpus or "python-docs", recipe, seed or 0, how)
     if os.environ.get("RANK", "0") == "0":  # of several processes, only the first reports
         _report(result, out_folder)
 
@@ -119,7 +132,6 @@ def _begin(
     corpus: str,
     recipe: tuple[str, Mapping[str, str]],
     seed: int,
-    overwrite: bool,
     how: Mapping[str, Any],
 ) -> TrainResult:
     """Train a new run by `recipe`: the name of a preset, and the settings changed in it."""
@@ -137,10 +149,21 @@ def _begin(
         out_folder,
         preset_name=preset_name,
         seed=seed,
-        overwrite=overwrite,
         on_stage=_say,
         **how,
     )
+
+
+def _seconds(text: str) -> float:
+    """A time such as 480s, 8m or 1.5h, or a number of seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        return float(number) * unit
+    except ValueError:
+        raise ValueError(
+            f"--budget must be a time such as 480s, 8m or 1.5h, got {text!r}"
+        ) from None
 
 
 def _report(result: TrainResult, out_folder: Path) -> None:

@@ -61,11 +61,35 @@ def check_writable(folder: Path) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors by name to a safetensors file; those that share storage, as tied weights do,
-    are stored each with a copy of its own, since the format refuses them."""
+    """Write tensors by name to a safetensors file.
+
+    The same tensor under two names, as tied weights are, is stored once; the header says so, as
+    that of `safetensors.torch.save_model` does, and `load_tensors` reads it.
+    """
     from safetensors.torch import save_file
 
-    save_file({name: each.detach().cpu().clone() for name, each in tensors.items()}, path)
+    stored: dict[str, Tensor] = {}
+    first: dict[tuple[Any, ...], str] = {}
+    same: dict[str, str] = {}
+    for name, each in tensors.items():
+        place = (each.device, each.data_ptr(), each.shape, each.stride(), each.dtype)
+        if each.data_ptr() and first.setdefault(place, name) != name:
+            same[name] = first[place]
+            continue
+        stored[name] = each.detach().cpu().clone()
+    save_file(stored, path, metadata=same or None)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that `save_tensors` wrote, in memory of their own. What was stored once
+    for two names is one tensor. SafetensorError where it is no such file."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        # Copies: Windows cannot delete a file that a tensor still maps into memory.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        same = file.metadata() or {}
+    return tensors | {name: tensors[other] for name, other in same.items() if other in tensors}
 
 
 def is_free(folder: Path, unfinished: Collection[str]) -> bool:

@@ -65,14 +65,35 @@ def check_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def make_accelerator(device: str = "auto", precision: str = "fp32") -> Accelerator:
+def lstm_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """The dtype in which an LSTM computes on `device` under automatic mixed precision.
+
+    On CUDA it need not be the one asked for: torch's wrapper of cuDNN (aten/src/ATen/cudnn/
+    AutocastRNN.cpp) casts inputs and weights to fp16 whatever autocast's dtype is.
+    """
+    if precision == "fp32":
+        return torch.float32
+    wanted = torch.bfloat16 if precision == "bf16" else torch.float16
+    lstm = torch.nn.LSTM(8, 8, device=device)
+    with torch.no_grad(), torch.autocast(device.type, dtype=wanted):
+        outputs, _ = lstm(torch.zeros(1, 1, 8, device=device))
+    dtype: torch.dtype = outputs.dtype
+    return dtype
+
+
+def make_accelerator(
+    device: str = "auto", precision: str = "fp32", *, unused_weights: bool = False
+) -> Accelerator:
     """A Hugging Face Accelerate `Accelerator` for this device and precision.
+
+    unused_weights: whether a step may leave weights without a gradient; several processes then look
+    each step for those that none of them used, instead of waiting for their gradients.
 
     Under `accelerate launch` it joins the other processes. Accelerate keeps one shared state per
     process; two trainings in one notebook may ask for different settings, so in a single process
     that state is reset.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, PartialState
 
     chosen = choose_device(device)
@@ -82,6 +103,7 @@ def make_accelerator(device: str = "auto", precision: str = "fp32") -> Accelerat
     return Accelerator(
         cpu=chosen.type == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused_weights)],
     )
 
 
@@ -110,6 +132,31 @@ def warn_of_missing_processes(accelerator: Accelerator) -> None:
             "torchrun --nproc_per_node 2 -m companion train ...",
             stacklevel=3,
         )
+
+
+#: glibc's mallopt: blocks above a threshold are taken from the system one by one, and memory above
+#: another at the end of the heap is given back to it.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+#: Both thresholds while training.
+KEPT_BYTES = 2**30
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep freed memory for its next allocations; whether the platform allows it.
+
+    By default glibc gives blocks above some megabytes back to the system as soon as they are freed,
+    and the system fills each new one with zeros, page by page: for the tensors of a large
+    vocabulary, in every step. On other platforms nothing is changed.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    return all(mallopt(which, KEPT_BYTES) == 1 for which in (_TRIM_THRESHOLD, _MMAP_THRESHOLD))
 
 
 #: Most threads for each core.

@@ -22,8 +22,10 @@ from companion.text.batching import IGNORE, Batch, scoring_streams
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-#: Most logits held at once while scoring: 16 MB in float32.
+#: Most logits held at once while scoring on a CPU: 16 MB in float32, which stays in its caches.
 MOST_LOGITS = 2**22
+#: The same on other devices, which are slow at small pieces: 256 MB.
+MOST_LOGITS_ON_DEVICES = 2**26
 #: Starting states have converged when none of their entries changes by more than this.
 STATE_TOLERANCE = 1e-6
 
@@ -129,7 +131,7 @@ def score(
         logits = logits.float() / temperature
         top, prediction = logits.max(dim=-1)
         confidence = (top - logits.logsumexp(dim=-1)).exp()
-        pieces.append((token_nats(logits, targets).cpu(), prediction.cpu(), confidence.cpu()))
+        pieces.append((token_nats(logits, targets), prediction, confidence))
     return joined_scores(batch, pieces)
 
 
@@ -154,9 +156,9 @@ def require_fit(model: LanguageModel, batch: Batch, *, in_one: bool = False) -> 
 
 def joined_scores(batch: Batch, pieces: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Scores:
     """Scores of a batch that was read in pieces: their nats, predictions and confidences, each of
-    shape (batch, part)."""
+    shape (batch, part), on any device."""
     nats, predictions, confidences = (
-        torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True)
+        torch.cat(parts, dim=1).cpu() for parts in zip(*pieces, strict=True)
     )
     kept = batch.targets != IGNORE
     return Scores(
@@ -173,8 +175,11 @@ def summed_nats_of_rows(
 ) -> Float[Tensor, ""]:
     """Summed surprisal, in float64, of rows that are read side by side from an empty state."""
     total = torch.zeros((), dtype=torch.float64)
-    for logits, targets in scored_pieces(model, batch, window_length):
-        total += token_nats(logits, targets).cpu().double().sum()  # MPS has no float64
+    pieces = [token_nats(*piece).flatten() for piece in scored_pieces(model, batch, window_length)]
+    # One transfer, as each waits for the device; then float64, which MPS does not have.
+    sizes = [piece.numel() for piece in pieces]
+    for nats in torch.split(torch.cat(pieces).cpu(), sizes):
+        total += nats.double().sum()
     return total
 
 
@@ -221,13 +226,15 @@ def scored_pieces(
         model.require_tokens(each, name, ndim=2)
     device = model.device
     rows, length = batch.inputs.shape
-    at_once = max(1, MOST_LOGITS // max(1, rows * model.vocabulary_size))
+    most = MOST_LOGITS if device.type == "cpu" else MOST_LOGITS_ON_DEVICES
+    at_once = max(1, most // max(1, rows * model.vocabulary_size))
     state = start
+    all_inputs, all_targets = batch.inputs.to(device), batch.targets.to(device)
     with evaluation_mode(model):
         for first in range(0, length, window_length):
             span = slice(first, first + window_length)
-            inputs, targets = batch.inputs[:, span].to(device), batch.targets[:, span].to(device)
-            features, state = model.features(inputs, state)
+            features, state = model.features(all_inputs[:, span], state)
+            targets = all_targets[:, span]
             parts = torch.split(features, at_once, dim=1), torch.split(targets, at_once, dim=1)
             for part, wanted in zip(*parts, strict=True):
                 yield model.logits(part), wanted

@@ -7,6 +7,7 @@ estimates the loss from a sample of the vocabulary. Evaluation never samples.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,12 @@ def chunked_nats(
 
     The forward pass computes logits, loss and gradient for `chunk` positions at a time and discards
     the logits; the backward pass only scales the gradient. Value and gradient equal those of
-    `summed_nats` up to rounding. By default a chunk has at most 2^22 logits (2^27 on a GPU).
+    `summed_nats` up to rounding. By default a chunk has at most 2^22 logits (2^25 on a GPU).
+
+    Under autocast the products run in 16 bits, over a vocabulary filled up to a multiple of 8 with
+    tokens of probability 0, as a GPU's matrix units want it. In fp16 the gradient of the logits is
+    held multiplied by a power of two, since its smallest entries, the probabilities of rare tokens,
+    would become 0: the loss scaling of a training comes too late for them.
     """
     if features.shape[:-1] != targets.shape:
         raise ValueError(
@@ -40,7 +46,7 @@ def chunked_nats(
             f"{tuple(targets.shape)} with the hidden size added as last axis"
         )
     if chunk is None:
-        numbers = 2**22 if features.device.type == "cpu" else 2**27
+        numbers = 2**22 if features.device.type == "cpu" else 2**25
         chunk = max(1, numbers // weight.shape[0])
     if chunk < 1:
         raise ValueError(f"chunk must be >= 1, got {chunk}")
@@ -57,13 +63,26 @@ class _ChunkedNats(torch.autograd.Function):
     ) -> Tensor:
         place = features.device.type
         dtype = features.dtype
-        if torch.is_autocast_enabled(place):
-            dtype = torch.get_autocast_dtype(place)
+        autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if torch.amp.is_autocast_available(place):
+            autocast = torch.autocast(place, enabled=False)
+            if torch.is_autocast_enabled(place):
+                dtype = torch.get_autocast_dtype(place)
         total = features.new_zeros((), dtype=torch.float32)
         made = any(ctx.needs_input_grad)
         gradients = [torch.zeros_like(each) for each in (features, weight, bias)] if made else []
-        with torch.autocast(place, enabled=False):
+        vocabulary = len(weight)
+        half = dtype in (torch.float16, torch.bfloat16)
+        fill = -vocabulary % 8 if half else 0
+        # So that nothing overflows: neither sums over a chunk, of features of at most 2, nor those
+        # over the vocabulary, of weights below 100.
+        power = min(8, max(0, 15 - math.ceil(math.log2(chunk))))
+        scale = 2**power if dtype is torch.float16 else 1
+        with autocast:
             matrix, vector = weight.to(dtype), bias.to(dtype)
+            if fill:
+                matrix = F.pad(matrix, (0, 0, 0, fill))
+                vector = F.pad(vector, (0, fill), value=-math.inf)
             for start in range(0, len(targets), chunk):
                 rows = slice(start, start + chunk)
                 inputs, kept = features[rows].to(dtype), (targets[rows] != IGNORE).unsqueeze(1)
@@ -72,16 +91,19 @@ class _ChunkedNats(torch.autograd.Function):
                 total -= (logs.gather(1, wanted) * kept).sum()
                 if made:  # the gradient with respect to the logits: probability minus one-hot
                     slope = logs.exp_().scatter_add_(1, wanted, -torch.ones_like(logs[:, :1]))
-                    slope = slope.mul_(kept).to(dtype)
+                    slope = slope.mul_(kept if scale == 1 else kept * scale).to(dtype)
                     gradients[0][rows] = slope @ matrix
+                    slope = slope[:, :vocabulary]
                     _add_product(gradients[1], slope.T, inputs)
-                    gradients[2] += slope.sum(0)
+                    gradients[2] += slope.sum(0, dtype=bias.dtype)
+        ctx.scale = scale
         ctx.save_for_backward(*gradients)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return *(gradient.mul_(grad_output) for gradient in ctx.saved_tensors), None, None
+        factor = grad_output / ctx.scale
+        return *(gradient.mul_(factor) for gradient in ctx.saved_tensors), None, None
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -139,6 +161,14 @@ def _alias_table(sizes: list[float]) -> tuple[list[float], list[int]]:
     return kept, alias  # the remaining tokens have size 1, within rounding, and need no alias
 
 
+def look_up(
+    weight: Float[Tensor, "vocab hidden"], *tokens: Int[Tensor, " _"]
+) -> tuple[Float[Tensor, "_ hidden"], ...]:
+    """The rows of `weight` for each of `tokens`, by one look-up for all of them: the gradient of
+    each look-up is as large as the matrix."""
+    return torch.split(F.embedding(torch.cat(tokens), weight), [len(each) for each in tokens])
+
+
 def sampled_nats(
     features: Float[Tensor, "targets hidden"],
     weight: Float[Tensor, "vocab hidden"],
@@ -146,18 +176,19 @@ def sampled_nats(
     targets: Int[Tensor, " targets"],
     samples: Int[Tensor, " samples"],
     log_probs: Float[Tensor, " vocab"],
+    *,
+    rows: tuple[Float[Tensor, "samples hidden"], Float[Tensor, "targets hidden"]] | None = None,
 ) -> Float[Tensor, ""]:
     """Summed nats with the softmax's normaliser estimated from `samples` (Bengio & Senecal 2008).
 
     All positions share the samples, which were drawn with log-probabilities `log_probs`. With k
     samples, a sampled token of probability q has log(k q) subtracted from its logit; samples equal
     to the target are left out. The estimate of the normaliser is then unbiased; its logarithm, and
-    so the loss, is slightly too low on average.
+    so the loss, is slightly too low on average. `rows` are the samples' and the targets' rows of
+    `weight`, where they were looked up before.
     """
     wanted = targets.clamp(min=0)
-    # One look-up for both, since the gradient of each look-up is as large as the weight matrix.
-    rows = F.embedding(torch.cat([samples, wanted]), weight)
-    drawn, own = torch.split(rows, [len(samples), len(wanted)])
+    drawn, own = rows if rows is not None else look_up(weight, samples, wanted)
     right = (features * own).sum(-1) + bias[wanted]
     expected = log_probs[samples] + math.log(len(samples))
     others = features @ drawn.T + (bias[samples] - expected)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from companion.core.settings import check_choice
 from companion.losses.cross_entropy import summed_nats
-from companion.losses.large_vocabulary import NoiseSampler, chunked_nats, sampled_nats
+from companion.losses.large_vocabulary import NoiseSampler, chunked_nats, look_up, sampled_nats
 from companion.models.base import LanguageModel, State
 from companion.models.lstm import LSTMLanguageModel
 from companion.text.batching import IGNORE
@@ -81,10 +81,21 @@ class TrainingLoss(nn.Module):
             logits, state = self.model(inputs, state)
             nats = summed_nats(logits, targets)
             return nats, nats.detach(), state
-        outputs, state = self.model.outputs(inputs, state)  # (T, B, H)
+        embedded = None
+        sampled: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+        if self.noise is not None and self.kind == "sampled" and self.model.config.tie_weights:
+            # Inputs, samples and targets are rows of one matrix.
+            samples = self.noise(self.num_samples)
+            wanted = targets.flatten().clamp(min=0)
+            read, drawn, own = look_up(
+                self.model.embedding.weight, inputs.T.flatten(), samples, wanted
+            )
+            embedded = read.view(*inputs.T.shape, -1)
+            sampled = samples, (drawn, own)
+        outputs, state = self.model.outputs(inputs, state, embedded=embedded)  # (T, B, H)
         dropped = self.model.dropout(outputs)
         features = dropped.transpose(0, 1).contiguous()
-        nats = self._nats(self.model.output, features, targets)
+        nats = self._nats(self.model.output, features, targets, sampled)
         loss = nats
         if self.activation_penalty:
             loss = loss + self.activation_penalty * dropped.square().mean(-1).sum()
@@ -97,6 +108,7 @@ class TrainingLoss(nn.Module):
         output: nn.Linear | nn.AdaptiveLogSoftmaxWithLoss,
         features: Tensor,
         targets: Tensor,
+        sampled: tuple[Tensor, tuple[Tensor, Tensor]] | None,
     ) -> Tensor:
         if isinstance(output, nn.AdaptiveLogSoftmaxWithLoss):
             flat, wanted = features.flatten(0, 1), targets.flatten()
@@ -109,4 +121,5 @@ class TrainingLoss(nn.Module):
         if self.kind == "chunked":
             return chunked_nats(*parts)
         assert self.noise is not None
-        return sampled_nats(*parts, self.noise(self.num_samples), self.noise.log_probs)
+        samples, rows = sampled or (self.noise(self.num_samples), None)
+        return sampled_nats(*parts, samples, self.noise.log_probs, rows=rows)

@@ -180,10 +180,18 @@ class LSTMLanguageModel(LanguageModel):
                     parameter.data[hidden : 2 * hidden] = self.config.forget_bias
 
     def outputs(
-        self, inputs: Int[Tensor, "batch time"], state: State | None = None
+        self,
+        inputs: Int[Tensor, "batch time"],
+        state: State | None = None,
+        *,
+        embedded: Float[Tensor, "time batch embedding"] | None = None,
     ) -> tuple[Float[Tensor, "time batch hidden"], State]:
-        """The last layer's outputs before dropout, time first, and the state after the last."""
-        embedded = self.embedding(inputs.T)  # (T, B, E): nn.LSTM's fast layout
+        """The last layer's outputs before dropout, time first, and the state after the last.
+
+        `embedded` are the embeddings of the inputs, where they were looked up before.
+        """
+        if embedded is None:
+            embedded = self.embedding(inputs.T)  # (T, B, E): nn.LSTM's fast layout
         if self.training and self.config.embedding_dropout:
             ones = embedded.new_ones(self.config.vocabulary_size)
             kept = F.dropout(ones, self.config.embedding_dropout)

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from companion.core.runtime import (
     choose_device,
     cpu_threads,
     environment,
+    keep_freed_memory,
     make_accelerator,
     memory_bytes,
     warn_of_missing_processes,
@@ -42,6 +44,7 @@ from companion.text.tokenizers import (
     load_tokenizer,
     save_tokenizer,
 )
+from companion.training.budget import measure_pace
 from companion.training.checkpoints import RunFolder
 from companion.training.config import TrainConfig
 from companion.training.trainer import TrainResult, share_of_streams, train
@@ -82,6 +85,7 @@ def train_run(
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
+    budget: float | None = None,
     progress: bool = False,
     tensorboard: bool = False,
     on_record: OnRecord | None = None,
@@ -89,14 +93,18 @@ def train_run(
 ) -> TrainResult:
     """Train on `corpus` with the settings of `preset`, in a new run folder `out`.
 
+    With `budget`, in seconds from the call on, the speed is measured first and the number of steps
+    replaced by one that fits, so that the learning-rate schedule ends where the budget ends.
     `tensorboard` also writes the metrics for TensorBoard; `on_record` is called with each record of
     metrics. The folder keeps a description of the training data as corpus.json.
     """
-    say = on_stage or _silent
+    say, started = on_stage or _silent, time.perf_counter()
     # Errors that can be found early are raised before the folder is made.
     check_type("corpus", corpus, Corpus, "load_corpus(name_or_path) reads one")
     check_type("preset", preset, Preset, "presets.get_preset(name) gives one")
     check_whole(seed=seed)
+    if budget is not None and not 0 < budget < math.inf:
+        raise ValueError(f"budget must be > 0 seconds and finite, got {budget}")
     accelerator = make_accelerator(device, preset.train.precision)
     warn_of_missing_processes(accelerator)
     if accelerator.is_main_process:
@@ -117,6 +125,25 @@ def train_run(
             f"{preset.train.num_streams} streams; use a longer text or a smaller num_streams (on "
             "the command line: --set train.num_streams=1)"
         )
+    pace = None
+    if budget is not None:
+        say("Measuring the speed ...")
+        with cpu_threads(_threads(preset.threads, device)):
+            seed_everything(seed)
+            pace = measure_pace(
+                LSTMLanguageModel(model_config), encoded.ids, preset.train,
+                valid_ids=encode_documents(tokenizer, corpus.valid).ids,
+                device=device, seconds=budget,
+            )  # fmt: skip
+        # All processes plan alike: each takes the time that the first one has left.
+        left = torch.tensor([budget - (time.perf_counter() - started)], device=accelerator.device)
+        steps = pace.steps_within(float(accelerator.gather(left)[0]), preset.train)
+        settings = dataclasses.replace(preset.train, steps=steps, epochs=None)
+        preset = dataclasses.replace(preset, train=settings)
+        say(
+            f"{pace.targets_per_second:,.0f} tokens/s: {steps:,} steps, "
+            f"{steps / pace.steps_per_epoch:.2f} epochs, fit into the budget"
+        )
     record = {
         "corpus": place_of(corpus),
         "corpus_fingerprint": corpus.fingerprint,
@@ -128,6 +155,8 @@ def train_run(
         "model": dataclasses.asdict(model_config),
         "train": dataclasses.asdict(preset.train),
     }
+    if pace is not None:
+        record["budget"] = {"seconds": budget, **dataclasses.asdict(pace)}
 
     def prepare(folder: Path) -> None:
         save_tokenizer(tokenizer, folder / "tokenizer.json")
@@ -292,6 +321,7 @@ def _train(
     on_record: OnRecord | None,
 ) -> TrainResult:
     record = run.record()
+    keep_freed_memory()
     seed_everything(record["seed"])
     result = train(
         LSTMLanguageModel(_config(LSTMConfig, record, "model")),

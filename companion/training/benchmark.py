@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from companion.core.runtime import choose_device, peak_memory_bytes, synchronize
+from companion.losses.large_vocabulary import NoiseSampler, sampled_nats
+from companion.losses.training_loss import Loss
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.training.config import TrainConfig
 from companion.training.trainer import Trainer
@@ -37,6 +39,11 @@ class BenchmarkModel:
     """Parallel streams: the batch size."""
     window_length: int
     """Tokens per stream in each step: the BPTT length."""
+    loss: Loss = "full"
+    """Loss of this package's loop. The textbook loop has the sampled loss where this one has it,
+    and otherwise the full one, of which the chunked loss is the same number."""
+    num_samples: int = 1024
+    """Tokens that the sampled loss draws."""
 
 
 MODELS = (
@@ -56,7 +63,14 @@ MODELS = (
             vocabulary_size=33278, embedding_size=200, hidden_size=200, num_layers=2,
             tie_weights=True,
         ),
-        num_streams=20, window_length=35,
+        num_streams=20, window_length=35, loss="chunked",
+    ),
+    BenchmarkModel(
+        name="sampled",
+        model=LSTMConfig(
+            vocabulary_size=33278, embedding_size=200, hidden_size=200, tie_weights=True
+        ),
+        num_streams=32, window_length=35, loss="sampled",
     ),
 )  # fmt: skip
 
@@ -82,6 +96,9 @@ class Speed:
     matmul_share: float
     """Floating-point operations per second that the training uses, as a share of those that matrix
     multiplication reaches on this machine."""
+    products_share: float
+    """Share of a step's time that its own matrix products need when nothing else is done. They are
+    smaller than those of `matmul_share`, so slower; what is left is all that is no product."""
     peak_bytes: int
     """Peak memory so far in bytes: of the device on CUDA, otherwise of the whole process."""
 
@@ -100,6 +117,52 @@ def training_flops_per_token(config: LSTMConfig) -> int:
     inputs = [config.embedding_size, *sizes[:-1]]
     lstm = sum(4 * size * (below + size) for below, size in zip(inputs, sizes, strict=True))
     return 6 * (lstm + sizes[-1] * config.vocabulary_size)
+
+
+def products_of(case: BenchmarkModel) -> list[tuple[int, int, int, int]]:
+    """The matrix products of a training step, as rows, inner size, columns, and how many of them.
+
+    Of each layer and time step one product forward and one backward, by the hidden state; of each
+    window three by the inputs, one by the gradient of the recurrent weights, and three by the
+    output layer, whose columns are the samples where the loss is sampled.
+    """
+    config, rows, steps = case.model, case.num_streams, case.window_length
+    sizes, positions = config.layer_sizes, case.num_streams * case.window_length
+    found = []
+    for below, size in zip([config.embedding_size, *sizes[:-1]], sizes, strict=True):
+        found += [
+            (rows, size, 4 * size, steps), (rows, 4 * size, size, steps),
+            (positions, below, 4 * size, 1), (positions, 4 * size, below, 1),
+            (4 * size, positions, below, 1), (4 * size, positions, size, 1),
+        ]  # fmt: skip
+    columns = case.num_samples if case.loss == "sampled" else config.vocabulary_size
+    return [
+        *found,
+        (positions, sizes[-1], columns, 1), (positions, columns, sizes[-1], 1),
+        (columns, positions, sizes[-1], 1),
+    ]  # fmt: skip
+
+
+def seconds_of_products(
+    products: Sequence[tuple[int, int, int, int]], device: torch.device, seconds: float = 0.5
+) -> float:
+    """Seconds that matrix products (`products_of`) take one after another, the least of several
+    tries of each."""
+    total = 0.0
+    for rows, inner, columns, count in products:
+        a, b = torch.randn(rows, inner, device=device), torch.randn(inner, columns, device=device)
+        out = torch.empty(rows, columns, device=device)
+        best, end = math.inf, time.perf_counter() + seconds / len(products)
+        while best == math.inf or time.perf_counter() < end:
+            times = min(count, 8)
+            synchronize(device)
+            started = time.perf_counter()
+            for _ in range(times):
+                torch.mm(a, b, out=out)
+            synchronize(device)
+            best = min(best, (time.perf_counter() - started) / times)
+        total += best * count
+    return total
 
 
 def matmul_flops_per_second(device: torch.device, size: int = 1024, seconds: float = 0.5) -> float:
@@ -121,6 +184,7 @@ def textbook_step(
 ) -> Callable[[], None]:
     """A training step as in tutorials: batch first, Adam, the mean loss read at each step."""
     config = case.model
+    noise = NoiseSampler(ids.bincount(minlength=config.vocabulary_size)).to(device)
     embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
     lstm = nn.LSTM(config.embedding_size, config.hidden_size, config.num_layers, batch_first=True)
     output = nn.Linear(config.hidden_size, config.vocabulary_size)
@@ -137,10 +201,16 @@ def textbook_step(
         nonlocal state, total
         outputs, state = lstm(embedding(rows[:, :-1]), state)
         state = (state[0].detach(), state[1].detach())
-        logits = output(outputs)
-        loss = loss_function(logits.reshape(-1, config.vocabulary_size), rows[:, 1:].reshape(-1))
+        targets = rows[:, 1:].reshape(-1)
+        if case.loss == "sampled":  # a look-up of its own for inputs and for the output layer
+            features, samples = outputs.reshape(len(targets), -1), noise(case.num_samples)
+            parts = features, output.weight, output.bias, targets, samples, noise.log_probs
+            loss = sampled_nats(*parts) / len(targets)
+        else:
+            logits = output(outputs)
+            loss = loss_function(logits.reshape(-1, config.vocabulary_size), targets)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         total += loss.item()
@@ -155,8 +225,9 @@ def measure(case: BenchmarkModel, *, device: str = "auto", seconds: float = 5.0)
     per_epoch = case.num_streams * case.window_length * 8
     ids = torch.randint(case.model.vocabulary_size, (per_epoch + 1,), generator=generator)
     config = TrainConfig(
-        steps=10**9, num_streams=case.num_streams, window_length=case.window_length, warmup=0.0
-    )
+        steps=10**9, num_streams=case.num_streams, window_length=case.window_length, warmup=0.0,
+        loss=case.loss, num_samples=case.num_samples,
+    )  # fmt: skip
     trainer = Trainer(LSTMLanguageModel(case.model), ids, config, device=device)
     steps = trainer.steps()
 
@@ -164,6 +235,12 @@ def measure(case: BenchmarkModel, *, device: str = "auto", seconds: float = 5.0)
         if next(steps) % config.log_every == 0:
             trainer.training_record()  # part of the loop: here it waits for the device
 
+    products = products_of(case)
+    flops_per_token = (
+        sum(2 * rows * inner * columns * count for rows, inner, columns, count in products)
+        / case.num_streams
+        / case.window_length
+    )
     flops = matmul_flops_per_second(place)
     turns = take_turns(ours, textbook_step(case, ids, place), place, seconds=2 * seconds)
     per_step = case.num_streams * case.window_length
@@ -178,7 +255,8 @@ def measure(case: BenchmarkModel, *, device: str = "auto", seconds: float = 5.0)
         ratio_low=low,
         ratio_high=high,
         turns=len(turns),
-        matmul_share=speed * training_flops_per_token(case.model) / flops,
+        matmul_share=speed * flops_per_token / flops,
+        products_share=seconds_of_products(products, place) * speed / per_step,
         peak_bytes=_peak_bytes(place),
     )
 

@@ -32,7 +32,6 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from companion.core.files import (
@@ -42,6 +41,7 @@ from companion.core.files import (
     disk_errors,
     flush,
     is_free,
+    load_tensors,
     partial_name,
     read_json,
     remove,
@@ -187,8 +187,11 @@ class RunFolder:
             )
         return record
 
-    def save(self, checkpoint: Checkpoint, *, best: bool = False) -> Path:
-        """Write a checkpoint; keep it, the one before it and the best, and remove the others."""
+    def save(self, checkpoint: Checkpoint | Weights, *, best: bool = False) -> Path:
+        """Write a checkpoint; keep it, the one before it and the best, and remove the others.
+
+        From `Weights` a model can be loaded, and training cannot go on.
+        """
         target = self.checkpoints / f"step-{checkpoint.step:08d}"
         replaced = target.with_suffix(".replaced")
         partial = self.checkpoints / f".partial-{checkpoint.step:08d}"
@@ -198,13 +201,13 @@ class RunFolder:
             state: dict[str, Any] = {
                 "step": checkpoint.step,
                 "best": best,
-                "counters": dict(checkpoint.counters),
                 "sha256": {},
             }
-            for name, tensors in (
-                (MODEL_FILE, checkpoint.model),
-                (TRAINING_FILE, checkpoint.training),
-            ):
+            files = {MODEL_FILE: checkpoint.model}
+            if isinstance(checkpoint, Checkpoint):
+                state["counters"] = dict(checkpoint.counters)
+                files[TRAINING_FILE] = checkpoint.training
+            for name, tensors in files.items():
                 save_tensors(tensors, partial / name)
                 flush(partial / name)
                 state["sha256"][name] = digest(partial / name)
@@ -267,6 +270,11 @@ class RunFolder:
     def load(self, path: Path) -> Checkpoint:
         """Read one checkpoint, checking its files against their SHA-256."""
         state = self._state(path)
+        if TRAINING_FILE not in state["sha256"]:
+            raise FileError(
+                f"checkpoint {path} holds the weights alone, so training cannot go on from it; "
+                "evaluate and generate can use it"
+            )
         return Checkpoint(
             step=int(state["step"]),
             model=_tensors(path, MODEL_FILE, state),
@@ -395,8 +403,7 @@ def _tensors(path: Path, name: str, state: Mapping[str, Any]) -> dict[str, Tenso
     if digest(file) != state["sha256"].get(name):
         raise FileError(_damaged(path, name))
     try:
-        # Copies: Windows cannot delete a file that a tensor still maps into memory.
-        return {key: value.clone() for key, value in load_file(file).items()}
+        return load_tensors(file)
     except SafetensorError as error:  # right digest but wrong contents: not written by us
         raise FileError(f"checkpoint {path} cannot be read: {error}") from error
 

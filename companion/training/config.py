@@ -33,8 +33,13 @@ class TrainConfig:
     """AdamW's decay rates of the first and second moment."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay, applied to matrices but not to biases."""
+    l2: float = 0.0
+    """Weight of half the squared weights, whose gradient is added before Adam divides by its size
+    (not decoupled); give this or `weight_decay`."""
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises linearly to its peak."""
+    flat: float = 0.0
+    """Share of the steps, after the warm-up, in which the learning rate stays at its peak."""
     final_learning_rate: float = 0.01
     """Learning rate at the last step, as a share of the peak; it falls as a cosine."""
     clip_norm: float = 1.0
@@ -60,7 +65,10 @@ class TrainConfig:
     """Probability that a stream starts a window from zeros even so, so that the model also learns
     to begin a text."""
     evaluate_every: int | None = None
-    """Steps between validations; None means once per epoch. The last step is always validated."""
+    """Steps between validations; None means every `evaluate_epochs`. The last step is always
+    validated."""
+    evaluate_epochs: float = 1.0
+    """Epochs between validations where `evaluate_every` is None."""
     patience: int | None = None
     """Stop after this many validations in a row without a new lowest loss; None means never."""
     checkpoint_every: int | None = None
@@ -68,7 +76,9 @@ class TrainConfig:
     log_every: int = 50
     """Steps between records of the training loss."""
     precision: Precision = "fp32"
-    """fp32, bf16 or fp16 (automatic mixed precision; weights stay fp32)."""
+    """fp32, bf16 or fp16 (automatic mixed precision on CUDA; weights stay fp32). For an LSTM take
+    fp16: cuDNN's LSTM runs in fp16 under either, and only fp16 scales the loss so that its
+    gradients survive."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -77,20 +87,32 @@ class TrainConfig:
             )
         for name in (
             "epochs", "steps", "num_streams", "window_length", "accumulation", "learning_rate",
-            "clip_norm", "evaluate_every", "patience", "checkpoint_every", "log_every",
-            "num_samples",
+            "clip_norm", "evaluate_every", "evaluate_epochs", "patience", "checkpoint_every",
+            "log_every", "num_samples",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be > 0, got {value}")
             if value is not None and math.isinf(value):
                 raise ValueError(f"{name} must be finite, got {value}")
-        for name in ("warmup", "final_learning_rate", "reset_state"):
+        for name in ("warmup", "flat", "final_learning_rate", "reset_state"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.warmup + self.flat > 1:
+            raise ValueError(
+                f"warmup and flat are shares of the same steps, together at most 1, got "
+                f"{self.warmup} and {self.flat}"
+            )
+        if self.l2 and self.weight_decay:
+            raise ValueError(
+                f"give either l2 or weight_decay, got l2={self.l2}, "
+                f"weight_decay={self.weight_decay}"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
-        for name in ("weight_decay", "activation_penalty", "temporal_penalty", "window_jitter"):
+        for name in (
+            "weight_decay", "l2", "activation_penalty", "temporal_penalty", "window_jitter",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
         check_choice("loss", self.loss, Loss)

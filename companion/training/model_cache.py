@@ -18,10 +18,9 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from companion.core.files import save_tensors, whole_file
+from companion.core.files import load_tensors, save_tensors, whole_file
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -44,7 +43,7 @@ def cached_model(
     if path.exists():
         model = build()
         try:
-            model.load_state_dict(load_file(path))
+            model.load_state_dict(load_tensors(path))
             return model.eval()
         except (SafetensorError, OSError, RuntimeError) as error:
             warnings.warn(f"{path} cannot be read ({error}); training again", stacklevel=2)

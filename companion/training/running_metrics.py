@@ -56,13 +56,18 @@ class RunningMetrics:
         if self.good == len(self.norms):
             return None
         start = self.windows[self.good - 1] if self.good else 0
-        nats = torch.stack(self.nats[start:])
-        sizes = torch.tensor(self.sizes[start:], device=nats.device).clamp(min=1)
-        wrong = self.beyond(nats / sizes).cumsum(0) > 0
-        failed = wrong[torch.tensor(self.windows[self.good :], device=nats.device) - start - 1]
+        # One transfer, since each waits for the device; the rest is done on the CPU.
+        nats, norms = torch.stack(self.nats[start:]), torch.stack(self.norms[self.good :])
+        numbers = torch.cat([nats, norms]).cpu()
+        nats, norms = torch.split(numbers, [len(nats), len(norms)])
+        wrong = self.beyond(nats / torch.tensor(self.sizes[start:]).clamp(min=1)).cumsum(0) > 0
+        failed = wrong[torch.tensor(self.windows[self.good :]) - start - 1]
         if gradients:
-            failed |= ~torch.isfinite(torch.stack(self.norms[self.good :]))
-        steps = self.accelerator.gather(failed.unsqueeze(0)).any(dim=0).nonzero()
+            failed |= ~torch.isfinite(norms)
+        if self.accelerator.num_processes > 1:
+            everyone = self.accelerator.gather(failed.unsqueeze(0).to(self.accelerator.device))
+            failed = everyone.any(dim=0).cpu()
+        steps = failed.nonzero()
         if len(steps):
             return len(self.norms) - self.good - 1 - int(steps[0])
         self.good = len(self.norms)
@@ -70,16 +75,19 @@ class RunningMetrics:
 
     def beyond(self, nats_per_token: Tensor) -> Tensor:
         """Whether losses have diverged: not finite, or above `cross_entropy.divergence_limit`."""
-        first = nats_per_token.new_zeros(()) if self.first is None else self.first
-        limit = divergence_limit(self.vocabulary_size, first.to(nats_per_token.device))
+        first = nats_per_token.new_zeros(())
+        if self.first is not None:  # stays where it is compared: it moves once, and waits once
+            first = self.first = self.first.to(nats_per_token.device)
+        limit = divergence_limit(self.vocabulary_size, first)
         return ~(torch.isfinite(nats_per_token) & (nats_per_token <= limit))
 
     def take(self) -> tuple[float, float]:
         """Nats per token over all processes, and the mean gradient norm; then resets both."""
-        summed = torch.stack(self.nats).cpu().double().sum()
+        numbers = torch.cat([torch.stack(self.nats), torch.stack(self.norms)]).cpu()
+        each, norms = torch.split(numbers, [len(self.nats), len(self.norms)])
+        summed = each.double().sum()
         sums = torch.stack([summed, torch.full_like(summed, self.targets)])
         nats, targets = sum_over_processes(self.accelerator, sums)
-        norms = torch.stack(self.norms)
         norm = float(norms[torch.isfinite(norms)].mean())
         self.nats, self.norms, self.sizes, self.windows, self.good = [], [], [], [], 0
         return nats / targets, norm

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from companion.core.files import FileError
 from companion.core.runtime import (
     interruptible,
+    lstm_dtype,
     make_accelerator,
     out_of_memory,
     sum_over_processes,
@@ -192,8 +193,11 @@ class Trainer:
             if valid_ids.numel() < 2:
                 raise ValueError("valid_ids needs two tokens or more, got 1; None skips validation")
         self.config, self.valid_ids, self.run, self.on_record = config, valid_ids, run, on_record
-        self.accelerator = make_accelerator(device, config.precision)
+        self.accelerator = make_accelerator(
+            device, config.precision, unused_weights=_may_leave_weights_unused(model)
+        )
         self.seed = torch.initial_seed()
+        _check_precision_of(model, config.precision, self.accelerator.device)
         if self.accelerator.process_index:  # otherwise dropout masks are the same in all processes
             torch.manual_seed(self.seed + self.accelerator.process_index)
         self.own_streams = share_of_streams(config.num_streams, self.accelerator)
@@ -470,7 +474,8 @@ class Trainer:
     @property
     def evaluate_every(self) -> int:
         """Steps between validations."""
-        return self.config.evaluate_every or self.steps_per_epoch
+        by_epochs = round(self.config.evaluate_epochs * self.steps_per_epoch)
+        return self.config.evaluate_every or max(1, by_epochs)
 
     @property
     def out_of_patience(self) -> bool:
@@ -624,6 +629,23 @@ def _check_trainable(model: LanguageModel, config: TrainConfig) -> None:
             "unigram_bias sets the bias of a linear output layer, and with adaptive_cutoffs the "
             "model has none; train without one of the two"
         )
+
+
+def _check_precision_of(model: LanguageModel, precision: str, device: torch.device) -> None:
+    """Raise ValueError where gradients would be lost: in fp16 that are not scaled."""
+    recurrent = any(isinstance(layer, nn.RNNBase) for layer in model.modules())
+    if precision == "bf16" and recurrent and lstm_dtype(device, precision) == torch.float16:
+        raise ValueError(
+            f"precision 'bf16' loses gradients of {type(model).__name__} on this device: its "
+            "recurrent layers compute in fp16 all the same, and only precision 'fp16' scales the "
+            "loss so that small gradients do not become 0; use fp16 or fp32"
+        )
+
+
+def _may_leave_weights_unused(model: LanguageModel) -> bool:
+    """Whether a step may need no gradient of some weights: those of an adaptive softmax's cluster
+    of which the window holds no token."""
+    return isinstance(getattr(model, "output", None), nn.AdaptiveLogSoftmaxWithLoss)
 
 
 def _losses_in_words(record: dict[str, Any]) -> str:

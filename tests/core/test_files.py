@@ -7,9 +7,18 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from companion.core import files
-from companion.core.files import only_writer, read_json, whole_file, write_json, write_text
+from companion.core.files import (
+    load_tensors,
+    only_writer,
+    read_json,
+    save_tensors,
+    whole_file,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -91,3 +100,18 @@ def test_a_folder_in_which_nothing_can_be_made_is_one_error(
     monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(files.FileError, match=f"^cannot write to {tmp_path}: Permission denied"):
         files.check_writable(tmp_path)
+
+
+def test_a_tensor_of_two_names_is_stored_once_and_read_as_one(tmp_path: Path) -> None:
+    tied = torch.randn(100, 10)
+    tensors = {"in": tied, "out": tied.detach(), "rows": tied[:50], "same": tied.clone()}
+    save_tensors(tensors, tmp_path / "a")
+    assert (tmp_path / "a").stat().st_size < 4 * (1000 + 500 + 1000) + 1000
+    read = load_tensors(tmp_path / "a")
+    assert {name: each.tolist() for name, each in read.items()} == {
+        name: each.tolist() for name, each in tensors.items()
+    }
+    assert read["in"] is read["out"]
+    assert read["in"] is not read["same"]  # equal numbers are not the same tensor
+    save_tensors({"none": torch.empty(0), "either": torch.empty(0)}, tmp_path / "b")
+    assert set(load_tensors(tmp_path / "b")) == {"none", "either"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 
@@ -331,3 +332,36 @@ def test_a_loss_that_cannot_be_is_refused():
         TrainingLoss(tiny_model(), "sampled")
     with pytest.raises(ValueError, match="exclude each other"):
         TrainingLoss(tiny_model(adaptive_cutoffs=(5,)), "chunked")
+
+
+def test_one_look_up_for_inputs_samples_and_targets_is_the_same_loss_and_gradient(monkeypatch):
+    results, look_ups = {}, []
+    counted = F.embedding
+
+    def embedding(*args, **named):
+        look_ups.append(args[0].numel())
+        return counted(*args, **named)
+
+    for tie in (True, False):
+        torch.manual_seed(0)
+        config = LSTMConfig(vocabulary_size=20, embedding_size=8, hidden_size=8, tie_weights=True)
+        model = LSTMLanguageModel(config).train()
+        if not tie:  # two matrices of the same numbers
+            matrix = model.embedding.weight.detach().clone()
+            config = dataclasses.replace(config, tie_weights=False)
+            other = LSTMLanguageModel(config).train()
+            other.load_state_dict(model.state_dict())
+            model = other
+            assert torch.equal(model.output.weight, matrix)
+        noise = NoiseSampler(torch.arange(20) + 1)
+        torch.manual_seed(1)
+        monkeypatch.setattr(F, "embedding", embedding)
+        look_ups.clear()
+        loss, nats, _ = TrainingLoss(model, "sampled", noise=noise, num_samples=7)(*window(), None)
+        monkeypatch.undo()
+        assert look_ups == ([30 + 7 + 30] if tie else [30, 7 + 30])
+        loss.backward()
+        weight = model.embedding.weight.grad
+        results[tie] = nats, weight if tie else weight + model.output.weight.grad
+    # The same terms, added in another order.
+    torch.testing.assert_close(results[True], results[False], rtol=1e-5, atol=1e-6)

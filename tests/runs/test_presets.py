@@ -253,6 +253,6 @@ def test_every_choice_of_a_preset_is_shown_by_the_text_that_sets_it_and_explaine
         assert setting.description.endswith("."), setting.name
         again = override(preset, {setting.name: setting.text})
         assert settings_of(again) == list(settings.values()), setting.name
-    assert settings["train.betas"].text == "0.9,0.99"
+    assert settings["train.betas"].text == ",".join(map(str, preset.train.betas))
     assert settings["train.learning_rate"].value == preset.train.learning_rate
     assert settings["train.warmup"].description.startswith("Share of the steps in which the le")

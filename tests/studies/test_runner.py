@@ -217,6 +217,13 @@ def test_a_measurement_that_fails_stops_no_other_and_changes_no_file(
     assert [path.name for path in tmp_path.iterdir()] == ["shortcut.json"]
 
 
+def as_far_as_stored(stored: Any, now: Any) -> Any:
+    """`now` without the fields, at any depth, that came after `stored` was."""
+    if not isinstance(stored, dict) or not isinstance(now, dict):
+        return now
+    return {field: as_far_as_stored(stored[field], now[field]) for field in stored}
+
+
 @pytest.mark.parametrize("name", sorted(results.MEASUREMENTS))
 def test_a_stored_measurement_is_that_of_its_command_and_of_the_studys_settings(name: str) -> None:
     """Whoever changes a default has to measure again; a field that came later is not compared."""
@@ -231,7 +238,7 @@ def test_a_stored_measurement_is_that_of_its_command_and_of_the_studys_settings(
     assert [result["seed"] for result in report["results"]] == report["seeds"]
     settings = pairs([value for option, value in options if option == "--set"])
     config = json.loads(json.dumps(dataclasses.asdict(studies.configured(command[2], settings))))
-    assert report["config"] == {field: config[field] for field in report["config"]}
+    assert report["config"] == as_far_as_stored(report["config"], config)
 
 
 @pytest.mark.parametrize(

@@ -178,3 +178,34 @@ def test_the_models_measured_have_names_of_their_own_and_can_be_built():
         with torch.device("meta"):
             model = LSTMLanguageModel(case.model)
         assert model.num_parameters > 0
+
+
+@pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name)
+def test_the_products_of_a_step_are_its_operations(case):
+    products = benchmark.products_of(case)
+    operations = sum(2 * rows * inner * columns * count for rows, inner, columns, count in products)
+    per_token = operations / case.num_streams / case.window_length
+    if case.loss == "sampled":  # of the output layer's columns only those that are drawn
+        size, saved = case.model.hidden_size, case.model.vocabulary_size - case.num_samples
+        per_token += 6 * size * saved
+    assert per_token == training_flops_per_token(case.model)
+
+
+def test_the_seconds_of_products_are_those_of_each_times_its_number(monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: float(next(ticks)))
+    # Every reading is one second after the last: as many products as are timed at once take one.
+    products = [(2, 3, 4, 1), (2, 3, 4, 5)]
+    assert benchmark.seconds_of_products(products, CPU, seconds=0.0) == 1 / 1 + 5 / 5
+
+
+@pytest.mark.parametrize("loss", ["chunked", "sampled"])
+def test_the_textbook_loop_computes_the_loss_that_ours_does(loss):
+    config = LSTMConfig(vocabulary_size=11, embedding_size=8, hidden_size=8, tie_weights=True)
+    case = BenchmarkModel(
+        name="tiny", model=config, num_streams=2, window_length=6, loss=loss, num_samples=4
+    )
+    step = textbook_step(case, torch.randint(11, (100,)), CPU)
+    for _ in range(3):
+        step()
+    assert 0 < measure(case, device="cpu", seconds=0.1).products_share < math.inf

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import every_loss
 import mortal
 import pytest
 import torch
@@ -143,6 +144,51 @@ def test_two_processes_killed_in_their_second_epoch_resume_to_the_identical_curv
     assert records(killed) == records(whole)
     last = Path("checkpoints", "step-00000060", "model.safetensors")
     assert (killed / last).read_bytes() == (whole / last).read_bytes()
+
+
+def test_two_processes_train_with_each_loss_as_one_does_and_exchange_once_a_step(
+    tmp_path: Path,
+) -> None:
+    """Also with an adaptive softmax, some of whose clusters have no token in most windows: without
+    a look for weights that nobody used, this training never ends. With three windows a step."""
+    found = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        done = subprocess.run(
+            [sys.executable, *launcher, every_loss.__file__, str(folder)],
+            capture_output=True, text=True, timeout=200, check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found[processes] = json.loads((folder / "found.json").read_text())
+    for kind in every_loss.KINDS:
+        (alone, _), (together, exchanges) = found[1][kind], found[2][kind]
+        # Two halves of a float32 sum are added in another order.
+        assert together == pytest.approx(alone, rel=2e-6), kind
+        assert exchanges == every_loss.STEPS, kind
+    _, too_often = found[2]["full, exchanged after each window"]
+    assert too_often == every_loss.STEPS * every_loss.ACCUMULATION
+
+
+def test_the_documented_launch_starts_as_many_processes_as_it_says(
+    text: Path, tmp_path: Path
+) -> None:
+    """`accelerate launch --multi_gpu`, as for GPUs: with --device cpu its processes are on CPUs."""
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
+            "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+            "--dynamo_backend", "no", "--main_process_port", "0",
+            "-m", "companion", "train", "--corpus", str(text), "--preset", "char-small",
+            "--out", str(tmp_path / "run"), "--device", "cpu", "--set", "train.steps=2",
+        ],
+        capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
 
 
 def test_accelerate_launch_on_cpus_says_that_it_starts_one_process(

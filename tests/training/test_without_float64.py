@@ -30,8 +30,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """The device; the accelerator of a training has it when asked for "mps"."""
     real = runtime.make_accelerator
 
-    def make_accelerator(name: str, precision: str) -> object:
-        accelerator = real("cpu", precision)
+    def make_accelerator(name: str, precision: str, **more: bool) -> object:
+        accelerator = real("cpu", precision, **more)
         if name == "mps":
             PartialState().device = accelerator.state.device = DEVICE
         return accelerator
