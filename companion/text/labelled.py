@@ -65,6 +65,11 @@ class LabelledTexts:
         """The first `n` texts, or all if there are fewer."""
         return self.select(torch.arange(min(n, len(self))))
 
+    def rows(self) -> list[Int[Tensor, " tokens"]]:
+        """The tokens of each text, without the end token before it and the padding behind it."""
+        lengths = self.lengths.tolist()
+        return [row[1:length] for row, length in zip(self.inputs, lengths, strict=True)]
+
     def to(self, device: torch.device) -> LabelledTexts:
         """The same texts on that device."""
         return LabelledTexts(
