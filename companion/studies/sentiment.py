@@ -121,8 +121,8 @@ class Config:
 @dataclass(kw_only=True)
 class Result:
     """Figures by classifier. Its name is that of its body, "scratch" or a language model's
-    ("pretrained", "300 steps", "independent opinions", "shuffled words"), and its labels, as in
-    "scratch 10". All but nats, costs and temperatures are shares between 0 and 1."""
+    ("pretrained", "300 steps", "independent opinions", "shuffled words"; "fresh" was not trained),
+    and its labels, as in "scratch 10". All but nats, costs, temperatures and counts are shares."""
 
     accuracy: dict[str, float] = field(default_factory=dict)
     """Accuracy on unseen reviews, half of them of each class."""
@@ -139,11 +139,11 @@ class Result:
     """Nats per token of a language model above the source's own, on unseen reviews."""
     best_unit: dict[str, float] = field(default_factory=dict)
     """Accuracy by one hidden unit against a threshold, after the last word; unit and threshold are
-    chosen on the labelled reviews. "fresh" is an LSTM that was not trained."""
+    chosen on the labelled reviews."""
     recipes: dict[str, float] = field(default_factory=dict)
     """Accuracy by how the main language model is fine-tuned, and by labels, as in "plain 10":
     "plain" trains all layers at once at one rate, and "head" the linear layer alone. "fresh" is
-    the recipe of the others on a language model that was not trained, and "300 steps plain" the
+    the recipe of `accuracy` on the language model that was not trained, and "300 steps plain" the
     plain one on that of the first stage."""
     temperature: dict[str, float] = field(default_factory=dict)
     """Temperature fitted on other reviews; 1 where none is best, since all of them are right."""
@@ -205,6 +205,9 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         bodies[name] = model
         result.agreement[name] = opinion_agreement(model, reviews.test)
         result.excess_nats[name] = excess_nats(model, source, reviews.test)
+    fresh = _fresh(config, seed=seed)
+    result.agreement["fresh"] = opinion_agreement(fresh, reviews.test)
+    result.excess_nats["fresh"] = excess_nats(fresh, source, reviews.test)
     for dose in config.doses:
         met = [opinion_words(some) for some in reviews.sets(dose)]
         result.opinion_words[f"{dose} fewest"] = min(map(len, met))
@@ -217,13 +220,13 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
             result.accuracy[f"{name} {dose}"] = accuracy_by_labels(
                 body, reviews, dose, config.training, seed=seed
             )
-    fresh = _fresh(config, seed=seed)
+    bodies["fresh"] = fresh
     for name in ("pretrained", "independent opinions", "fresh"):
-        model_or_none = fresh if name == "fresh" else bodies.get(name)
-        if isinstance(model_or_none, LanguageModel):
-            result.best_unit[name] = best_unit(model_or_none, reviews).accuracy
+        body_or_none = bodies.get(name)
+        if isinstance(body_or_none, LanguageModel):
+            result.best_unit[name] = best_unit(body_or_none, reviews).accuracy
     if "recipes" in config.parts:
-        _recipes(result, {**bodies, "fresh": fresh}, reviews, config, seed=seed)
+        _recipes(result, bodies, reviews, config, seed=seed)
     if "decisions" in config.parts:
         _decisions(result, bodies, reviews, config, seed=seed)
     if "cue" in config.parts:
@@ -454,9 +457,10 @@ def _cue(
         "reweighted": (train, group_weights(groups, len(GROUPS))),
         "balanced": (balanced, None),
     }
-    for name in ("scratch", "independent opinions", "pretrained"):
+    for name in ("scratch", "fresh", "independent opinions", "pretrained"):
         for way, (texts, weights) in ways.items():
-            if name not in bodies or (name == "independent opinions" and way == "reweighted"):
+            control = name in ("fresh", "independent opinions")
+            if name not in bodies or (control and way == "reweighted"):
                 continue
             made = train_classifier(
                 bodies[name], texts, config.training, seed=seed, weights=weights
