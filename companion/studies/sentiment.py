@@ -146,9 +146,9 @@ class Result:
     the recipe of `accuracy` on the language model that was not trained, and "300 steps plain" the
     plain one on that of the first stage."""
     temperature: dict[str, float] = field(default_factory=dict)
-    """Temperature fitted on other reviews; 1 where none is best, since all of them are right."""
+    """Temperature fitted on other reviews; 1 where `unfitted` says that none is best."""
     unfitted: dict[str, int] = field(default_factory=dict)
-    """1 where no temperature is best, else 0."""
+    """1 where no temperature is best, as where all of these reviews are right, else 0."""
     ece_unscaled: dict[str, float] = field(default_factory=dict)
     """Expected calibration error at temperature 1."""
     ece: dict[str, float] = field(default_factory=dict)
@@ -334,14 +334,11 @@ def negative_share(
 
 def fitted_temperature(classifier: TextClassifier, texts: LabelledTexts) -> float | None:
     """The temperature of a classifier, fitted on these reviews; None where none is best, since all
-    of them are right."""
-    logits = class_logits(classifier, texts)
+    of them are right, or no more than guesses would be."""
     try:
-        return temperature_of(logits, texts.labels)
+        return temperature_of(class_logits(classifier, texts), texts.labels)
     except NoTemperatureError:
-        if bool((logits.argmax(dim=-1) == texts.labels).all()):
-            return None
-        raise
+        return None
 
 
 def accuracy_by_labels(
