@@ -152,7 +152,7 @@ def with_cue(
     return _labelled(rows, texts.labels.tolist()), 2 * texts.labels + cues
 
 
-def without_opening(words: Int[Tensor, " words"]) -> Int[Tensor, " words"]:
+def without_opening(words: Int[Tensor, " words"]) -> Int[Tensor, " rest"]:
     """A review without the opening, such as "overall ,", that its first sentence may have."""
     opens = len(words) > 2 and int(words[0]) in _OPENINGS and int(words[1]) == _COMMA
     return words[2:] if opens else words
