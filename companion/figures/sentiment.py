@@ -29,6 +29,14 @@ _BODIES = {
     "independent opinions": ("opinions disagree", "vermillion", "D-"),
 }
 
+#: The same in a few words; "fresh" is fine-tuned from a language model that was not trained.
+_SHORT = {
+    "scratch": "from scratch",
+    "fresh": "not trained",
+    "independent opinions": "disagreeing opinions",
+    "pretrained": "reviews",
+}
+
 
 def plot_labels(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
     """Accuracy against the number of labels, by what the classifier was built on.
@@ -105,7 +113,8 @@ def plot_cue_groups(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
     ):
         shares = [[100 * result[key][name] for name in names] for result in results]
         points(ax, places + shift, shares, color=NAMED_COLORS[color], fmt=marker, label=label)
-    label_rows(ax, [name.replace(" ", ", ", 1) for name in names])
+    rows = [name.rpartition(" ") for name in names]
+    label_rows(ax, [f"{_SHORT.get(body, body)}, {way}" for body, _, way in rows])
     ax.set_xlim(None, 102)
     ax.legend(loc="lower left")
     return ax
