@@ -180,6 +180,8 @@ def predict(
 
     if (file is None) == (not say):
         raise ValueError("give texts to classify, by a FILE or by --say, and not by both")
+    if say and text is not None:
+        raise ValueError("--text names a column of a FILE; leave it out with --say")
     trained = classifier.load_classifier(folder, device=device)
     if file is not None:
         texts = read_column(file, text or trained.record["text"])

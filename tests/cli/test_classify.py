@@ -154,6 +154,7 @@ def test_a_low_threshold_flags_more(folder) -> None:
         (["train", "TEST", "--out", "NEW", "--set", "max_tokens=0"], "max_tokens must be >= 1"),
         (["predict", "FOLDER"], "by a FILE or by --say"),
         (["predict", "FOLDER", "TEST", "--say", "x"], "by a FILE or by --say"),
+        (["predict", "FOLDER", "--say", "x", "--text", "y"], "--text names a column of a FILE"),
         (["predict", "FOLDER", "--say", " "], "--say takes a text, got an empty one"),
         (["train", "TEST", "--out", "FOLDER"], "already exists; choose another folder, or replace"),
         (["train", "TEST", "--out", "HERE", "--overwrite"], "nothing was changed"),
