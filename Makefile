@@ -103,7 +103,7 @@ serve: $(SITE)  ## local preview on PORT (8000)
 notebooks: $(READY)  ## execute the chapters in place and store their outputs (ONLY=book/x.ipynb)
 	$(PY) -m tools.notebooks $(ONLY)
 
-results: $(READY)  ## measure again what the book quotes from book/results (NAME=one of them; all: three hours)
+results: $(READY)  ## measure again what the book quotes from book/results (NAME=one of them; all: five processor hours)
 	$(PY) -m tools.results $(NAME)
 
 costs: $(READY)  ## measure the minutes and the memory of the chapters again (ONLY=book/x.ipynb; all: half an hour)

@@ -1,6 +1,6 @@
 """Measure what the book quotes, and store it below book/results/.
 
-    python -m tools.results            all of the CPU's part, some three hours
+    python -m tools.results            all of the CPU's part, some five processor hours
     python -m tools.results NAME ...   some of it
 
 A measurement is a study, or a chapter that trains models of its own; it is run with five seeds or
@@ -84,7 +84,7 @@ MEASUREMENTS = {
     "strange_text": "study run strange_text --seeds 10,11,12,13,14",
     "coverage": "study run coverage --seeds 10,11,12,13,14",
     "sentiment": "study run sentiment --seeds 10,11,12,13,14",
-    "sentiment_encoder": "study run sentiment --seeds 10,11,12,13,14 --set parts=encoder",
+    "sentiment_encoder": "study run sentiment_encoder --seeds 10,11,12,13,14",
     "translation": "study run translation --seeds 10,11,12,13,14",
     "translation_mismatch": (
         "study run translation --seeds 10,11,12,13,14 --set parts=lengths,beams "

@@ -43,7 +43,10 @@ Positive = Annotated[
     typer.Option(help="One of two labels: flag it at --threshold.", show_default=False),
 ]
 Threshold = Annotated[
-    float, typer.Option(help="Least probability at which --positive is flagged.", min=0, max=1)
+    float | None,
+    typer.Option(
+        help="Least probability at which --positive is flagged.", min=0, max=1, show_default="0.5"
+    ),
 ]
 
 
@@ -81,8 +84,8 @@ def train(
 
     The file has a header line; files whose name ends in .tsv have tabs. With --pretrained, the
     language model of a run (companion train) is fine-tuned: upper layers first, lower layers with
-    smaller rates. Settings are `--set hidden_size=64`, `--set tokenizer=bpe`,
-    `--set training.steps=400` and others, which an unknown name lists.
+    smaller rates; it has a tokenizer and sizes of its own. Settings are `--set hidden_size=64`,
+    `--set tokenizer=bpe`, `--set training.steps=400` and others, which an unknown name lists.
     """
     from companion.core.settings import changed
     from companion.runs import classifier
@@ -118,7 +121,7 @@ def evaluate(
     text: TextAsTrained = None,
     label: LabelAsTrained = None,
     positive: Positive = None,
-    threshold: Threshold = 0.5,
+    threshold: Threshold = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -131,8 +134,7 @@ def evaluate(
     from companion.text.labelled import read_examples
 
     trained = classifier.load_classifier(folder, device=device)
-    if positive is not None:
-        classifier.positive_class(trained, positive)
+    classifier.positive_class(trained, positive, threshold)
     examples = read_examples(
         file, text=text or trained.record["text"], label=label or trained.record["label"],
         labels=trained.labels,
@@ -148,8 +150,9 @@ def evaluate(
         by_label.add_row(plain(name), *shares, f"{each['support']:,}")
     out.print(by_label)
     if positive is not None:
-        out.print(f"\nflagging {plain(repr(positive))} at {threshold:g}:", highlight=False)
-        rest = {k: v for k, v in report["decisions"].items() if k not in ("positive", "threshold")}
+        rest = dict(report["decisions"])
+        shown, level = rest.pop("positive"), rest.pop("threshold")
+        out.print(f"\nflagging {plain(repr(shown))} at {level:g}:", highlight=False)
         answer(rest, as_json=False)
 
 
@@ -163,7 +166,7 @@ def predict(
     ] = None,
     text: TextAsTrained = None,
     positive: Positive = None,
-    threshold: Threshold = 0.5,
+    threshold: Threshold = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -177,6 +180,8 @@ def predict(
 
     if (file is None) == (not say):
         raise ValueError("give texts to classify, by a FILE or by --say, and not by both")
+    if say and text is not None:
+        raise ValueError("--text names a column of a FILE; leave it out with --say")
     trained = classifier.load_classifier(folder, device=device)
     if file is not None:
         texts = read_column(file, text or trained.record["text"])
@@ -197,17 +202,18 @@ def predict(
 
 
 def _predicted(
-    trained: TrainedClassifier, texts: list[str], positive: str | None, threshold: float
+    trained: TrainedClassifier, texts: list[str], positive: str | None, threshold: float | None
 ) -> list[dict[str, Any]]:
     from companion.runs.classifier import positive_class
 
-    flag = None if positive is None else positive_class(trained, positive)
+    flagging = positive_class(trained, positive, threshold)
     found = []
     for text, row in zip(texts, trained.probabilities(texts).tolist(), strict=True):
-        if flag is None:
+        if flagging is None:
             place = max(range(len(row)), key=row.__getitem__)
         else:
-            place = flag if row[flag] >= threshold else 1 - flag
+            flag, level = flagging
+            place = flag if row[flag] >= level else 1 - flag
         label = trained.labels[place]
         shares = dict(zip(trained.labels, row, strict=True))
         found.append({"text": text, "label": label, "probabilities": shares})

@@ -2,7 +2,8 @@
 
 # fmt: off
 from companion.evaluation.calibration import (
-    Reliability, exact_calibration_error, fit_temperature, reliability, temperature_of,
+    NoTemperatureError, Reliability, exact_calibration_error, fit_temperature, reliability,
+    temperature_of,
 )
 from companion.evaluation.claims import (
     ClaimError, Claims, numbers_by_name, prediction_interval, spread, stored_report,
@@ -42,17 +43,16 @@ from companion.evaluation.translation import (
 
 __all__ = [
     "BESIROGLU", "HOFFMANN", "PF_DAY", "ClaimError", "Claims", "ClassScores", "Classification",
-    "ContinuousCacheConfig", "Cost", "Decisions", "Difference", "DivergedError",
-    "DynamicConfig", "Evaluation", "Hardware", "Interval", "LogProbsAndKL", "MetricScore",
+    "ContinuousCacheConfig", "Cost", "Decisions", "Difference", "DivergedError", "DynamicConfig",
+    "Evaluation", "Hardware", "Interval", "LogProbsAndKL", "MetricScore", "NoTemperatureError",
     "Reliability", "ScalingFit", "ScalingLaw", "Scores", "Split", "TranslationScores", "Units",
     "bootstrap", "bootstrap_scaling_law", "choose_cache", "choose_dynamic", "class_scores",
-    "cost_threshold", "decide", "distinct_n", "evaluate", "exact_calibration_error",
-    "exact_match", "fit_scaling_law", "fit_temperature", "group_counts", "group_means",
-    "inference_flops", "joined_scores", "log_probs_and_kl", "look_up", "next_log_probs",
-    "ngrams", "numbers_by_name", "pair_nats", "paired_bootstrap", "precision_recall_f1",
-    "prediction_interval", "reliability", "repeated_segments", "score", "score_dynamically",
-    "score_translations", "score_with_cache", "scored_pieces", "self_bleu",
-    "sequence_repetition", "spread", "standard_error", "starting_states", "stored_report",
-    "summarize", "summed_nats_of_rows", "temperature_of", "text_log_probs", "text_units",
-    "training_flops", "utilization", "with_share",
+    "cost_threshold", "decide", "distinct_n", "evaluate", "exact_calibration_error", "exact_match",
+    "fit_scaling_law", "fit_temperature", "group_counts", "group_means", "inference_flops",
+    "joined_scores", "log_probs_and_kl", "look_up", "next_log_probs", "ngrams", "numbers_by_name",
+    "pair_nats", "paired_bootstrap", "precision_recall_f1", "prediction_interval", "reliability",
+    "repeated_segments", "score", "score_dynamically", "score_translations", "score_with_cache",
+    "scored_pieces", "self_bleu", "sequence_repetition", "spread", "standard_error",
+    "starting_states", "stored_report", "summarize", "summed_nats_of_rows", "temperature_of",
+    "text_log_probs", "text_units", "training_flops", "utilization", "with_share",
 ]

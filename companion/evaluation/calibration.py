@@ -29,6 +29,10 @@ MOST_TEMPERATURE = 1e3
 TOLERANCE = 1e-5
 
 
+class NoTemperatureError(ValueError):
+    """No temperature is best: the model is always right, or no better than a uniform guess."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
     """Confidence against accuracy, bin by bin; bins without a prediction are left out."""
@@ -138,7 +142,8 @@ def fit_temperature(
     Logits divided by it have the lowest cross-entropy (Guo et al. 2017). One number for all
     tokens: it changes no prediction, only confidences. Above 1, the model was overconfident.
 
-    The text is read about eight times; no more logits are held than in `scoring.score`.
+    The text is read about eight times; no more logits are held than in `scoring.score`. Raises
+    NoTemperatureError, a ValueError, where none is best.
     """
     batch = scoring_streams(ids.cpu(), num_streams)
     require_fit(model, batch)
@@ -154,7 +159,10 @@ def fit_temperature(
 def temperature_of(
     logits: Float[Tensor, "targets vocab"], targets: Int[Tensor, " targets"]
 ) -> float:
-    """The temperature at which given logits predict the targets best."""
+    """The temperature at which given logits predict the targets best.
+
+    Raises NoTemperatureError, a ValueError, where none is best.
+    """
     if logits.shape[:-1] != targets.shape or targets.numel() == 0:
         raise ValueError(
             f"logits {tuple(logits.shape)} must be the shape of targets {tuple(targets.shape)} "
@@ -189,7 +197,7 @@ def _root(slope: Callable[[float], float]) -> float:
             return math.exp(brentq(at, -reach, reach, xtol=TOLERANCE))
     if at(-reach) == at(reach) == 0:
         return 1.0  # all logits of a position are equal: every temperature gives the same
-    raise ValueError(
+    raise NoTemperatureError(
         f"no temperature between {1 / MOST_TEMPERATURE:g} and {MOST_TEMPERATURE:g} is best: on "
         "this text the model is always right, or no better than a uniform guess; use more text"
     )

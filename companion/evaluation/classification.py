@@ -47,11 +47,7 @@ def precision_recall_f1(
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    if predictions.shape != targets.shape or targets.numel() == 0:
-        raise ValueError(
-            "predictions and targets must be non-empty and of one shape, got "
-            f"{tuple(predictions.shape)} and {tuple(targets.shape)}"
-        )
+    _check_pairs(predictions, targets)
     labels, predicted = targets.numpy(), predictions.numpy()
     averages = {
         average: precision_recall_fscore_support(
@@ -88,14 +84,20 @@ class ClassScores:
 def class_scores(
     predictions: Int[Tensor, " targets"], targets: Int[Tensor, " targets"], num_classes: int
 ) -> list[ClassScores]:
-    """Precision, recall and F1 of each class, 0 to num_classes - 1."""
+    """Precision, recall and F1 of each class, 0 to num_classes - 1.
+
+    Raises ValueError for a prediction or target that is none of these classes.
+    """
     from sklearn.metrics import precision_recall_fscore_support
 
-    if predictions.shape != targets.shape or targets.numel() == 0:
-        raise ValueError(
-            "predictions and targets must be non-empty and of one shape, got "
-            f"{tuple(predictions.shape)} and {tuple(targets.shape)}"
-        )
+    _check_pairs(predictions, targets)
+    for name, values in (("predictions", predictions), ("targets", targets)):
+        low, high = (int(end) for end in torch.aminmax(values))
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f"{name} must be classes from 0 to {num_classes - 1}, got "
+                f"{low if low < 0 else high}"
+            )
     columns = precision_recall_fscore_support(
         targets.numpy(), predictions.numpy(), labels=list(range(num_classes)), zero_division=0
     )
@@ -124,3 +126,12 @@ def group_means(
     """The mean of `values` in each group, through which gradients flow; NaN in an empty group."""
     counts = group_counts(groups, num_groups)
     return values.new_zeros(num_groups).index_add(0, groups, values) / counts
+
+
+def _check_pairs(predictions: Tensor, targets: Tensor) -> None:
+    """ValueError unless there is a prediction for each target, and one or more."""
+    if predictions.shape != targets.shape or targets.numel() == 0:
+        raise ValueError(
+            "predictions and targets must be non-empty and of one shape, got "
+            f"{tuple(predictions.shape)} and {tuple(targets.shape)}"
+        )

@@ -7,9 +7,11 @@ Precision, recall and cost follow from how many it flags rightly and wrongly.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -64,27 +66,33 @@ class Decisions:
 def decide(
     probabilities: Float[Tensor, " examples"],
     positive: Bool[Tensor, " examples"],
-    thresholds: Float[Tensor, " thresholds"],
+    thresholds: Sequence[float],
 ) -> Decisions:
     """What comes of flagging the examples whose probability reaches each threshold.
 
-    Raises ValueError for no example, for others than probabilities, and for shapes that differ.
+    A threshold is rounded to the precision of the probabilities, so that 0.9 in float32 reaches
+    0.9. One above 1 flags nothing.
+
+    Raises ValueError for no example or threshold, for others than probabilities, for shapes that
+    differ, and for a threshold that is no number.
     """
     if probabilities.shape != positive.shape or probabilities.numel() == 0:
         raise ValueError(
             "probabilities and positive must be non-empty and of one shape, got "
             f"{tuple(probabilities.shape)} and {tuple(positive.shape)}"
         )
-    values = probabilities.double()
-    if not bool(((values >= 0) & (values <= 1 + 1e-6)).all()):
+    if not bool(((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all()):
         raise ValueError(
-            f"probabilities must be in [0, 1], got {float(values.min()):g} to "
-            f"{float(values.max()):g}"
+            f"probabilities must be in [0, 1], got {float(probabilities.min()):g} to "
+            f"{float(probabilities.max()):g}"
         )
-    flagged = values >= thresholds.double().unsqueeze(1)  # (thresholds, examples)
+    levels = torch.tensor(list(thresholds), dtype=torch.float64)
+    if not len(levels) or bool(levels.isnan().any()):
+        raise ValueError(f"thresholds must be one number or more, got {list(thresholds)}")
+    flagged = probabilities >= levels.to(probabilities).unsqueeze(1)  # (thresholds, examples)
     hits, alarms = (flagged & positive).sum(dim=1), (flagged & ~positive).sum(dim=1)
     return Decisions(
-        thresholds=thresholds.double(),
+        thresholds=levels,
         true_positives=hits,
         false_positives=alarms,
         false_negatives=positive.sum() - hits,

@@ -15,6 +15,7 @@ from companion.figures.style import (
     label_rows,
     new_axes,
     points,
+    require_results,
 )
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ def plot_composition(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = 
 
     results: results of the study `length_generalization`. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_composition needs one result or more, got none")
+    require_results("plot_composition", results)
     doses = list(next(iter(results[0]["composed_by_dose"].values())))
     ax = new_axes(ax, xlabel="different compositions in training", ylabel="new ones read right, %")
     places = np.arange(len(doses))
@@ -59,8 +59,7 @@ def plot_composition_kinds(
     results: results of the study `length_generalization`. reader: the model. kinds: kinds to plot,
     the first on top, and their labels. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_composition_kinds needs one result or more, got none")
+    require_results("plot_composition_kinds", results)
     ax = new_axes(ax, height=0.9 + 0.55 * len(kinds), xlabel="new ones read right, %")
     rows = np.arange(len(kinds))
     for shift, digits, color, marker in (
@@ -82,8 +81,7 @@ def plot_exchange(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
 
     results: results of the study `length_generalization`. Each is a point; a bar marks the mean.
     """
-    if not results:
-        raise ValueError("plot_exchange needs one result or more, got none")
+    require_results("plot_exchange", results)
     rows = {
         ("corrected", "as it is"): "long text as it is",
         ("corrected", "counting units"): "with short texts' counting units",
@@ -110,8 +108,7 @@ def plot_goals(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) 
 
     results: results of the study `goal_misgeneralization`. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_goals needs one result or more, got none")
+    require_results("plot_goals", results)
     ax = new_axes(
         ax, xlabel="training games with the coin moved, %", ylabel="return, % of the best possible"
     )

@@ -22,6 +22,7 @@ from companion.figures.style import (
     label_rows,
     new_axes,
     points,
+    require_results,
 )
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ def plot_fit(
     training text whose surprisal under the source is the floor, "train" or "few texts". Shows mean
     and range over the results.
     """
-    if not results:
-        raise ValueError("plot_fit needs one result or more, got none")
+    require_results("plot_fit", results)
     ax = new_axes(ax, xlabel="epoch", ylabel="nats per token")
     for key, words, color in (
         ("valid_nats_per_token", "fresh reviews", "vermillion"),
@@ -66,8 +66,7 @@ def plot_exposure(
     model's first guess. chance: mean exposure in bits of a code that was never seen. Shows mean and
     range over the results; a dotted line marks the mean epoch of the lowest validation loss.
     """
-    if not results:
-        raise ValueError("plot_exposure needs one result or more, got none")
+    require_results("plot_exposure", results)
     ax = new_axes(ax, xlabel="epoch", ylabel="exposure, bits", height=4.2)
     lines = results[0]["exposure_by_epoch"]["plain"]
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(lines)))
@@ -98,8 +97,7 @@ def plot_remedies(
     Epochs go from right to left until the loss rises again; at equal loss, the lower path has
     memorised less. Each path ends with a dot.
     """
-    if not results:
-        raise ValueError("plot_remedies needs one result or more, got none")
+    require_results("plot_remedies", results)
     ax = new_axes(
         ax,
         xlabel="validation loss, nats per token",
@@ -131,8 +129,7 @@ def plot_strengths(
     reach the loss, the number of those that do stands beside the point, which is about them alone.
     Right, the lowest loss of each run. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_strengths needs one result or more, got none")
+    require_results("plot_strengths", results)
     names = list(results[0]["best_exposure"])
     size = SIZE[0], 1.5 + 0.42 * len(names)
     _, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=(3, 2))

@@ -19,6 +19,7 @@ from companion.figures.style import (
     mean_and_range,
     new_axes,
     points,
+    require_results,
     text_on,
 )
 
@@ -39,8 +40,7 @@ def plot_refusal_and_leak(
     plot, the first on top, and their labels. chance: share of leaks by guessing. Shows mean and
     range over the results.
     """
-    if not results:
-        raise ValueError("plot_refusal_and_leak needs one result or more, got none")
+    require_results("plot_refusal_and_leak", results)
     ax = new_axes(ax, height=0.9 + 0.5 * len(conditions), xlabel="share of replies, %")
     rows = np.arange(len(conditions))
     for shift, color, key, marker in (
@@ -69,8 +69,7 @@ def plot_anchors(
     and their labels. Filled dots are about restricted things, hollow ones about others. Shows mean
     and range over the results.
     """
-    if not results:
-        raise ValueError("plot_anchors needs one result or more, got none")
+    require_results("plot_anchors", results)
     ax = new_axes(ax, height=1.4 + 0.62 * len(variants), xlabel="share of encoded questions, %")
     rows = np.arange(len(variants))
     for shift, key, color, marker, label in (
@@ -101,8 +100,7 @@ def plot_capability_and_leak(
     labels. Each dot is one model of one seed, hollow in the language of the safety examples and
     filled in the other one. On the diagonal, the model still gives every answer that it knew.
     """
-    if not results:
-        raise ValueError("plot_capability_and_leak needs one result or more, got none")
+    require_results("plot_capability_and_leak", results)
     ax = new_axes(
         ax, height=4.4, xlabel="right before safety training, %",
         ylabel="right after it, %",
@@ -138,8 +136,7 @@ def plot_demands(
     results: results of the study `demands`. data: safety data, "plain" or "covering". conditions:
     conditions to plot, and their labels. A thick line is the mean, each thin one a result.
     """
-    if not results:
-        raise ValueError("plot_demands needs one result or more, got none")
+    require_results("plot_demands", results)
     ax = new_axes(ax, height=3.4, xlabel="harmless questions with a demand, %", ylabel="refused, %")
     shares = list(results[0]["refusal"][data])
     for (name, label), color in zip(conditions.items(), NAMED_COLORS.values(), strict=False):
@@ -166,8 +163,7 @@ def plot_depth(
     results: results of the study `competing_objectives`. models: models to plot ("one", "several"),
     and their labels. words: labels of the answer's words. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_depth needs one result or more, got none")
+    require_results("plot_depth", results)
     ax = new_axes(ax, xlabel="word of the answer", ylabel="KL(safe || instructed), nats")
     places, width = np.arange(len(words)), 0.8 / len(models)
     for number, ((name, label), color) in enumerate(zip(models.items(), COLORS, strict=False)):
@@ -199,8 +195,7 @@ def plot_coverage(
     of refusals. answered: ways of asking for other things, in the columns on the right, which show
     the share of right replies. Means over the results, in per cent; dark is good on both sides.
     """
-    if not results:
-        raise ValueError("plot_coverage needs one result or more, got none")
+    require_results("plot_coverage", results)
     shares = np.array(
         [
             [

@@ -20,6 +20,7 @@ from companion.figures.style import (
     label_rows,
     new_axes,
     points,
+    require_results,
 )
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def plot_decoders(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
     between the true next-word distribution and the decoder's. Shows mean and range over the
     results.
     """
-    if not results:
-        raise ValueError("plot_decoders needs one result or more, got none")
+    require_results("plot_decoders", results)
     ax = new_axes(
         ax, xlabel="true probability moved elsewhere, %", ylabel="ungrammatical reviews, %"
     )
@@ -77,8 +77,7 @@ def plot_best_of_n(
     own gain of the first kind, scaled to the gold reward's standard deviation, so that both start
     with about the same slope. The reference is the gain when the gold reward itself chooses.
     """
-    if not results:
-        raise ValueError("plot_best_of_n needs one result or more, got none")
+    require_results("plot_best_of_n", results)
     if not proxies:
         raise ValueError("plot_best_of_n needs one kind of proxy or more, got none")
     ax = new_axes(ax, height=4.4, xlabel="√KL, KL in nats a review", ylabel="gain in reward")
@@ -111,8 +110,7 @@ def plot_policies(
     them, and their labels. key: "gold" or "proxy". Averaged over five steps. Dashed is what comes
     after the limit of tokens has cut off more than a tenth of the reviews.
     """
-    if not results:
-        raise ValueError("plot_policies needs one result or more, got none")
+    require_results("plot_policies", results)
     ax = new_axes(ax, height=4.4, xlabel="√KL, KL in nats a review", ylabel=f"gain in {key} reward")
     for color, (name, words) in zip(COLORS, policies.items(), strict=False):
         for number, result in enumerate(results):
@@ -142,8 +140,7 @@ def plot_preference_tuning(results: Sequence[Mapping[str, Any]], *, ax: Axes | N
     range of the gain. Solid line: the overtrained run, epoch by epoch, mean over the results.
     Dotted line: the best possible policy.
     """
-    if not results:
-        raise ValueError("plot_preference_tuning needs one result or more, got none")
+    require_results("plot_preference_tuning", results)
     ax = new_axes(ax, height=4.4, xlabel="√KL, KL in nats a review", ylabel="gain in gold reward")
     starts = [result["dpo"]["start"]["gold"] for result in results]
     betas = [name for name in results[0]["dpo"] if name != "start"]
@@ -186,8 +183,7 @@ def plot_tradeoffs(
     their labels; "nothing" is the dashed line. metrics: metrics to plot, and the panels' titles.
     Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_tradeoffs needs one result or more, got none")
+    require_results("plot_tradeoffs", results)
     rows = -(-len(metrics) // 2)
     height = rows * (0.9 + 0.36 * len(remedies))
     figure, grid = plt.subplots(rows, 2, figsize=(SIZE[0], height), sharey=True, squeeze=False)

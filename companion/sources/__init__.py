@@ -16,7 +16,11 @@ writes separate texts, token 0 ending each. Reference: Cover & Thomas (2006), ch
 # fmt: off
 from companion.sources.automaton import AutomatonSource, ScoredText, checked_tokens
 from companion.sources.capitals import COUNTRIES, Country, without_accents
-from companion.sources.grammar import GrammarConfig, ReviewGrammar, compile_grammar
+from companion.sources.grammar import OPINIONS, GrammarConfig, ReviewGrammar, compile_grammar
+from companion.sources.labelled_reviews import (
+    CUES, GROUPS, SENTIMENTS, IndependentOpinions, Reviews, ReviewSizes, ShuffledWords, Without,
+    disagreeing_reviews, with_cue, without_opening, write_reviews,
+)
 from companion.sources.markov import EntropyBounds, HiddenMarkovSource, MarkovSource
 from companion.sources.noise import InsertionSource, SubstitutionSource
 from companion.sources.numerals import TOKENS, number_words, numeral_batch, prompt_of, reply_of
@@ -29,11 +33,12 @@ from companion.sources.streams import (
 )
 
 __all__ = [
-    "COUNTRIES", "TOKENS", "AutomatonSource", "Country", "EntropyBounds", "GrammarConfig",
-    "GrammarSource",
-    "HiddenMarkovSource", "InsertionSource", "MarkovSource", "Meaning", "ReviewGrammar",
-    "ScoredText", "SubstitutionSource", "TextSource", "beginnings", "checked_tokens",
-    "chinese_number", "compile_grammar", "currency_name", "draw_meanings", "endless_text",
-    "number_in_words", "number_words", "numeral_batch", "prompt_of", "reply_of", "split_texts",
-    "surprisals", "true_rows", "without_accents", "written",
+    "COUNTRIES", "CUES", "GROUPS", "OPINIONS", "SENTIMENTS", "TOKENS", "AutomatonSource",
+    "Country", "EntropyBounds", "GrammarConfig", "GrammarSource", "HiddenMarkovSource",
+    "IndependentOpinions", "InsertionSource", "MarkovSource", "Meaning", "ReviewGrammar",
+    "ReviewSizes", "Reviews", "ScoredText", "ShuffledWords", "SubstitutionSource", "TextSource",
+    "Without", "beginnings", "checked_tokens", "chinese_number", "compile_grammar",
+    "currency_name", "disagreeing_reviews", "draw_meanings", "endless_text", "number_in_words",
+    "number_words", "numeral_batch", "prompt_of", "reply_of", "split_texts", "surprisals",
+    "true_rows", "with_cue", "without_accents", "without_opening", "write_reviews", "written",
 ]

@@ -65,6 +65,11 @@ class LabelledTexts:
         """The first `n` texts, or all if there are fewer."""
         return self.select(torch.arange(min(n, len(self))))
 
+    def rows(self) -> list[Tensor]:
+        """The tokens of each text, without the end token before it and the padding behind it."""
+        lengths = self.lengths.tolist()
+        return [row[1:length] for row, length in zip(self.inputs, lengths, strict=True)]
+
     def to(self, device: torch.device) -> LabelledTexts:
         """The same texts on that device."""
         return LabelledTexts(
@@ -122,7 +127,7 @@ def read_examples(
         if labels is not None and name not in labels:
             raise CorpusError(
                 f"line {line} of {path} has the label {name!r}, and the classifier knows "
-                f"{_listed(labels)}; correct it, or train with it"
+                f"{listed(labels)}; correct it, or train with it"
             )
         examples.append(Example(content, name))
     return examples
@@ -141,7 +146,7 @@ def classes_of(examples: Sequence[Example], where: str | os.PathLike[str]) -> li
     found = sorted({example.label for example in examples})
     if len(found) < 2:
         raise CorpusError(
-            f"{where} has one label only, {_listed(found)}; a classifier needs examples of two or "
+            f"{where} has one label only, {listed(found)}; a classifier needs examples of two or "
             "more"
         )
     return found
@@ -191,11 +196,11 @@ def _place(path: str | os.PathLike[str], header: list[str], name: str, delimiter
         raise CorpusError(f"{path} has {header.count(name)} columns {name!r}; rename all but one")
     split = "tabs" if delimiter == "\t" else "commas"
     raise CorpusError(
-        f"{path} has no column {name!r}; its first line, cut at {split}, names {_listed(header)}"
+        f"{path} has no column {name!r}; its first line, cut at {split}, names {listed(header)}"
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    """The first few names with commas between."""
+def listed(names: Sequence[str]) -> str:
+    """The first few names with commas between, for a message."""
     shown = ", ".join(repr(name[:40]) for name in names[:8])
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown

@@ -41,9 +41,11 @@ class FineTuningConfig:
     learning_rate: float = 1e-2
     """Peak learning rate of AdamW, for the linear layer."""
     rate_decay: float = 2.6
-    """Each layer's learning rate is the one above it divided by this; 1 means equal rates."""
+    """Each layer's learning rate is the one above it divided by this; 1 means equal rates. From
+    scratch all rates are equal."""
     unfreeze_every: int = 20
-    """Steps after which the next lower layer is trained too; 0 trains all from the first step."""
+    """Steps after which the next lower layer is trained too; 0 trains all from the first step, as
+    from scratch."""
     dropout: float = 0.0
     """Probability of dropping a pooled feature."""
     weight_decay: float = 0.01
@@ -72,6 +74,7 @@ def train_classifier(
     seed: int,
     num_classes: int | None = None,
     weights: Float[Tensor, " texts"] | None = None,
+    device: torch.device | str | None = None,
     progress: bool = False,
 ) -> TextClassifier:
     """A classifier, in evaluation mode, trained on these texts.
@@ -80,6 +83,7 @@ def train_classifier(
         a trained language model, of which a copy is fine-tuned.
     num_classes: None means one more than the highest label.
     weights: what each text's loss is multiplied by; None means 1.
+    device: where it is trained; None means the CPU from scratch, and else where `body` is.
 
     Sets the seed of all generators to `seed`. Raises ValueError for a label outside the classes,
     weights that are negative or of another number, and tokens that are none of the model's.
@@ -98,13 +102,15 @@ def train_classifier(
         )
     order = make_generator(seed, "order of texts")
     seed_everything(seed)
-    fresh = isinstance(body, LSTMConfig)
+    from_scratch = isinstance(body, LSTMConfig)
     model = LSTMLanguageModel(body) if isinstance(body, LSTMConfig) else copy.deepcopy(body)
     model.require_tokens(texts.inputs, "texts.inputs", ndim=2)
+    if device is not None:
+        model = model.to(device)
     sizes = ClassifierConfig(num_classes=classes, pooling=config.pooling, dropout=config.dropout)
     classifier = TextClassifier(model, sizes).train()
     groups = layer_groups(classifier)
-    decay, every = (1.0, 0) if fresh else (config.rate_decay, config.unfreeze_every)
+    decay, every = (1.0, 0) if from_scratch else (config.rate_decay, config.unfreeze_every)
     optimizer = torch.optim.AdamW(
         [{"params": group} for group in groups], weight_decay=config.weight_decay
     )

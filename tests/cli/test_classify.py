@@ -13,8 +13,18 @@ from safetensors.torch import load_file, save_file
 
 from companion.core.files import FileError, digest, read_json
 from companion.models.classifier import class_logits
-from companion.runs.classifier import evaluate_on, load_classifier, positive_class, train_on_file
-from companion.text.labelled import encode_texts, read_examples
+from companion.models.lstm import LSTMLanguageModel
+from companion.runs import classifier
+from companion.runs.classifier import (
+    ClassifyConfig,
+    evaluate_on,
+    load_classifier,
+    positive_class,
+    train_on_file,
+)
+from companion.runs.pipeline import load_run
+from companion.text.labelled import Example, encode_texts, read_examples
+from companion.training.classification import FineTuningConfig, train_classifier
 
 FEW = ["--set", "training.steps=30", "--set", "hidden_size=16", "--set", "embedding_size=8"]
 GOOD, BAD = ("great", "fine", "lovely"), ("dull", "awful", "weak")
@@ -79,10 +89,18 @@ def test_evaluate_prints_the_documented_names_as_json(folder, files) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {"accuracy", "macro_f1", "ece", "ece_by_chance", "labels", "decisions"} <= set(report)
-    counts = report["decisions"]
-    assert sum(counts[k] for k in counts if k.split("_")[-1] in ("positives", "negatives")) == 40
     assert report["labels"]["good"]["support"] == 20
     assert report["accuracy"] > 0.9
+    found = report["decisions"]
+    trained = load_classifier(folder, device="cpu")
+    examples = read_examples(files["test"])
+    bad = trained.probabilities([each.text for each in examples])[:, 0] >= 0.2
+    truth = torch.tensor([each.label == "bad" for each in examples])
+    assert found["true_positives"] == int((bad & truth).sum())
+    assert found["false_positives"] == int((bad & ~truth).sum())
+    assert found["false_negatives"] == int((~bad & truth).sum())
+    assert found["true_negatives"] == int((~bad & ~truth).sum())
+    assert (found["positive"], found["threshold"]) == ("bad", 0.2)
 
 
 def test_a_table_has_the_same_numbers(folder, files) -> None:
@@ -124,8 +142,19 @@ def test_a_low_threshold_flags_more(folder) -> None:
         (["evaluate", "FOLDER", "UNKNOWN"], "line 2 of .* label 'sad', and the classifier knows"),
         (["evaluate", "NOTHING", "TEST"], "no classifier at"),
         (["evaluate", "HERE", "TEST"], "is not a classifier of companion: classifier.json does"),
+        (["evaluate", "FOLDER", "TEST", "--threshold", "0.5"], "is about one label; .*--positive"),
+        (["predict", "FOLDER", "--say", "x", "--threshold", "0"], "about one label; .*--positive"),
+        (["train", "TEST", "--out", "NEW", "--pretrained", "NOTHING", "--set", "hidden_size=128"],
+         "the pretrained language model has its own; leave out hidden_size$"),
+        (["train", "TEST", "--out", "NEW", "--pretrained", "NOTHING", "--set", "tokenizer=word"],
+         "leave out tokenizer$"),
+        (["train", "TEST", "--out", "NEW", "--set", "training.unfreeze_every=0"],
+         "from scratch .* --pretrained.* leave out training.unfreeze_every$"),
+        (["train", "TEST", "--out", "NEW", "--set", "hidden_size=0"], "hidden_size must be >= 1"),
+        (["train", "TEST", "--out", "NEW", "--set", "max_tokens=0"], "max_tokens must be >= 1"),
         (["predict", "FOLDER"], "by a FILE or by --say"),
         (["predict", "FOLDER", "TEST", "--say", "x"], "by a FILE or by --say"),
+        (["predict", "FOLDER", "--say", "x", "--text", "y"], "--text names a column of a FILE"),
         (["predict", "FOLDER", "--say", " "], "--say takes a text, got an empty one"),
         (["train", "TEST", "--out", "FOLDER"], "already exists; choose another folder, or replace"),
         (["train", "TEST", "--out", "HERE", "--overwrite"], "nothing was changed"),
@@ -169,7 +198,42 @@ def test_a_classifier_is_replaced_only_when_asked(files, tmp_path) -> None:
 def test_a_damaged_folder_is_refused(files, tmp_path) -> None:
     few = ["--set", "training.steps=2", "--set", "hidden_size=4", "--json"]
     out = tmp_path / "a"
-    assert companion("classify", "train", str(files["train"]), "--out", str(out), *few)
+    done = companion("classify", "train", str(files["train"]), "--out", str(out), *few)
+    assert done.returncode == 0, done.stderr
+    record = read_json(out / "classifier.json", "a classifier")
+    settings = record["settings"]
+    for change, words in (
+        ({"version": 9}, "classifier format version 9"),
+        ({"format": "x"}, "does not say so"),
+        (
+            {"sha256": {}},
+            r"classifier\.json is damaged \(KeyError\('tokenizer\.json'\)\); train again",
+        ),
+        ({"sha256": None}, r"classifier\.json is damaged"),
+        ({"temperature": 0}, "temperature must be a number > 0, got 0"),
+        ({"temperature": -1.5}, "temperature must be a number > 0, got -1.5"),
+        ({"temperature": float("nan")}, "temperature must be a number > 0, got nan"),
+        ({"temperature": None}, "temperature must be a number > 0, got None"),
+        ({"labels": "bad"}, "labels must be two different texts or more, got 'bad'"),
+        ({"labels": ["bad", "bad"]}, "labels must be two different texts or more"),
+        ({"labels": ["bad", "good", "so"]}, r"classifier\.json is damaged .*size mismatch"),
+        ({"text": 3}, "text must be the name of a column, got 3"),
+        ({"model": {}}, r"classifier\.json is damaged"),
+        ({"model": [1]}, r"classifier\.json is damaged"),
+        ({"model": {**record["model"], "hidden_size": -4}}, r"hidden_size must be >= 1, got -4"),
+        ({"settings": {}}, r"classifier\.json is damaged"),
+        ({"settings": {**settings, "max_tokens": 0}}, "max_tokens must be >= 1"),
+        ({"settings": {**settings, "training": 1}}, r"classifier\.json is damaged"),
+    ):
+        (out / "classifier.json").write_text(json.dumps({**record, **change}))
+        with pytest.raises(FileError, match=words) as refused:
+            load_classifier(out)
+        assert "\n" not in str(refused.value)
+    (out / "classifier.json").write_text("[]")
+    with pytest.raises(FileError, match="expected a JSON object, got list"):
+        load_classifier(out)
+    (out / "classifier.json").write_text(json.dumps(record))
+    load_classifier(out)
     weights = load_file(out / "model.safetensors")
     save_file({k: v + 1 for k, v in weights.items()}, out / "model.safetensors")
     with pytest.raises(FileError, match=r"model\.safetensors is damaged: its checksum differs"):
@@ -177,23 +241,17 @@ def test_a_damaged_folder_is_refused(files, tmp_path) -> None:
     (out / "tokenizer.json").unlink()
     with pytest.raises(FileError, match="lacks a file"):
         load_classifier(out)
-    record = read_json(out / "classifier.json", "a classifier")
-    for change, words in (
-        ({"version": 9}, "classifier format version 9"),
-        ({"format": "x"}, "does not say so"),
-        ({"sha256": {}}, "is damaged"),
-    ):
-        (out / "classifier.json").write_text(json.dumps({**record, **change}))
-        with pytest.raises(FileError, match=words):
-            load_classifier(out)
 
 
 def test_three_labels_work_and_have_no_threshold(tmp_path) -> None:
     path = write(tmp_path / "three.csv", [("a b", "x"), ("c d", "y"), ("e f", "z")] * 4)
     trained = train_on_file(path, tmp_path / "out", seed=0, device="cpu")
     report = evaluate_on(trained, read_examples(path))
-    assert set(report["labels"]) == {"x", "y", "z"}
-    assert trained.probabilities(["a b"]).sum() == pytest.approx(1)
+    assert report["accuracy"] == 1.0
+    assert {name: each["support"] for name, each in report["labels"].items()} == dict.fromkeys(
+        "xyz", 4
+    )
+    assert trained.probabilities(["e f", "a b"]).argmax(dim=1).tolist() == [2, 0]
     with pytest.raises(ValueError, match="a threshold needs two labels, and the classifier has 3"):
         positive_class(trained, "x")
 
@@ -207,10 +265,62 @@ def test_the_probabilities_are_those_at_the_fitted_temperature(folder) -> None:
     torch.testing.assert_close(trained.probabilities(texts), expected, rtol=0, atol=1e-6)
 
 
-def test_words_that_training_never_saw_are_no_error(folder) -> None:
+def test_all_words_that_training_never_saw_are_one_unknown_word(folder) -> None:
     trained = load_classifier(folder, device="cpu")
-    found = trained.probabilities(["zzz 🎬 qqq", "lovely"])
-    assert bool(torch.isfinite(found).all())
+    unknown, other, known = trained.probabilities(["zzz 🎬 qqq", "so many new", "film 1 awful"])
+    torch.testing.assert_close(unknown, other, rtol=0, atol=1e-7)
+    assert float((unknown - known).abs().max()) > 1e-3
+
+
+def test_what_is_evaluated_has_labels_that_the_classifier_knows(folder) -> None:
+    trained = load_classifier(folder, device="cpu")
+    with pytest.raises(ValueError, match=r"examples have the label 'sad', .* knows 'bad', 'good'"):
+        evaluate_on(trained, [Example("a film", "sad")])
+    with pytest.raises(ValueError, match="examples must be one or more"):
+        evaluate_on(trained, [])
+    with pytest.raises(ValueError, match="threshold is about one label"):
+        evaluate_on(trained, [Example("a film", "bad")], threshold=0.3)
+    with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\], got 1.5"):
+        evaluate_on(trained, [Example("a film", "bad")], positive="bad", threshold=1.5)
+
+
+def test_a_classifier_from_scratch_is_trained_on_the_device_that_was_chosen(
+    files, tmp_path, monkeypatch
+) -> None:
+    """This machine may have a CPU only: what is asked for is seen, and done on the CPU."""
+    seen = []
+
+    def spy(*arguments, device, **others):
+        seen.append(device)
+        return train_classifier(*arguments, device="cpu", **others)
+
+    def load(folder, *, device):
+        seen.append(device)
+        return load_classifier(folder, device="cpu")
+
+    monkeypatch.setattr(classifier, "train_classifier", spy)
+    monkeypatch.setattr(classifier, "load_classifier", load)
+    monkeypatch.setattr(classifier, "choose_device", torch.device)
+    few = ClassifyConfig(hidden_size=4, training=FineTuningConfig(steps=1))
+    train_on_file(files["train"], tmp_path / "a", few, device="cuda")
+    assert seen == [torch.device("cuda"), "cuda"]
+
+
+def test_where_no_temperature_is_best_the_record_says_so_and_other_errors_are_raised(
+    files, tmp_path, monkeypatch
+) -> None:
+    few = ClassifyConfig(hidden_size=16, training=FineTuningConfig(steps=60))
+    trained = train_on_file(files["train"], tmp_path / "a", few, valid=files["test"], device="cpu")
+    assert evaluate_on(trained, read_examples(files["test"]))["accuracy"] == 1.0
+    assert trained.temperature == 1.0
+    assert "no temperature was fitted: no temperature between" in trained.record["temperature_note"]
+
+    def broken(logits, targets):
+        raise ValueError("the model's logits are not finite")
+
+    monkeypatch.setattr(classifier, "temperature_of", broken)
+    with pytest.raises(ValueError, match="not finite"):
+        train_on_file(files["train"], tmp_path / "b", few, valid=files["test"], device="cpu")
 
 
 @pytest.mark.slow
@@ -227,12 +337,16 @@ def test_the_language_model_of_a_run_is_fine_tuned(files, tmp_path) -> None:
     out = tmp_path / "c"
     done = companion(
         "classify", "train", str(files["train"]), "--out", str(out), "--pretrained", str(run),
-        "--device", "cpu", "--set", "training.steps=40", "--set", "training.unfreeze_every=10",
+        "--device", "cpu", "--set", "training.steps=3", "--set", "training.unfreeze_every=3",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"companion classify evaluate {out}" in done.stderr
     trained = load_classifier(out, device="cpu")
     assert trained.tokenizer.kind == "character"
     assert trained.record["pretrained"] == str(run.resolve())
+    before = load_run(run, device="cpu").model
+    assert isinstance(before, LSTMLanguageModel)
+    for name, value in trained.model.body.state_dict().items():  # the head alone had its turn
+        assert torch.equal(value, before.state_dict()[name]), name
     done = companion("classify", "evaluate", str(out), str(files["test"]), "--json")
     assert json.loads(done.stdout)["examples"] == 40

@@ -15,7 +15,7 @@ TRUE = torch.tensor([True, False, True, True, False])
 
 
 def test_counts_and_ratios_by_hand():
-    found = decide(P, TRUE, torch.tensor([0.0, 0.5, 0.6, 0.95]))
+    found = decide(P, TRUE, [0.0, 0.5, 0.6, 0.95])
     assert found.true_positives.tolist() == [3, 2, 2, 0]
     assert found.false_positives.tolist() == [2, 1, 1, 0]
     assert found.false_negatives.tolist() == [0, 1, 1, 3]
@@ -37,7 +37,7 @@ def test_they_are_scikit_learns(pairs, threshold):
 
     p = torch.tensor([k / 8 for k, _ in pairs])
     truth = torch.tensor([label for _, label in pairs])
-    found = decide(p, truth, torch.tensor([threshold / 8]))
+    found = decide(p, truth, [threshold / 8])
     reference = precision_recall_fscore_support(
         truth.numpy(), (p >= threshold / 8).numpy(), average="binary", zero_division=0
     )
@@ -49,11 +49,11 @@ def test_the_cost_threshold_has_the_lowest_cost_where_probabilities_are_true():
     """A calibrated world: of the examples with p = k/20, exactly k of 20 are positive."""
     p = torch.cat([torch.full((20,), k / 20) for k in range(21)])
     truth = torch.cat([torch.arange(20) < k for k in range(21)])
-    thresholds = torch.linspace(0.025, 0.975, 20)
+    thresholds = [0.025 + 0.05 * k for k in range(20)]
     for miss, false_alarm in ((1.0, 1.0), (4.0, 1.0), (1.0, 3.0)):
         cost = decide(p, truth, thresholds).cost(miss=miss, false_alarm=false_alarm)
         best = cost_threshold(miss=miss, false_alarm=false_alarm)
-        at_best = decide(p, truth, torch.tensor([best])).cost(miss=miss, false_alarm=false_alarm)
+        at_best = decide(p, truth, [best]).cost(miss=miss, false_alarm=false_alarm)
         assert float(at_best) <= float(cost.min()) + 1e-12
     assert cost_threshold(miss=4, false_alarm=1) == 0.2
     assert cost_threshold(miss=1, false_alarm=1) == 0.5
@@ -86,13 +86,31 @@ def test_scores_of_each_class_by_hand():
     assert fourth.support == 0
     with pytest.raises(ValueError, match="non-empty"):
         class_scores(targets[:0], targets[:0], 2)
+    with pytest.raises(ValueError, match="targets must be classes from 0 to 1, got 2"):
+        class_scores(found, targets, 2)
+    with pytest.raises(ValueError, match="predictions must be classes from 0 to 3, got -1"):
+        class_scores(found - 1, targets, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_probability_reaches_a_threshold_that_is_written_alike(dtype):
+    """In binary 0.9 is rounded down in float32 and 0.1 up: compared across precisions, one of the
+    two would miss its own threshold."""
+    steps = [k / 100 for k in range(1, 100)]
+    p = torch.tensor(steps, dtype=dtype)
+    found = decide(p, torch.ones(len(p), dtype=torch.bool), steps)
+    assert found.true_positives.tolist() == list(range(len(steps), 0, -1))
+    assert found.thresholds.tolist() == steps
 
 
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="non-empty"):
-        decide(P[:0], TRUE[:0], torch.tensor([0.5]))
+        decide(P[:0], TRUE[:0], [0.5])
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 0.1 to 1.5"):
-        decide(torch.tensor([0.1, 1.5]), TRUE[:2], torch.tensor([0.5]))
+        decide(torch.tensor([0.1, 1.5]), TRUE[:2], [0.5])
+    for thresholds in ([], [0.5, math.nan]):
+        with pytest.raises(ValueError, match="thresholds must be one number or more"):
+            decide(P, TRUE, thresholds)
     for wrong in (0.0, -1.0, math.inf):
         with pytest.raises(ValueError, match="miss must be a cost > 0"):
             cost_threshold(miss=wrong, false_alarm=1)

@@ -24,7 +24,9 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import fontManager
 
 from companion import figures
-from companion.figures.style import text_on
+from companion.figures.style import text_on, tint
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -810,8 +812,8 @@ def classified(value: float) -> dict[str, Any]:
     return {
         "accuracy": {f"{b} {d}": v for b in bodies for d, v in ((10, value), (1000, 1.0))},
         "agreement": {"pretrained": 0.9, "300 steps": value, "shuffled words": 0.8},
-        "cue_same": {"scratch plain": 0.9, "pretrained plain": 1.0},
-        "cue_worst": {"scratch plain": value, "pretrained plain": 0.8},
+        "cue_same": {"scratch plain": 0.9, "independent opinions plain": 1.0},
+        "cue_worst": {"scratch plain": value, "independent opinions plain": 0.8},
     }
 
 
@@ -832,6 +834,9 @@ def test_the_figures_of_sentiment_show_mean_and_range() -> None:
     np.testing.assert_allclose(right.lines[0].get_ydata(), [60, 60])  # type: ignore[attr-defined]
     ax = figures.plot_cue_groups(results)
     same, worst = ax.containers
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "from scratch, plain", "disagreeing opinions, plain",
+    ]  # fmt: skip
     np.testing.assert_allclose(same.lines[0].get_xdata(), [90, 100])  # type: ignore[attr-defined]
     np.testing.assert_allclose(worst.lines[0].get_xdata(), [60, 80])  # type: ignore[attr-defined]
     for plot in (figures.plot_labels, figures.plot_cue_groups):
@@ -978,26 +983,51 @@ def test_the_attention_picture_shows_each_share_and_the_token_being_written() ->
         figures.attention_html(["a", "b"], ["一", "二"], weights, 2)
 
 
-@pytest.mark.parametrize(
-    ("ink", "paper", "accent"),
-    [
-        ("#22282b", "#ffffff", "#a35400"),  # the page by day, as in book/assets/book.css
-        ("#ced6dd", "#14191b", "#f0b45c"),  # at night; the theme's own text
-        ("#ced6dd", "#1b2225", "#f0b45c"),  # in a box at night
-        ("#000000", "#ffffff", "#d2701c"),  # where no page names an accent
-    ],
-)
-def test_a_token_that_is_read_alone_is_legible_on_its_tint(
-    ink: str, paper: str, accent: str
+#: Ink, paper, and the accents "primary" and "secondary".
+PAGES = [
+    ("#22282b", "#ffffff", "#12545f", "#a35400"),  # the page by day, as in book/assets/book.css
+    ("#ced6dd", "#14191b", "#6cc3d0", "#f0b45c"),  # at night; the theme's own text
+    ("#ced6dd", "#1b2225", "#6cc3d0", "#f0b45c"),  # in a box at night
+    ("#000000", "#ffffff", "#2b93a2", "#d2701c"),  # where no page names an accent
+]
+
+
+@pytest.mark.parametrize(("ink", "paper", "primary", "secondary"), PAGES)
+def test_text_is_legible_on_the_strongest_tints(
+    ink: str, paper: str, primary: str, secondary: str
 ) -> None:
-    shown = figures.attention_html(["a", "b"], ["一"], [[1.0, 0.0]], 0)
-    (strength,) = re.findall(r"#d2701c\) (\d+)%,transparent", shown.partition("</span>")[0])
-    share = int(strength) / 100
-    assert share > 0.3  # still a tint
-    under, over = mpl.colors.to_rgb(paper), mpl.colors.to_rgb(accent)
-    tint = [share * a + (1 - share) * b for a, b in zip(over, under, strict=True)]
-    assert contrast(ink, mpl.colors.to_hex(tint)) >= 4.5
-    assert "opacity" not in shown
+    alone = figures.attention_html(["a", "b"], ["一"], [[1.0, 0.0]], 0).partition("</span>")[0]
+    sure = {"true_positives": 5, "false_negatives": 0, "false_positives": 7, "true_negatives": 0}
+    table = figures.decisions_html(
+        sure, positive="bad", negative="good", miss=10.0, false_alarm=1.0
+    )
+    for shown, accents in ((alone, {secondary}), (table, {primary, secondary})):
+        found = re.findall(r"--pst-color-(\w+),#\w+\) (\d+)%,transparent", shown)
+        strongest = {name: max(int(n) for which, n in found if which == name) for name, _ in found}
+        names = {"primary": primary, "secondary": secondary}
+        assert {names[name] for name in strongest} == accents
+        for name, strength in strongest.items():
+            share = strength / 100
+            assert share > 0.3  # still a tint
+            under, over = mpl.colors.to_rgb(paper), mpl.colors.to_rgb(names[name])
+            shade = [share * a + (1 - share) * b for a, b in zip(over, under, strict=True)]
+            assert contrast(ink, mpl.colors.to_hex(shade)) >= 4.5
+        assert "opacity" not in shown
+
+
+def test_the_pages_of_the_tests_of_tints_are_those_of_the_style_sheet() -> None:
+    css = (ROOT / "book" / "assets" / "book.css").read_text(encoding="utf-8")
+    declared = re.findall(r"--pst-color-(primary|secondary):\s*(#\w+)", css)
+    tested = {("primary", page[2]) for page in PAGES} | {("secondary", page[3]) for page in PAGES}
+    assert declared
+    assert set(declared) <= tested
+
+
+def test_a_tint_names_an_accent_and_a_share() -> None:
+    assert tint("primary", 0.5).endswith(" 18%,transparent)")
+    for accent, share in (("green", 0.5), ("primary", 1.01), ("primary", -0.1)):
+        with pytest.raises(ValueError, match="a tint needs primary or secondary and a share"):
+            tint(accent, share)
 
 
 def test_text_on_any_shade_is_black_or_white_and_legible() -> None:

