@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from companion.figures.fonts import legible
-from companion.figures.style import NAMED_COLORS, floor_line, label_rows, new_axes, points
+from companion.figures.style import (
+    NAMED_COLORS,
+    floor_line,
+    label_rows,
+    new_axes,
+    points,
+    require_results,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +36,7 @@ def plot_compression(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = 
     results: results of the study `compression` with its parts "floor" and "distillation". Shows the
     model itself as a line, and mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_compression needs one result or more, got none")
+    require_results("plot_compression", results)
     ax = new_axes(ax, xlabel="bytes of the weights, % of float32", ylabel="nats above the floor",
                   height=4.6)  # fmt: skip
     whole = results[0]["bytes"]["float32"]
@@ -77,8 +83,7 @@ def plot_compressed_refusals(
     results: results of the study `compression` with its part "safety". rows: words for each row, by
     the name in the results. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_compressed_refusals needs one result or more, got none")
+    require_results("plot_compressed_refusals", results)
     missing = [name for name in rows if name not in results[0]["refusal"]]
     if missing:
         raise ValueError(f"the results have no {missing[0]!r}; they have "

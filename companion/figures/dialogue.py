@@ -17,6 +17,7 @@ from companion.figures.style import (
     mean_and_range,
     new_axes,
     points,
+    require_results,
 )
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def plot_scores_against_success(
     order in which a line joins them. others: the other bots, and their labels. Means over the
     results, with bars from the lowest to the highest in both directions.
     """
-    if not results:
-        raise ValueError("plot_scores_against_success needs one result or more, got none")
+    require_results("plot_scores_against_success", results)
     figure, (left, right) = plt.subplots(1, 2, figsize=(SIZE[0], SIZE[1] + 0.9), sharey=True)
     markers = dict(zip(others, "sD^vP*", strict=False))
     colors = dict(zip(others, [c for c in NAMED_COLORS.values() if c != NAMED_COLORS["blue"]],
@@ -100,8 +100,7 @@ def plot_users_met(
     results: results of the study `dialogue`. kinds: kinds of user, and their labels. orders: the
     numbers of orders, those of the study's `Config`. Mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_users_met needs one result or more, got none")
+    require_results("plot_users_met", results)
     figure, axes = plt.subplots(1, 2, figsize=(SIZE[0], SIZE[1] + 0.4), sharey=True)
     places = np.arange(len(orders))
     for ax, key, title in zip(

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from companion.figures.style import NAMED_COLORS, band, label_rows, new_axes, points
+from companion.figures.style import (
+    NAMED_COLORS,
+    band,
+    label_rows,
+    new_axes,
+    points,
+    require_results,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,8 +43,7 @@ def plot_ways_of_asking(
 
     results: results of the study `real_refusals`. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_ways_of_asking needs one result or more, got none")
+    require_results("plot_ways_of_asking", results)
     ways = list(results[0]["right"])
     ax = new_axes(ax, height=0.42 * len(ways) + 1.4, xlabel="replies about held-out countries, %")
     places = np.arange(len(ways))
@@ -61,8 +67,7 @@ def plot_answer_kl(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = No
 
     results: results of the study `real_refusals`. Shows mean and range over the results.
     """
-    if not results:
-        raise ValueError("plot_answer_kl needs one result or more, got none")
+    require_results("plot_answer_kl", results)
     ax = new_axes(ax, xlabel="token of the right answer", ylabel="KL from the original, nats")
     places = np.arange(1, len(results[0]["kl_refused"]) + 1)
     for key, label, color in (
