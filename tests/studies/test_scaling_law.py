@@ -105,7 +105,7 @@ def test_laws_predict_held_out_runs_of_a_true_law_if_they_know_the_floor_or_find
         assert floor == pytest.approx(2.1, abs=1e-3)
         assert errors["free"] == pytest.approx(0, abs=1e-3)
         assert errors["known floor"] == pytest.approx(0, abs=1e-3)
-        assert errors["no floor"] < -0.1  # a sum of powers falls further than it should
+        assert errors["no floor"] < -0.05  # a sum of powers falls further than it should
 
 
 def test_the_misfit_is_the_root_mean_square_of_log_differences() -> None:
