@@ -103,11 +103,9 @@ def test_an_exponent_at_the_end_of_its_range_is_a_warning() -> None:
 def test_resamples_that_cannot_be_fitted_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 9 runs in a square, a resample often lacks a size, and some lie on its diagonal."""
     seen = []
-    fit = scaling._fit
-
     def watched(n: np.ndarray, d: np.ndarray, *rest: Any, **options: Any) -> ScalingLaw:
         seen.append((n, d))
-        return fit(n, d, *rest, **options)
+        return PLANTED
 
     monkeypatch.setattr(scaling, "_fit", watched)
     n, d = (each.ravel() for each in np.meshgrid([1e3, 3e3, 9e3], [1e4, 3e4, 9e4]))
@@ -123,7 +121,7 @@ def test_resamples_that_cannot_be_fitted_are_drawn_again(monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_nine_intervals_of_ten_or_so_hold_the_planted_floor() -> None:
     held, widths = 0, []
-    for seed in range(40):
+    for seed in range(12):
         fit = bootstrap_scaling_law(
             SIZES, TOKENS, noisy(seed, 0.01), resamples=200,
             generator=torch.Generator().manual_seed(seed),
@@ -131,9 +129,9 @@ def test_nine_intervals_of_ten_or_so_hold_the_planted_floor() -> None:
         low, high = fit.interval("floor", 0.9)
         held += low <= PLANTED.floor <= high
         widths.append(high - low)
-    # If each holds it with probability .9, fewer than 31 of 40 do in 5 of 1,000 such tests. They
+    # If each holds it with probability .9, fewer than 8 of 12 do in 4 of 1,000 such tests. They
     # may hold it more often, as a resample leaves runs out, but are no wider than this for that.
-    assert held >= 31
+    assert held >= 8
     assert 0.05 < np.median(widths) < 0.5
 
 
