@@ -103,6 +103,7 @@ def test_an_exponent_at_the_end_of_its_range_is_a_warning() -> None:
 def test_resamples_that_cannot_be_fitted_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 9 runs in a square, a resample often lacks a size, and some lie on its diagonal."""
     seen = []
+
     def watched(n: np.ndarray, d: np.ndarray, *rest: Any, **options: Any) -> ScalingLaw:
         seen.append((n, d))
         return PLANTED
