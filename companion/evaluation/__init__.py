@@ -15,7 +15,7 @@ from companion.evaluation.continuous_cache import (
     ContinuousCacheConfig, choose_cache, score_with_cache,
 )
 from companion.evaluation.cost import (
-    PF_DAY, Cost, Hardware, inference_flops, training_flops, utilization,
+    PF_DAY, Cost, Hardware, inference_flops, processor_hours, training_flops, utilization,
 )
 from companion.evaluation.decisions import Decisions, cost_threshold, decide, with_share
 from companion.evaluation.dynamic import (
@@ -50,9 +50,10 @@ __all__ = [
     "cost_threshold", "decide", "distinct_n", "evaluate", "exact_calibration_error", "exact_match",
     "fit_scaling_law", "fit_temperature", "group_counts", "group_means", "inference_flops",
     "joined_scores", "log_probs_and_kl", "look_up", "next_log_probs", "ngrams", "numbers_by_name",
-    "pair_nats", "paired_bootstrap", "precision_recall_f1", "prediction_interval", "reliability",
-    "repeated_segments", "score", "score_dynamically", "score_translations", "score_with_cache",
-    "scored_pieces", "self_bleu", "sequence_repetition", "spread", "standard_error",
-    "starting_states", "stored_report", "summarize", "summed_nats_of_rows", "temperature_of",
-    "text_log_probs", "text_units", "training_flops", "utilization", "with_share",
+    "pair_nats", "paired_bootstrap", "precision_recall_f1", "prediction_interval",
+    "processor_hours", "reliability", "repeated_segments", "score", "score_dynamically",
+    "score_translations", "score_with_cache", "scored_pieces", "self_bleu", "sequence_repetition",
+    "spread", "standard_error", "starting_states", "stored_report", "summarize",
+    "summed_nats_of_rows", "temperature_of", "text_log_probs", "text_units", "training_flops",
+    "utilization", "with_share",
 ]

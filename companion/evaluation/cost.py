@@ -31,16 +31,24 @@ def inference_flops(parameters: float, tokens: float) -> float:
     return 2 * parameters * tokens
 
 
+def processor_hours(flops: float, *, peak_flops_per_second: float, utilization: float) -> float:
+    """Hours of one processor (GPU-hours) that `flops` operations take.
+
+    peak_flops_per_second: what the maker states for the precision in use. utilization: the share of
+    it that the model's own operations reach (model FLOPs utilisation, MFU).
+    """
+    _check_positive(flops=flops, peak_flops_per_second=peak_flops_per_second)
+    if not 0 < utilization <= 1:
+        raise ValueError(f"utilization must be in (0, 1], a share of the peak, got {utilization}")
+    return flops / (peak_flops_per_second * utilization) / 3600
+
+
 @settings_class
 class Hardware:
-    """A processor at work: how fast, how much of that is used, and what an hour of it takes."""
+    """What an hour of a processor takes: power, emissions and money."""
 
-    peak_flops_per_second: float
-    """Operations a second that the maker states for the precision in use."""
-    utilization: float
-    """Share of the peak that the model's own operations reach (model FLOPs utilisation, MFU)."""
     watts: float
-    """Mean electric power of one processor with its share of the machine, in watts."""
+    """Mean electric power of one processor with what is counted of its machine, in watts."""
     power_usage_effectiveness: float = 1.0
     """Energy of the whole data centre over that of its machines (PUE); 1 leaves cooling out."""
     grams_co2_per_kwh: float
@@ -49,11 +57,7 @@ class Hardware:
     """Price of an hour of one processor, in US dollars; 0 leaves money out."""
 
     def __post_init__(self) -> None:
-        _check_positive(peak_flops_per_second=self.peak_flops_per_second, watts=self.watts)
-        if not 0 < self.utilization <= 1:
-            raise ValueError(
-                f"utilization must be in (0, 1], a share of the peak, got {self.utilization}"
-            )
+        _check_positive(watts=self.watts)
         if not 1 <= self.power_usage_effectiveness < math.inf:
             raise ValueError(
                 "power_usage_effectiveness must be >= 1 and finite, got "
@@ -63,13 +67,8 @@ class Hardware:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
 
-    def cost(self, flops: float) -> Cost:
-        """What `flops` operations cost on this hardware."""
-        _check_positive(flops=flops)
-        return self.cost_of_hours(flops / (self.peak_flops_per_second * self.utilization) / 3600)
-
-    def cost_of_hours(self, hours: float) -> Cost:
-        """What `hours` of one processor cost, however many operations they do."""
+    def cost(self, hours: float) -> Cost:
+        """What `hours` of one processor cost (see `processor_hours`)."""
         _check_positive(hours=hours)
         kwh = hours * self.watts / 1000 * self.power_usage_effectiveness
         return Cost(
@@ -102,9 +101,18 @@ class Cost:
 def utilization(
     parameters: float, tokens: float, *, hours: float, peak_flops_per_second: float
 ) -> float:
-    """The model FLOPs utilisation (MFU) of a training that took `hours` processor-hours."""
+    """The model FLOPs utilisation (MFU) of a training that took `hours` processor-hours.
+
+    Raises ValueError for a share above 1: no training is faster than its processor's peak.
+    """
     _check_positive(hours=hours, peak_flops_per_second=peak_flops_per_second)
-    return training_flops(parameters, tokens) / (hours * 3600 * peak_flops_per_second)
+    share = training_flops(parameters, tokens) / (hours * 3600 * peak_flops_per_second)
+    if share > 1:
+        raise ValueError(
+            f"this training takes {share:.3g} times as many operations as {hours:g} hours at "
+            f"{peak_flops_per_second:g} a second: check hours, peak and precision"
+        )
+    return share
 
 
 def _check_positive(**values: float) -> None:

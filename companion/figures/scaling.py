@@ -20,7 +20,7 @@ MARKERS = "os^DvP"
 def plot_scaling_losses(
     results: Sequence[Mapping[str, Any]], *, by: str = "tokens", ax: Axes | None = None
 ) -> Axes:
-    """Loss above nothing, one line a model size, against training tokens or operations.
+    """Loss in nats per token, one line a model size, against training tokens or operations.
 
     results: results of the study `scaling_law`. by: "tokens", or "operations" of the training, as
     counted in the matrix products. Shows mean and range over the results, and the floor.
@@ -50,9 +50,9 @@ def plot_scaling_losses(
 def plot_floors(
     floors: Mapping[str, tuple[float, float, float]], truth: float, *, ax: Axes | None = None
 ) -> Axes:
-    """Fitted floors with their intervals, a row each, beside the true one.
+    """Fitted floors with their ranges, a row each, beside the true one.
 
-    floors: label -> (estimate, low, high), in nats per token.
+    floors: label -> (middle, low, high), in nats per token.
     """
     if not floors:
         raise ValueError("plot_floors needs one floor or more, got none")
@@ -82,6 +82,8 @@ def plot_extrapolation(
         ax, height=4.1, xlabel="measured, nats per token", ylabel="predicted, nats per token"
     )
     both = [*measured]
+    if len(predicted) > 4:
+        raise ValueError(f"plot_extrapolation has markers for four laws, got {len(predicted)}")
     styles = (("vermillion", "D"), ("blue", "o"), ("green", "s"), ("purple", "^"))
     for (law, losses), (color, marker) in zip(predicted.items(), styles, strict=False):
         ax.plot(measured, losses, marker, color=NAMED_COLORS[color], label=law, alpha=0.8)

@@ -4,7 +4,8 @@ LSTMs of several sizes are trained on several amounts of fresh text from the rev
 entropy per token is computed exactly, and the law L(N, D) = E + A/N^a + B/D^b is fitted to their
 losses (`companion.evaluation.scaling`). With real text nobody knows E. Here it is known, so one can
 ask whether the fit finds it, and what a law fitted to small models says about larger ones, whose
-losses are measured too.
+losses are measured too. `planted` makes the control: runs of the same grid with the same spread, in
+which the law is true.
 
 Three laws are fitted to the small runs: one with E free, one with E at the truth, and one without
 E. Other models read the same number of tokens, but fewer different ones, several times over
@@ -13,15 +14,16 @@ E. Other models read the same number of tokens, but fewer different ones, severa
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from companion.core.runtime import cpu_seconds
 from companion.core.seeds import make_generator, seed_everything
 from companion.core.settings import settings_class
 from companion.evaluation.scaling import ScalingLaw, fit_scaling_law
@@ -100,18 +102,13 @@ class Result:
     repeated: dict[str, float] = field(default_factory=dict)
     """Loss of models that read the text so many times, "1" once, with as many tokens in all."""
     floors: dict[str, float] = field(default_factory=dict)
-    """Floor of the law fitted to "all" runs, to those "longer" than the shortest, and to the
-    "small" ones."""
-    exponents: dict[str, float] = field(default_factory=dict)
-    """Exponents of the law fitted to all runs: "size" and "data"."""
+    """Floor of the law fitted to "all" runs and to the "small" ones."""
     misfit: float = 0.0
-    """Root of the mean squared difference of log loss between that law and the runs."""
+    """`misfit` of the law fitted to all runs."""
     extrapolation: dict[str, float] = field(default_factory=dict)
     """Mean of predicted minus measured loss of the large runs, which are larger than the small
     ones in both respects, by the law fitted to the small ones: "free", "known floor", "no floor".
     """
-    flops_per_second: float = 0.0
-    """Operations a CPU second that the largest model's longest training reached."""
 
 
 def run(config: Config, *, seed: int, progress: bool = False) -> Result:
@@ -143,12 +140,9 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         return model.eval()
 
     for hidden in config.hidden_sizes:
-        flops = training_flops_per_token(architecture(source, hidden))
-        result.flops_per_token[str(hidden)] = flops
+        result.flops_per_token[str(hidden)] = training_flops_per_token(architecture(source, hidden))
         for steps in config.steps:
-            before = cpu_seconds()
             model = trained(hidden, steps)
-            result.flops_per_second = flops * steps * per_step / (cpu_seconds() - before)
             result.parameters[str(hidden)] = model.num_parameters
             result.loss[f"{hidden} {steps * per_step}"] = result.floor + divergence(
                 model, source, rows
@@ -159,7 +153,12 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         model = trained(config.repeated_size, longest, epochs)
         result.repeated[str(epochs)] = result.floor + divergence(model, source, rows)
     bar.close()
-    _fit(result, config, per_step)
+    tokens = [steps * per_step for steps in config.steps]
+    every = runs_of([dataclasses.asdict(result)], sizes=config.hidden_sizes, tokens=tokens)
+    law = fitted(every)
+    result.misfit = misfit(every, law)
+    small, result.extrapolation = extrapolate(dataclasses.asdict(result), config)
+    result.floors = {"all": law.floor, "small": small}
     return result
 
 
@@ -191,14 +190,12 @@ class Runs:
 
 
 def runs_of(
-    results: Sequence[Mapping[str, object]], *, sizes: Sequence[int], tokens: Sequence[int]
+    results: Sequence[Mapping[str, Any]], *, sizes: Sequence[int], tokens: Sequence[int]
 ) -> Runs:
     """The runs of `results`, stored or `dataclasses.asdict`, with these sizes and tokens."""
     found = Runs(parameters=[], tokens=[], losses=[])
     for result in results:
         count, loss = result["parameters"], result["loss"]
-        assert isinstance(count, Mapping)
-        assert isinstance(loss, Mapping)
         for hidden, seen in itertools.product(sizes, tokens):
             found.parameters.append(float(count[str(hidden)]))
             found.tokens.append(float(seen))
@@ -206,33 +203,65 @@ def runs_of(
     return found
 
 
-def _fit(result: Result, config: Config, per_step: int) -> None:
+def misfit(runs: Runs, law: ScalingLaw) -> float:
+    """Root of the mean squared difference of log loss between the law and the runs."""
+    differences = np.log(law.loss(runs.parameters, runs.tokens)) - np.log(runs.losses)
+    return float(np.sqrt(np.mean(differences**2)))
+
+
+def extrapolate(
+    result: Mapping[str, Any], config: Config, *, near: ScalingLaw | None = None
+) -> tuple[float, dict[str, float]]:
+    """The floor fitted to the small runs, and `Result.extrapolation`.
+
+    result: stored, planted or `dataclasses.asdict`; near: see `fit_scaling_law`.
+    """
+    per_step = config.training.num_streams * config.training.window_length
     tokens = [steps * per_step for steps in config.steps]
-    plain = [{"parameters": result.parameters, "loss": result.loss}]
-    every = runs_of(plain, sizes=config.hidden_sizes, tokens=tokens)
-    sizes, short = config.hidden_sizes[: config.small_sizes], tokens[: config.small_steps]
-    small = runs_of(plain, sizes=sizes, tokens=short)
-    large = runs_of(
-        plain, sizes=config.hidden_sizes[config.small_sizes :], tokens=tokens[config.small_steps :]
-    )
-    law = fitted(every)
-    result.exponents = {"size": law.size_exponent, "data": law.data_exponent}
-    differences = np.log(law.loss(every.parameters, every.tokens)) - np.log(every.losses)
-    result.misfit = float(np.sqrt(np.mean(differences**2)))
+    sizes, large_sizes = (
+        config.hidden_sizes[: config.small_sizes], config.hidden_sizes[config.small_sizes :],
+    )  # fmt: skip
+    small = runs_of([result], sizes=sizes, tokens=tokens[: config.small_steps])
+    large = runs_of([result], sizes=large_sizes, tokens=tokens[config.small_steps :])
     laws = {
-        "free": fitted(small),
-        "known floor": fitted(small, floor=result.floor),
-        "no floor": fitted(small, floor=0.0),
+        "free": fitted(small, near=near),
+        "known floor": fitted(small, floor=result["floor"], near=near),
+        "no floor": fitted(small, floor=0.0, near=near),
     }
-    longer = runs_of(plain, sizes=config.hidden_sizes, tokens=tokens[1:])
-    result.floors = {
-        "all": law.floor, "longer": fitted(longer).floor, "small": laws["free"].floor
-    }  # fmt: skip
-    for name, each in laws.items():
-        errors = each.loss(large.parameters, large.tokens) - large.losses
-        result.extrapolation[name] = float(errors.mean())
+    errors = {
+        name: float((law.loss(large.parameters, large.tokens) - large.losses).mean())
+        for name, law in laws.items()
+    }
+    return laws["free"].floor, errors
 
 
-def fitted(runs: Runs, *, floor: float | None = None) -> ScalingLaw:
+def planted(
+    results: Sequence[Mapping[str, Any]], law: ScalingLaw, *, seed: int
+) -> list[dict[str, Any]]:
+    """The control: results in which `law` is true, with the noise that was measured.
+
+    Each run of each result has the loss that the law gives its parameters and tokens, times
+    exp(noise): normal, independent, with the standard deviation that the logarithm of that run's
+    loss has over the results. As many results come back, of another draw for each seed.
+    """
+    if len(results) < 3:
+        raise ValueError(f"the spread over seeds needs three results or more, got {len(results)}")
+    normal = np.random.default_rng(seed)
+    spread = {
+        run: float(np.std([np.log(each["loss"][run]) for each in results], ddof=1))
+        for run in results[0]["loss"]
+    }
+    made = []
+    for each in results:
+        loss = {}
+        for run, deviation in spread.items():
+            hidden, tokens = run.split()
+            true = float(law.loss(each["parameters"][hidden], float(tokens)))
+            loss[run] = true * float(np.exp(deviation * normal.standard_normal()))
+        made.append({"floor": law.floor, "parameters": each["parameters"], "loss": loss})
+    return made
+
+
+def fitted(runs: Runs, *, floor: float | None = None, near: ScalingLaw | None = None) -> ScalingLaw:
     """The law of these runs (`companion.evaluation.scaling.fit_scaling_law`)."""
-    return fit_scaling_law(runs.parameters, runs.tokens, runs.losses, floor=floor)
+    return fit_scaling_law(runs.parameters, runs.tokens, runs.losses, floor=floor, near=near)

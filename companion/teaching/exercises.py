@@ -484,7 +484,7 @@ EXERCISES = {
     ),
     # scale_and_cost
     "ex-sc-hours": Exercise(
-        expected=(750.0, 630.0, 1875.0),
+        expected=(750.0, 1080.0, 1875.0),
         tolerance=1.0,
         hint="operations, over operations a second that are reached, over 3,600",
     ),

@@ -954,6 +954,8 @@ def test_fitted_floors_and_predictions_stand_where_they_are() -> None:
         figures.plot_floors({}, 2.0)
     with pytest.raises(ValueError, match="measured runs and predictions"):
         figures.plot_extrapolation([], {})
+    with pytest.raises(ValueError, match="markers for four laws, got 5"):
+        figures.plot_extrapolation([2.0], {str(k): [2.0] for k in range(5)})
 
 
 def test_a_table_of_costs_escapes_its_words_and_numbers_are_plain() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from companion.core.seeds import make_generator
+from companion.evaluation.scaling import ScalingLaw
 from companion.models.lstm import LSTMLanguageModel
 from companion.sources.reviews import GrammarSource
 from companion.sources.streams import true_rows
@@ -40,7 +44,8 @@ def test_a_tiny_run_fills_every_figure_and_json_holds_it() -> None:
     assert min(result.loss.values()) > result.floor == pytest.approx(2.178853, abs=1e-6)
     assert set(result.repeated) == {"1", "2"}
     assert result.repeated["1"] == result.loss["6 512"] != result.repeated["2"]
-    assert set(result.floors) == {"all", "longer", "small"}
+    assert set(result.floors) == {"all", "small"}
+    assert result.misfit > 0
     assert set(result.extrapolation) == {"free", "known floor", "no floor"}
     assert result.flops_per_token["6"] == 6 * (4 * 6 * 12 + 6 * 131)
     assert result.parameters["2"] < result.parameters["6"]
@@ -53,6 +58,62 @@ def test_runs_of_takes_the_cells_that_are_asked_for_from_each_result() -> None:
     assert runs.parameters == [20, 20, 20, 20]
     assert runs.tokens == [1, 2, 1, 2]
     assert runs.losses == [2.5, 2.4, 2.5, 2.4]
+
+
+TRUE = ScalingLaw(
+    floor=2.1, size_scale=60.0, size_exponent=0.6, data_scale=900.0, data_exponent=0.7
+)
+
+
+def stored(spread: float) -> list[dict[str, Any]]:
+    """Three results of a grid of four sizes and lengths, with losses that are no law's."""
+    grid = [f"{h} {32 * s}" for h in CONFIG.hidden_sizes for s in CONFIG.steps]
+    return [
+        {
+            "floor": 2.1,
+            "parameters": {str(h): 500 * h * h for h in CONFIG.hidden_sizes},
+            "loss": {run: 5.0 * math.exp(spread * sign) for run in grid},
+        }
+        for sign in (-1, 0, 1)
+    ]
+
+
+def test_planted_results_have_the_law_s_losses_and_the_measured_spread() -> None:
+    (plain,) = {
+        tuple(each["loss"].values()) for each in scaling_law.planted(stored(0.0), TRUE, seed=0)
+    }
+    results = scaling_law.planted(stored(0.0), TRUE, seed=0)
+    expected = [
+        float(TRUE.loss(500 * h * h, 32 * s)) for h in CONFIG.hidden_sizes for s in CONFIG.steps
+    ]
+    assert plain == pytest.approx(expected)
+    assert [each["floor"] for each in results] == [2.1, 2.1, 2.1]
+    many = [scaling_law.planted(stored(0.05), TRUE, seed=seed) for seed in range(100)]
+    logs = np.log([list(each["loss"].values()) for draw in many for each in draw])
+    # 300 draws of 16 runs: the standard error of a pooled deviation is about 1 %.
+    assert logs.std(axis=0).mean() == pytest.approx(0.05, rel=0.05)
+    assert logs.mean(axis=0) == pytest.approx(np.log(expected), abs=0.015)
+    assert many[0] != many[1]
+    with pytest.raises(ValueError, match="three results or more, got 2"):
+        scaling_law.planted(stored(0.1)[:2], TRUE, seed=0)
+
+
+def test_laws_predict_held_out_runs_of_a_true_law_if_they_know_the_floor_or_find_it() -> None:
+    (result, *_) = scaling_law.planted(stored(0.0), TRUE, seed=0)
+    for near in (None, TRUE):
+        floor, errors = scaling_law.extrapolate(result, CONFIG, near=near)
+        assert floor == pytest.approx(2.1, abs=1e-3)
+        assert errors["free"] == pytest.approx(0, abs=1e-3)
+        assert errors["known floor"] == pytest.approx(0, abs=1e-3)
+        assert errors["no floor"] < -0.05  # a sum of powers falls further than it should
+
+
+def test_the_misfit_is_the_root_mean_square_of_log_differences() -> None:
+    runs = scaling_law.Runs(parameters=[1e3, 4e3], tokens=[1e5, 1e5], losses=[0.0, 0.0])
+    runs.losses[:] = [
+        float(TRUE.loss(n, 1e5)) * factor for n, factor in ((1e3, math.exp(0.03)), (4e3, 1.0))
+    ]
+    assert scaling_law.misfit(runs, TRUE) == pytest.approx(0.03 / math.sqrt(2))
 
 
 @pytest.mark.parametrize(
