@@ -107,6 +107,7 @@ MEASUREMENTS = {
         "study run real_refusals --seeds 10 --set refused=Asia "
         "--set 'ways=plain,no sorry,no please,prefill answer,capitals,sentence'"
     ),
+    "bias": "study run bias --seeds 10,11,12,13,14",
 }
 
 #: Measured in seconds of this machine: another rounding would be another machine's matter.

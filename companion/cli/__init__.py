@@ -38,6 +38,7 @@ app.command()(stoppable(chat.chat))
 app.command()(stoppable(tune.tune, tune.stopped_in_words))
 app.command()(stoppable(runs.compress))
 app.command()(stoppable(runs.export))
+app.command()(stoppable(runs.card))
 classify_app = typer.Typer(
     no_args_is_help=True, help="Train and use classifiers of texts, from any CSV with labels."
 )

@@ -1,4 +1,4 @@
-"""Commands about runs: train, evaluate, compare, generate, compress, export."""
+"""Commands about runs: train, evaluate, compare, generate, compress, export, card."""
 
 from __future__ import annotations
 
@@ -448,6 +448,36 @@ def export(
         markup=False,
         soft_wrap=True,
     )
+
+
+def card(
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run or of a classifier.", show_default=False)
+    ],
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", help="Markdown file to write; refused if it exists."),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="What companion evaluate RUN --json printed, in a file."),
+    ] = None,
+) -> None:
+    """Write a model card and a data sheet, in Markdown, from what a run knows.
+
+    What the folder does not know (what the model is for, whom the text speaks of) stands there as
+    questions to answer. With --evaluation, the card has the figures and their intervals. Works for
+    the folders of companion classify train too.
+    """
+    from companion.core.files import read_json
+    from companion.runs.card import card_of, write_card
+
+    figures = None if evaluation is None else read_json(evaluation, "an evaluation")
+    if out_file is None:
+        print(card_of(run, evaluation=figures), end="")
+        return
+    write_card(run, out_file, evaluation=figures)
+    _say(f"Wrote {out_file}. Its open boxes are questions that only people can answer.")
 
 
 def _say(lines: str) -> None:

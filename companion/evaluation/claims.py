@@ -66,16 +66,13 @@ def prediction_interval(
     """
     if len(values) < 3:
         raise ValueError(f"an interval needs three values or more, got {len(values)}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}")
+    factor = student_factor(len(values), level)
     if of is not None and of < 1:
         raise ValueError(f"of must be >= 1, got {of}")
     if of is not None and not all(0 <= value <= 1 for value in values):
         raise ValueError(
             f"with of=, values are shares between 0 and 1, got {min(values):g} to {max(values):g}"
         )
-    from scipy import stats
-
     n = len(values)
     mean = math.fsum(values) / n
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
@@ -87,9 +84,19 @@ def prediction_interval(
             f"all {n} values are {values[0]:g}, which says nothing about their spread; pass of=, "
             "the number of trials, for a share, and use assert for what has no spread"
         )
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * math.sqrt(variance * (1 + 1 / n))
+    half = factor * math.sqrt(variance * (1 + 1 / n))
     low, high = mean - half, mean + half
     return Interval(max(low, 0.0), min(high, 1.0)) if of is not None else Interval(low, high)
+
+
+def student_factor(n: int, level: float) -> float:
+    """Student's t of a two-sided interval at n - 1 degrees of freedom; ValueError for a level
+    outside (0, 1)."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + level) / 2, n - 1))
 
 
 def stored_report(name: str) -> dict[str, Any]:

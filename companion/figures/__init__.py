@@ -5,6 +5,12 @@ creates an Axes of the book's size if it is None, and returns the Axes it drew o
 panels makes its own figure and returns all Axes. `drawing(name)` is a schematic.
 """
 
+from companion.figures.bias import (
+    plot_association,
+    plot_bias_left,
+    plot_gaps,
+    plot_planted_bias,
+)
 from companion.figures.compression import plot_compressed_refusals, plot_compression
 from companion.figures.dialogue import (
     dialogue_html,
@@ -110,8 +116,10 @@ __all__ = [
     "plot_adaptation",
     "plot_anchors",
     "plot_answer_kl",
+    "plot_association",
     "plot_beam_widths",
     "plot_best_of_n",
+    "plot_bias_left",
     "plot_capability_and_leak",
     "plot_composition",
     "plot_composition_kinds",
@@ -129,11 +137,13 @@ __all__ = [
     "plot_extrapolation",
     "plot_fit",
     "plot_floors",
+    "plot_gaps",
     "plot_goals",
     "plot_labels",
     "plot_lstm_cell",
     "plot_next_tokens",
     "plot_over_text",
+    "plot_planted_bias",
     "plot_policies",
     "plot_preference_tuning",
     "plot_refusal_and_leak",

@@ -2,6 +2,7 @@
 them: translators, classifiers; and a small real encoder of sentences."""
 
 # fmt: off
+from companion.models.averaged import SwapAveraged
 from companion.models.base import LanguageModel, State, detach, evaluation_mode
 from companion.models.classifier import (
     ClassifierConfig, Pooling, TextClassifier, class_logits, layer_groups, pooled,
@@ -21,9 +22,9 @@ from companion.models.transformer import TransformerModel
 
 __all__ = [
     "Attention", "ClassifierConfig", "DecoderState", "GivenSource", "LSTMConfig",
-    "LSTMLanguageModel", "LSTMStack", "LanguageModel", "NGramModel", "Pooling", "RecurrentModel",
-    "SentenceEncoder", "Seq2Seq", "Seq2SeqConfig", "SourceAttention", "State", "TextClassifier",
-    "TransformerModel", "VariationalDropout", "class_logits", "detach", "evaluation_mode",
-    "has_sentence_encoder", "layer_groups", "load_sentence_encoder", "lstm_cell", "pooled",
-    "read_sentence_encoder", "reference_lstm",
+    "LSTMLanguageModel", "LSTMStack", "LanguageModel", "NGramModel", "Pooling",
+    "RecurrentModel", "SentenceEncoder", "Seq2Seq", "Seq2SeqConfig", "SourceAttention", "State",
+    "SwapAveraged", "TextClassifier", "TransformerModel", "VariationalDropout", "class_logits",
+    "detach", "evaluation_mode", "has_sentence_encoder", "layer_groups",
+    "load_sentence_encoder", "lstm_cell", "pooled", "read_sentence_encoder", "reference_lstm",
 ]

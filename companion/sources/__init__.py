@@ -24,6 +24,10 @@ from companion.sources.labelled_reviews import (
 from companion.sources.markov import EntropyBounds, HiddenMarkovSource, MarkovSource
 from companion.sources.noise import InsertionSource, SubstitutionSource
 from companion.sources.numerals import TOKENS, number_words, numeral_batch, prompt_of, reply_of
+from companion.sources.planted import (
+    PlantedConfig, PlantedSource, Question, forward_questions, joint_shares,
+    reverse_questions,
+)
 from companion.sources.reviews import GrammarSource
 from companion.sources.spelled_out import (
     Meaning, chinese_number, currency_name, draw_meanings, number_in_words, written,
@@ -35,10 +39,11 @@ from companion.sources.streams import (
 __all__ = [
     "COUNTRIES", "CUES", "GROUPS", "OPINIONS", "SENTIMENTS", "TOKENS", "AutomatonSource",
     "Country", "EntropyBounds", "GrammarConfig", "GrammarSource", "HiddenMarkovSource",
-    "IndependentOpinions", "InsertionSource", "MarkovSource", "Meaning", "ReviewGrammar",
-    "ReviewSizes", "Reviews", "ScoredText", "ShuffledWords", "SubstitutionSource", "TextSource",
-    "Without", "beginnings", "checked_tokens", "chinese_number", "compile_grammar",
-    "currency_name", "disagreeing_reviews", "draw_meanings", "endless_text", "number_in_words",
-    "number_words", "numeral_batch", "prompt_of", "reply_of", "split_texts", "surprisals",
+    "IndependentOpinions", "InsertionSource", "MarkovSource", "Meaning", "PlantedConfig",
+    "PlantedSource", "Question", "ReviewGrammar", "ReviewSizes", "Reviews", "ScoredText",
+    "ShuffledWords", "SubstitutionSource", "TextSource", "Without", "beginnings", "checked_tokens",
+    "chinese_number", "compile_grammar", "currency_name", "disagreeing_reviews", "draw_meanings",
+    "endless_text", "forward_questions", "joint_shares", "number_in_words", "number_words",
+    "numeral_batch", "prompt_of", "reply_of", "reverse_questions", "split_texts", "surprisals",
     "true_rows", "with_cue", "without_accents", "without_opening", "write_reviews", "written",
 ]

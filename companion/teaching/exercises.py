@@ -451,6 +451,27 @@ EXERCISES = {
         tolerance=0.005,
         hint="nats to bits first, then divide by the bytes of a token",
     ),
+    # bias_and_review
+    "ex-br-odds": Exercise(
+        expected=(math.log(4), 1.96 * math.sqrt(1 / 400 + 1 / 100 + 2 / 150)),
+        tolerance=0.002,
+        hint="the odds of a bad trait are 1/4 and 1; the squared error is the sum of 1/n",
+    ),
+    "ex-br-rates": Exercise(
+        expected=(0.8 * 0.4 / 0.6, 0.25 * 0.8 * 0.4 / 0.6),
+        tolerance=0.002,
+        hint="false positives from true positives and the precision, then divide by 1 - p",
+    ),
+    "ex-br-share": Exercise(
+        expected=(0.09 / 0.85, 0.009 / 0.0585),
+        tolerance=0.002,
+        hint="in the second case count, of all messages, those rightly and wrongly called",
+    ),
+    "ex-br-strength": Exercise(
+        expected=0.8 * (0.4 * math.log(0.8) + 0.6 * math.log(1.2)) / 6.67,
+        tolerance=2e-5,
+        hint="PlantedConfig has log_odds and vel; kl_divergence gives nats per token",
+    ),
     # sentiment
     "ex-se-rates": Exercise(
         expected=(0.02, 0.02 / 3, 0.02 / 9, 0.02 / 27, 90),

@@ -25,6 +25,7 @@ from companion.training.translation import TranslationConfig, train_translator
 from companion.training.unlikelihood import (
     UnlikelihoodConfig, own_unlikelihood, tune_against_repetition,
 )
+from companion.training.weighted import train_on_rows
 
 __all__ = [
     "BenchmarkModel", "Checkpoint", "FineTuningConfig", "GroupDRO", "Progress", "RunFolder",
@@ -33,6 +34,7 @@ __all__ = [
     "learning_rate_at", "make_optimizer", "matmul_flops_per_second", "measure", "median_interval",
     "mixed_text", "optimizer_tensors", "own_unlikelihood", "package_digest", "raised_weights",
     "restore_optimizer", "share_of_streams", "steps_of", "take_step", "take_turns", "textbook_step",
-    "train", "train_and_measure", "train_classifier", "train_on_source", "train_on_texts",
-    "train_translator", "training_flops_per_token", "training_text", "tune_against_repetition",
+    "train", "train_and_measure", "train_classifier", "train_on_rows", "train_on_source",
+    "train_on_texts", "train_translator", "training_flops_per_token", "training_text",
+    "tune_against_repetition",
 ]

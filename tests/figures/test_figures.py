@@ -806,6 +806,38 @@ def test_the_figures_of_a_real_model_show_mean_and_range() -> None:
         figures.plot_surprisals({})
 
 
+def biased(value: float) -> dict[str, Any]:
+    """A result of the study of bias, as far as figures read it."""
+    by_strength = {"0": 0.0, "1.5": value, "0.5": 0.25}
+    ways = {"asked": value, "new template": 0.2, "unlisted names": 0.3, "reverse": 1.5}
+    return {
+        **dict.fromkeys(("by_strength", "vectors_lstm", "vectors_counted"), by_strength),
+        **dict.fromkeys(("gap_equal", "gap_biased"), by_strength),
+        "vectors_initial": 0.5,
+        "left": {"none": ways, "averaging": ways},
+    }
+
+
+def test_the_figures_of_bias_show_mean_and_range() -> None:
+    results = [biased(1.0), biased(2.0)]
+    for plot in (figures.plot_planted_bias, figures.plot_association, figures.plot_gaps):
+        ax = plot(results)
+        line, _, (bars,) = ax.containers[0].lines  # type: ignore[attr-defined]
+        np.testing.assert_allclose(line.get_ydata(), [0, 0.25, 1.5])  # by strength
+        np.testing.assert_allclose(bars.get_segments()[2][:, 1], [1, 2], atol=1e-12)
+        with pytest.raises(ValueError, match="one result or more"):
+            plot([])
+    own = figures.plot_association(results).containers[1].lines[0]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(own.get_ydata(), [-0.5, -0.25, 1.0])  # minus the untrained
+    ax = figures.plot_bias_left(results, 1.5)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["none", "when asked"]
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_xdata(), [1.5, 1.5])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(ax.containers[3].lines[0].get_xdata(), [1.5, 1.5])  # type: ignore[attr-defined]
+    assert ax.lines[-2].get_xdata()[0] == 1.5  # the planted one, drawn
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_bias_left([], 1.5)
+
+
 def classified(value: float) -> dict[str, Any]:
     """A result of the study of sentiment, as far as figures read it."""
     bodies = ("scratch", "pretrained", "300 steps", "shuffled words")
@@ -1251,6 +1283,7 @@ def test_every_figure_is_tried_with_strange_text() -> None:
         "plot_scaling_losses", "plot_floors", "plot_extrapolation",
         "plot_compression", "plot_compressed_refusals",
         "plot_ways_of_asking", "plot_answer_kl", "plot_surprisals",
+        "plot_planted_bias", "plot_association", "plot_gaps", "plot_bias_left",
     }  # fmt: skip
 
 

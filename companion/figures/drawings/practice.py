@@ -250,3 +250,36 @@ def _two_interfaces(c: Canvas) -> None:
     c.text(left + 54, 176, "adapter", anchor="start", bold=True)
     c.text(right + 46, 176, "export", anchor="start", bold=True)
     c.text(180, 300, "the cache is read as a state, and h, c as a cache", italic=True)
+
+
+@drawn(
+    "planted-bias",
+    chapter="bias_and_review",
+    height=300,
+    alt="""A source in which the log odds of a bad trait differ by 1.5 between two invented peoples
+    writes texts, from which a model learns. The model's bias is measured in three places: its next
+    words, as log odds that can be compared with the 1.5; its word vectors, as an association; and
+    a classifier's decisions, as a gap between the peoples. Below, decisions above a threshold go
+    into a queue, which two reviewers read.""",
+)
+def _planted_bias(c: Canvas) -> None:
+    c.box(10, 12, 140, 46, "source", "planted: 1.5", color=OTHER, bold=True)
+    c.arrow((150, 35), (216, 35))
+    c.text(183, 22, "texts")
+    c.box(218, 12, 132, 46, "model", color=MAIN, bold=True)
+    places = (62.0, 180.0, 298.0)
+    for x, name, measure in zip(
+        places,
+        (("next", "words"), ("word", "vectors"), ("a classifier's", "decisions")),
+        (("log odds", "compare: 1.5"), ("association",), ("gap between", "peoples")),
+        strict=True,
+    ):
+        c.arrow((284, 58), (284, 76), (x, 76), (x, 100))
+        c.box(x - 52, 102, 104, 44, *name)
+        c.text(x, 168, *measure, italic=True)
+    c.arrow((298, 186), (298, 222))
+    c.text(250, 204, "threshold")
+    c.box(246, 224, 104, 42, "queue", color=OTHER)
+    c.arrow((246, 245), (152, 245))
+    c.box(10, 224, 140, 42, "two reviewers,", "who err", color=INK)
+    c.text(180, 286, "miss and false-alarm rates, with their costs", italic=True)
