@@ -58,6 +58,7 @@ from tools import packed_weights
 from tools.commits import ROOT, commit
 
 TESTS = (
+    "tests/models/test_classifier.py",
     "tests/training/test_trainer.py",
     "tests/evaluation/test_scoring.py",
     "tests/evaluation/test_dynamic.py",

@@ -151,7 +151,7 @@ def _dialogue_turns(c: Canvas) -> None:
 )
 def _budget(c: Canvas) -> None:
     base = 150.0
-    c.text(180, 14, "one budget: 6 × parameters × tokens = operations", bold=True)
+    c.text(180, 14, "6 × parameters × tokens = operations", bold=True)
     shapes = ((52.0, 44.0, 100.0, OTHER), (134.0, 66.0, 66.67, MAIN), (234.0, 100.0, 44.0, OTHER))
     for left, width, height, color in shapes:
         c.box(left, base - height, width, height, color=color, tint=0.25)
