@@ -30,7 +30,7 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
 
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
-        mutants results costs gpu-results repository install clean real-model
+        mutants results costs gpu-results repository install clean real-model rehearsal
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -112,6 +112,9 @@ costs: $(READY)  ## measure the minutes and the memory of the chapters again (ON
 gpu-results: $(READY)  ## the same for what needs a GPU (PART=A or B; a machine without make: tools/gpu_results.py)
 	$(PY) -m tools.gpu_results $(PART)
 
+rehearsal: $(READY)  ## the script for a rented GPU from end to end, on this CPU and without .git
+	$(PYTEST) -m rehearsal tests/project/test_gpu_results.py
+
 repository: $(READY)  ## write the repository's address everywhere (URL=https://github.com/owner/name)
 	$(PY) -m tools.repository $(URL)
 
@@ -130,13 +133,13 @@ types: $(READY)  ## mypy
 
 # In one session: each spends a while on importing torch and checking annotations.
 package: $(READY)  ## the two tiers below together
-	$(PYTEST) -n 2 --dist worksteal -m 'not (gpu or browser or network)'
+	$(PYTEST) -n 2 --dist worksteal -m 'not (gpu or browser or network or rehearsal)'
 
 unit: $(READY)  ## quick tests of the package and of the project
-	$(PYTEST) -n 2 -m 'not (slow or gpu or browser or network)'
+	$(PYTEST) -n 2 -m 'not (slow or gpu or browser or network or rehearsal)'
 
 slow: $(READY)  ## tests that train, time or start processes
-	$(PYTEST) -n 2 -m 'slow and not (gpu or browser or network)'
+	$(PYTEST) -n 2 -m 'slow and not (gpu or browser or network or rehearsal)'
 
 nbval: $(READY)  ## run every chapter and compare its outputs with the stored ones
 	$(PYTEST) $(NBVAL) $$($(PY) -m tools.chapters --longest-first)
@@ -151,7 +154,7 @@ SHARE ?= 1/1
 elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VARIANT=avx2, default, two-threads; SHARE=1/3)
 	$(if $(filter $(VARIANT),$(shell $(PYTHON) -m tools.variants)),,$(error VARIANT must be one of $(shell $(PYTHON) -m tools.variants), got "$(VARIANT)"))
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) -n $(WORKERS) --dist worksteal \
-	  -m 'not (gpu or browser or network)' --ignore tests/project/test_project.py --ignore tests/project/test_prose.py
+	  -m 'not (gpu or browser or network or rehearsal)' --ignore tests/project/test_project.py --ignore tests/project/test_prose.py
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) $(NBVAL) -n $(WORKERS) \
 	  $$($(PY) -m tools.chapters --that-train --share $(SHARE))
 
@@ -163,7 +166,7 @@ site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREEN
 LENIENT := $(foreach kind,Deprecation PendingDeprecation Future,-W default::$(kind)Warning)
 
 minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.toml allows
-	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network)' \
+	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network or rehearsal)' \
 	  --ignore tests/project/test_project.py --ignore tests/project/test_notebooks.py --ignore tests/project/test_site.py \
 	  --ignore tests/project/test_colab.py --ignore tests/project/test_waiting_results.py \
 	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py $(LENIENT)

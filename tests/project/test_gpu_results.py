@@ -143,7 +143,7 @@ def rented(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"here": here, "out": out}
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 @pytest.mark.timeout(900)
 def test_the_whole_script_runs_where_packages_and_git_are_missing(rented: dict[str, Path]) -> None:
     out = rented["out"]
@@ -176,7 +176,7 @@ def test_the_whole_script_runs_where_packages_and_git_are_missing(rented: dict[s
     assert '"targets_per_second"' in said["A"][-12_000:]
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 def test_weights_that_came_back_open_as_a_run_for_evaluation(
     rented: dict[str, Path], tmp_path: Path
 ) -> None:
