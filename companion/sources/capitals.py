@@ -147,7 +147,7 @@ _ROWS: dict[Continent, str] = {
     """,
 }
 
-#: The countries, by continent and name: each with its capital, and what Spanish calls both.
+#: The countries, in the order of the text above, without one whose capital is in dispute.
 COUNTRIES = tuple(
     Country(
         name=cells[0], capital=cells[1], continent=continent, spanish=cells[2],
