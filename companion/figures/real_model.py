@@ -21,16 +21,15 @@ if TYPE_CHECKING:
 
 
 def plot_surprisals(surprisals: Mapping[str, Sequence[float]], *, ax: Axes | None = None) -> Axes:
-    """Surprisal at each token of texts, in bits: how sure the model was of what came.
+    """Surprisal at each token of texts, in nats: how sure the model was of what came.
 
     surprisals: nats by text, at most seven texts. ValueError where there is none.
     """
     if not surprisals:
         raise ValueError("plot_surprisals needs one text or more, got none")
-    ax = new_axes(ax, xlabel="tokens after the prompt", ylabel="surprisal, bits")
+    ax = new_axes(ax, xlabel="tokens after the prompt", ylabel="surprisal, nats")
     for (name, nats), color in zip(surprisals.items(), NAMED_COLORS.values(), strict=False):
-        bits = np.asarray(nats, dtype=float) / np.log(2)
-        ax.plot(np.arange(1, len(bits) + 1), bits, color=color, label=name, linewidth=1.5)
+        ax.plot(np.arange(1, len(nats) + 1), nats, color=color, label=name, linewidth=1.5)
     ax.set_ylim(bottom=-0.5)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.18), ncols=2)
     return ax
@@ -62,20 +61,27 @@ def plot_ways_of_asking(
     return ax
 
 
-def plot_answer_kl(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+def plot_answer_kl(
+    results: Sequence[Mapping[str, Any]],
+    control: Sequence[Mapping[str, Any]] = (),
+    *,
+    ax: Axes | None = None,
+) -> Axes:
     """KL(fine-tuned || original) at each of the first tokens of a right answer, in nats.
 
-    results: results of the study `real_refusals`. Shows mean and range over the results.
+    results: results of the study `real_refusals`. control: results of a fine-tuning that refuses
+    nothing, of which the same countries are shown. Shows mean and range over the results.
     """
     require_results("plot_answer_kl", results)
     ax = new_axes(ax, xlabel="token of the right answer", ylabel="KL from the original, nats")
     places = np.arange(1, len(results[0]["kl_refused"]) + 1)
-    for key, label, color in (
-        ("kl_refused", "refused continent, held out", "vermillion"),
-        ("kl_others", "other continents, held out", "blue"),
+    for runs, key, label, color in (
+        (results, "kl_refused", "refused continent, held out", "vermillion"),
+        (results, "kl_others", "other continents, held out", "blue"),
+        (control, "kl_refused", "that continent, all answered", "grey"),
     ):
-        band(ax, places, [result[key] for result in results], label=label,
-             color=NAMED_COLORS[color])  # fmt: skip
+        if runs:
+            band(ax, places, [run[key] for run in runs], label=label, color=NAMED_COLORS[color])
     ax.set_xticks(places)
     ax.set_ylim(bottom=0)
     ax.legend(loc="upper right")

@@ -96,9 +96,11 @@ class HuggingFaceModel(LanguageModel):
         self.library = library
         """The model of Transformers."""
         self._cache = cache
-        self._head_only = bool(close.all())
-        self._empty = [part.new_zeros(1, *part.shape[1:])[:, :, :0] for part in state]
         settings = library.config.get_text_config()
+        # A soft cap may be too weak to show on these tokens, and show after training.
+        capped = getattr(settings, "final_logit_softcapping", None) is not None
+        self._head_only = bool(close.all()) and not capped
+        self._empty = [part.new_zeros(1, *part.shape[1:])[:, :, :0] for part in state]
         self.max_length = getattr(settings, "max_position_embeddings", None)
 
     def features(

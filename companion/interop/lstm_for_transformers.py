@@ -50,12 +50,14 @@ class TrainedToPredictLSTM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
     """Embedding, LSTM layers, output layer.
 
     Transformers' cache holds keys and values of all tokens. Here it holds, at the last token, the
-    layers' h and c, of shape (B, L, T, H), and zeros at those before: the state needs no more.
+    layers' h and c, of shape (B, L, T, H). What stands at those before, zeros or older states, is
+    not read, so the cache cannot be cut back: decoding that guesses tokens ahead is refused.
     """
 
     config_class = TrainedToPredictConfig
     _tied_weights_keys = {"output.weight": "embedding.weight"}  # noqa: RUF012
     _no_split_modules = ["LSTM"]  # noqa: RUF012
+    _is_stateful = True  # `generate` then refuses to guess tokens ahead and take them back
 
     def __init__(self, config: TrainedToPredictConfig) -> None:
         super().__init__(config)

@@ -50,8 +50,9 @@ def without_accents(text: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
-#: English name, capital, Spanish name, Spanish capital where it differs. Left out are countries
-#: whose capital has their name or is disputed, and those on two continents.
+#: English name, capital, Spanish name, Spanish capital where it differs. A country is
+#: counted to the continent that it is commonly counted to, and the capital is the one commonly
+#: named, whatever the law says. Left out are countries whose capital has their name or is disputed.
 _ROWS: dict[Continent, str] = {
     "Europe": """
         Albania: Tirana: Albania

@@ -51,6 +51,7 @@ class Passage(NamedTuple):
     fresh: str
 
 
+#: Famous passages, each with a new text beside it.
 PASSAGES = (
     Passage(
         "Gettysburg Address",

@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import itertools
 import logging
-import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -797,8 +796,12 @@ def test_the_figures_of_a_real_model_show_mean_and_range() -> None:
     ax = figures.plot_answer_kl(results)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [8, 0.6])
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [0.1, 0.2])
-    ax = figures.plot_surprisals({"people": [math.log(2), math.log(8)], "greedy": [0.0, 0.0]})
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), [1, 3])
+    assert len(ax.lines) == 2
+    ax = figures.plot_answer_kl(results, [refused(0.1), refused(0.3)])
+    np.testing.assert_allclose(ax.lines[2].get_ydata(), [8, 0.2])
+    assert "all answered" in ax.lines[2].get_label()
+    ax = figures.plot_surprisals({"people": [0.5, 3.0], "greedy": [0.0, 0.0]})
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.5, 3])
     for plot in (figures.plot_ways_of_asking, figures.plot_answer_kl):
         with pytest.raises(ValueError, match="one result or more"):
             plot([])

@@ -86,6 +86,17 @@ def test_generate_writes_our_greedy_texts_and_beams(pair, use_cache: bool) -> No
         assert made[:, 3:].tolist() == [h.tokens for h in beams]
 
 
+def test_decoding_that_would_cut_the_state_back_is_refused(pair) -> None:
+    """A state cannot forget the last tokens: with a guess taken back the text would be another."""
+    _, theirs = pair
+    prompt = some_ids(1, 2).repeat(1, 3)  # repeats itself, so that there is something to guess
+    with pytest.raises(ValueError, match="stateful"):
+        theirs.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False,
+            eos_token_id=None, prompt_lookup_num_tokens=3,
+        )  # fmt: skip
+
+
 def test_texts_filled_up_on_the_left_are_read_as_they_are_alone(pair) -> None:
     ours, theirs = pair
     theirs.generation_config.eos_token_id = None

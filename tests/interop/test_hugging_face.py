@@ -163,6 +163,22 @@ def test_logits_that_change_after_the_output_layer_are_kept() -> None:
     assert float(wanted.abs().max()) <= 0.0501
 
 
+def test_a_soft_cap_that_does_not_show_at_first_is_kept_when_training_has_made_it_show() -> None:
+    config = tiny.transformers.Gemma2Config(
+        vocab_size=V, hidden_size=16, intermediate_size=24, num_hidden_layers=2, head_dim=8,
+        num_attention_heads=2, num_key_value_heads=1, final_logit_softcapping=5.0,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    library = tiny.transformers.Gemma2ForCausalLM(config).eval()
+    model, ids = HuggingFaceModel(library).eval(), some_ids(1, 9)
+    library.get_output_embeddings().weight.data.mul_(200)  # as if by training
+    with torch.no_grad():
+        wanted, found = library(input_ids=ids).logits, model(ids)[0]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert float(wanted.abs().max()) > 4  # the cap bites
+
+
 def test_what_is_no_causal_model_is_refused_with_the_reason() -> None:
     with pytest.raises(TypeError, match="must be a model of transformers"):
         HuggingFaceModel(torch.nn.Linear(2, 2))
