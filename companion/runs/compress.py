@@ -55,7 +55,7 @@ class Quantize:
     bits: int = 8
     """Bits of each weight of a matrix, 2 to 8."""
     group_size: int | None = None
-    """Neighbours in a row that share a scale; None means the whole row."""
+    """Neighbours in a row that share a scale, at most; None means the whole row."""
 
     def __post_init__(self) -> None:
         check_bits(self.bits, self.group_size)
