@@ -7,6 +7,7 @@ distillation.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -74,8 +75,8 @@ class DistillationLoss(nn.Module):
 
 def check_distillation(temperature: float, weight: float) -> None:
     """Raise ValueError for a temperature or a weight that makes no loss."""
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
     if not 0 <= weight <= 1:
         raise ValueError(f"weight must be in [0, 1], got {weight}")
 
@@ -90,11 +91,12 @@ def distill(
     weight: float = 1.0,
     device: str = "cpu",
     progress: bool = False,
-) -> None:
+) -> int:
     """Train `student` in place on the text `ids` beside `teacher`; it ends in evaluation mode.
 
-    The caller sets the seed and initialises the student. Raises ValueError where the teacher could
-    not read along: `reset_state` starts streams over of which it is not told.
+    The caller sets the seed and initialises the student. Returns the number of steps. Raises
+    ValueError where the teacher could not read along: `reset_state` starts streams over of which it
+    is not told.
     """
     if training.reset_state:
         raise ValueError(
@@ -106,3 +108,4 @@ def distill(
     for _ in tqdm(trainer.steps(), total=trainer.total_steps, disable=not progress, unit="step"):
         pass
     student.eval()
+    return trainer.total_steps

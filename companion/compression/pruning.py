@@ -45,19 +45,24 @@ def magnitude_masks(model: nn.Module, share: float, scope: Scope = "global") -> 
 
     "global" compares the weights of all matrices, so that a matrix of small weights loses more;
     "matrix" removes the same share of each. A tied matrix counts once; biases are never removed.
+    Raises ValueError where the share, rounded to whole weights, leaves none.
     """
     check_share(share)
     check_choice("scope", scope, Scope)
     sizes = {name: weights.detach().abs() for name, weights in matrices(model).items()}
     if scope == "matrix":
-        return {name: _largest(each, share) for name, each in sizes.items()}
+        return _some_kept({name: _largest(each, share) for name, each in sizes.items()}, share)
     together = _largest(torch.cat([each.flatten() for each in sizes.values()]), share)
     parts = torch.split(together, [each.numel() for each in sizes.values()])
-    return {name: part.view_as(sizes[name]) for name, part in zip(sizes, parts, strict=True)}
+    masks = {name: part.view_as(sizes[name]) for name, part in zip(sizes, parts, strict=True)}
+    return _some_kept(masks, share)
 
 
 def random_masks(model: nn.Module, share: float, *, generator: torch.Generator) -> Masks:
-    """The control: as many weights removed from each matrix, chosen at random."""
+    """The control: `share` of the weights of each matrix removed, chosen at random.
+
+    `magnitude_masks` with the scope "global" removes as many in all, and other shares of each.
+    """
     check_share(share)
     return {
         name: _largest(torch.rand(weights.shape, generator=generator), share)
@@ -120,6 +125,13 @@ def from_sparse(
     flat = torch.zeros(count)
     flat[flags[:count]] = values
     return flat.view(shape)
+
+
+def _some_kept(masks: Masks, share: float) -> Masks:
+    """`masks`; ValueError if they keep nothing."""
+    if not any(bool(mask.any()) for mask in masks.values()):
+        raise ValueError(f"share {share} leaves no weight of this model; take a smaller one")
+    return masks
 
 
 def _largest(scores: Float[Tensor, "*shape"], share: float) -> Bool[Tensor, "*shape"]:

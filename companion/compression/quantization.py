@@ -48,9 +48,18 @@ class Quantized:
     """Bits of a code."""
 
     def weights(self) -> Float[Tensor, "rows columns"]:
-        """The matrix that is computed with: each code times its scale."""
-        columns = self.codes.shape[1]
-        size = -(-columns // self.scales.shape[1])
+        """The matrix that is computed with: each code times its scale.
+
+        Raises ValueError where the scales are not those of groups of equal size.
+        """
+        rows, columns = self.codes.shape
+        count = self.scales.shape[1] if self.scales.ndim == 2 else 0
+        if self.scales.shape != (rows, count) or not 1 <= count <= columns:
+            raise ValueError(
+                f"scales of shape {tuple(self.scales.shape)} are not those of codes of shape "
+                f"{tuple(self.codes.shape)}"
+            )
+        size = -(-columns // count)
         return self.codes * self.scales.repeat_interleave(size, dim=1)[:, :columns]
 
 
@@ -68,14 +77,17 @@ def quantize(
 ) -> Quantized:
     """`matrix` rounded to the nearest codes; None makes each whole row one group.
 
-    No weight moves by more than half its group's scale. The last group of a row may be shorter.
+    A row has as few groups of at most `group_size` neighbours as can be, of equal size but for the
+    last, which may be shorter: 64 columns and a group_size of 24 make groups of 22, 22 and 20. So
+    the number of scales says where groups begin. No weight moves by more than half its group's
+    scale.
     """
     check_bits(bits, group_size)
     weights = matrix.detach().float().cpu()
     if not bool(weights.isfinite().all()):
         raise ValueError("the weights must be finite: a model that has diverged has no codes")
     rows, columns = weights.shape
-    size = min(group_size or columns, columns)
+    size = -(-columns // -(-columns // (group_size or columns)))
     groups = nn.functional.pad(weights, (0, -columns % size)).view(rows, -1, size)
     top = 2 ** (bits - 1) - 1
     scales = groups.abs().amax(dim=-1) / top

@@ -7,6 +7,7 @@ The folder is a run as any other for `load_run`, and so for `evaluate`, `compare
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ from companion.compression.packed import (
 )
 from companion.compression.pruning import Scope, check_share, magnitude_masks, pruned, repair
 from companion.compression.quantization import check_bits
-from companion.core.files import FileError, only_writer
+from companion.core.files import FileError, check_writable, only_writer
 from companion.core.runtime import choose_device, environment
 from companion.core.seeds import seed_everything
 from companion.core.settings import changed, check_choice, check_sizes, settings_class
@@ -55,7 +56,7 @@ class Quantize:
     bits: int = 8
     """Bits of each weight of a matrix, 2 to 8."""
     group_size: int | None = None
-    """Neighbours in a row that share a scale; None means the whole row."""
+    """Neighbours in a row that share a scale, at most; None means the whole row."""
 
     def __post_init__(self) -> None:
         check_bits(self.bits, self.group_size)
@@ -76,9 +77,13 @@ class Prune:
 
     def __post_init__(self) -> None:
         check_share(self.share)
+        if self.share == 0:
+            raise ValueError("share must be > 0: without it nothing is pruned, and the file grows")
         check_choice("scope", self.scope, Scope)
         if self.repair_steps < 0:
             raise ValueError(f"repair_steps must be >= 0, got {self.repair_steps}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
 
 
 @settings_class
@@ -154,11 +159,13 @@ def compress_run(
         )
     if target.exists():
         raise FileError(f"{target} already exists; choose another folder")
+    # Before the work: whether the folder can be made.
+    check_writable(next(each for each in target.absolute().parents if each.is_dir()))
     place = choose_device(device)
     trained = load_run(source.path, device=str(place))
     before = num_bytes(plain_tensors(trained.model))
     parameters = trained.model.num_parameters
-    model, packed = _compressed(
+    model, packed, trained_by = _compressed(
         trained, settings, corpus=corpus, seed=seed, device=str(place), progress=progress
     )
     method = next(name for name, kind in METHODS.items() if isinstance(settings, kind))
@@ -171,6 +178,8 @@ def compress_run(
         "parameters": model.num_parameters,
         "bytes_before": before,
     }
+    trained_as = {} if trained_by is None else {"train": dataclasses.asdict(trained_by[0])}
+    step = trained.step if trained_by is None else trained_by[1]
     kept = {name: value for name, value in record.items() if name not in ("format", "version")}
 
     def prepare(folder: Path) -> None:
@@ -183,15 +192,14 @@ def compress_run(
             target,
             {
                 **kept,
+                **trained_as,
                 "model": dataclasses.asdict(model.config),
                 "compressed": done,
                 "environment": environment(),
             },
             prepare=prepare,
         )
-        path = made.save(
-            Checkpoint(step=trained.step, model=packed, training={}, counters={}), best=True
-        )
+        path = made.save(Checkpoint(step=step, model=packed, training={}, counters={}), best=True)
     fill(LSTMLanguageModel(model.config), packed)  # what was written can be read
     return {**done, "bytes": (path / MODEL_FILE).stat().st_size}
 
@@ -204,39 +212,41 @@ def _compressed(
     seed: int,
     device: str,
     progress: bool,
-) -> tuple[LSTMLanguageModel, dict[str, torch.Tensor]]:
-    """The compressed model and its weights as they are stored."""
+) -> tuple[LSTMLanguageModel, dict[str, torch.Tensor], tuple[TrainConfig, int] | None]:
+    """The compressed model, its weights as they are stored, and if it is another network, a
+    student, the settings and the steps of its training."""
     model = trained.model
     if isinstance(settings, Quantize):
-        return model, quantized_tensors(model, settings.bits, group_size=settings.group_size)
+        packed = quantized_tensors(model, settings.bits, group_size=settings.group_size)
+        return model, packed, None
     if isinstance(settings, LowRank):
-        return truncated(model, settings.rank), low_rank_tensors(model, settings.rank)
+        return truncated(model, settings.rank), low_rank_tensors(model, settings.rank), None
     if isinstance(settings, Prune):
         masks = magnitude_masks(model, settings.share, settings.scope)
         model = pruned(model, masks)
         if settings.repair_steps:
             training = _training(
-                trained, steps=settings.repair_steps, learning_rate=settings.learning_rate
+                trained, device, steps=settings.repair_steps, learning_rate=settings.learning_rate
             )
             ids = _training_ids(trained, corpus)
             seed_everything(seed)
             repair(model, masks, ids, training, device=device, progress=progress)
-        return model, sparse_tensors(model)
+        return model, sparse_tensors(model), None
     before = model.config
     if settings.hidden_size >= before.hidden_size:
         raise ValueError(
             f"the student must be smaller than the run's {before.hidden_size} hidden units, got "
             f"hidden_size {settings.hidden_size}"
         )
-    training = _training(trained, steps=settings.steps)
+    training = _training(trained, device, steps=settings.steps)
     ids = _training_ids(trained, corpus)
     seed_everything(seed)
     student = LSTMLanguageModel(_student(before, settings.hidden_size))
-    distill(
+    steps = distill(
         student, model, ids, training,
         temperature=settings.temperature, weight=settings.weight, device=device, progress=progress,
     )  # fmt: skip
-    return student, plain_tensors(student)
+    return student, plain_tensors(student), (training, steps)
 
 
 def _student(config: LSTMConfig, hidden_size: int) -> LSTMConfig:
@@ -254,8 +264,9 @@ def _student(config: LSTMConfig, hidden_size: int) -> LSTMConfig:
     )
 
 
-def _training(trained: TrainedModel, **changes: Any) -> TrainConfig:
-    """The settings that the run was trained with, for another number of steps."""
+def _training(trained: TrainedModel, device: str, **changes: Any) -> TrainConfig:
+    """The settings that the run was trained with, for another number of steps; full precision on
+    the CPU, whatever the run had on its GPU."""
     values = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in trained.record["train"].items()
@@ -266,6 +277,8 @@ def _training(trained: TrainedModel, **changes: Any) -> TrainConfig:
         changes["epochs"] = None
     plain = {"loss": "full", "activation_penalty": 0.0, "temporal_penalty": 0.0,
              "unigram_bias": False, "reset_state": 0.0, "patience": None}  # fmt: skip
+    if torch.device(device).type == "cpu":
+        plain["precision"] = "fp32"
     return TrainConfig(**{**values, **plain, **changes})
 
 

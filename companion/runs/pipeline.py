@@ -230,12 +230,21 @@ def resume_run(
 
 
 def compressed_from(record: dict[str, Any]) -> str | None:
-    """How the run of `record` was compressed and from which run, in words; None if it was not."""
+    """How the run of `record` was compressed and from which run, in words; None if it was not.
+
+    Raises FileError where the record says that it was, and not how.
+    """
     done = record.get("compressed")
     if done is None:
         return None
-    settings = ", ".join(f"{name} {value}" for name, value in done["settings"].items())
-    return f"{done['method']}: {settings}; from {done['of']}"
+    try:
+        settings = ", ".join(f"{name} {value}" for name, value in done["settings"].items())
+        return f"{done['method']}: {settings}; from {done['of']}"
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FileError(
+            "the run.json of a compressed run does not say how it was compressed; compress the run "
+            "again"
+        ) from error
 
 
 def recorded_preset(record: dict[str, Any]) -> Preset:

@@ -10,11 +10,14 @@ student without a teacher, and one whose teacher is the source itself.
 Then a safety-trained model of the invented world is compressed. Do its refusals go before its
 knowledge? Two controls cost the same nats: random noise on the weights, and random pruning. And the
 weights are taken apart into those before safety training and the change by it, to see the loss of
-which of the two takes the refusals away.
+which of the two takes the refusals away; the controls lose a random half of the change, or as much
+of each of its numbers. A repair is compared with the same repair of the model before safety
+training, pruned by the same masks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import statistics
@@ -120,7 +123,9 @@ class Config:
     """The share whose cost in nats the controls are given, and that is taken apart."""
     draws: int = 8
     """Number of random draws of each control, over which its figures are averaged."""
-    mending_steps: int = 40
+    change_scales: tuple[float, ...] = (0.5, 0.75, 0.9)
+    """What the whole change by safety training is multiplied by."""
+    repair_steps_safety: int = 40
     """Optimizer steps of the repairs of the model pruned by `matched_share`."""
     timed: LSTMConfig = LSTMConfig(vocabulary_size=2000, embedding_size=256, hidden_size=256)
     """Size of the model that is timed."""
@@ -133,7 +138,7 @@ class Config:
         check_sizes(
             test_tokens=self.test_tokens // 16, repair_steps=self.repair_steps,
             student_size=self.student_size, student_steps=self.student_steps,
-            draws=self.draws, mending_steps=self.mending_steps,
+            draws=self.draws, repair_steps_safety=self.repair_steps_safety,
         )  # fmt: skip
         for bits in (*self.bits, *self.safety_bits):
             check_bits(bits, None)
@@ -188,7 +193,10 @@ class Result:
     nothing done; "8 bits"; "prune 0.5"; with the same nats as "prune 0.5", the means over draws of
     "noise" and of "random" pruning;
     "change" and "before", where only the change by safety training, or only the weights before it,
-    lost what "prune 0.5" removes; repaired on "documents" or on "examples" of safety training."""
+    lost what "prune 0.5" removes; "random change", where the change lost as many numbers at random
+    (mean over draws); "change x 0.5", all of it multiplied; "prune 0.5" repaired on "documents" or
+    on "examples" of safety training, and "before, documents" and "before, examples", the model
+    before safety training pruned by the same masks and repaired alike."""
     refusal: dict[str, float] = field(default_factory=dict)
     """Share of replies about restricted things in its training that refuse; also "instructed", the
     model before safety training."""
@@ -200,6 +208,12 @@ class Result:
     """Share of right replies about unrestricted things."""
     benign_refused: dict[str, float] = field(default_factory=dict)
     """Share of those replies that refuse."""
+    drawn: dict[str, list[float]] = field(default_factory=dict)
+    """Right replies less refusals, `benign` - `refusal`, in each draw of a control."""
+    drawn_low: dict[str, float] = field(default_factory=dict)
+    """The least of them."""
+    drawn_high: dict[str, float] = field(default_factory=dict)
+    """The greatest of them."""
     removed: dict[str, float] = field(default_factory=dict)
     """Share of the squared size of the "weights", and of the "change" by safety training, in what
     "prune 0.5" removes."""
@@ -209,8 +223,9 @@ class Result:
     """Mean size of that change, in steps between neighbouring codes, by bits."""
     time: dict[str, float] = field(default_factory=dict)
     """CPU time of a pass divided by the float model's in the same turn, median over turns: "copy"
-    is the float model again; "8 bits" unpacked; "prune 0.9" in full matrices; "int8 kernels"; "rank
-    32" in factors; "half" as wide. "one" token at a time, or "many": 32 texts of 64."""
+    is the float model again; "8 bits" unpacked; "prune 0.9" in full matrices; "int8 kernels", where
+    torch has them; "rank 32" in factors; "half" as wide. "one" token at a time, or "many": 32
+    texts of 64."""
     time_low: dict[str, float] = field(default_factory=dict)
     """Lower end of its 95 % interval over turns."""
     time_high: dict[str, float] = field(default_factory=dict)
@@ -422,6 +437,11 @@ def safety(result: Result, stages: Stages, config: Config, *, seed: int) -> None
                 (result.benign, others.leak), (result.benign_refused, others.refusal),
             ):  # fmt: skip
                 figures[name] = figures.get(name, 0.0) + value / len(models)
+            if len(models) > 1:
+                result.drawn.setdefault(name, []).append(others.leak - seen.refusal)
+        if len(models) > 1:
+            drawn = result.drawn[name]
+            result.drawn_low[name], result.drawn_high[name] = min(drawn), max(drawn)
 
     note("instructed", before)
     note("safe", safe)
@@ -447,12 +467,28 @@ def safety(result: Result, stages: Stages, config: Config, *, seed: int) -> None
     masks = magnitude_masks(safe, config.matched_share)
     for name, of_change, of_before in (("change", True, False), ("before", False, True)):
         note(name, partly_pruned(before, safe, masks, of_change=of_change, of_before=of_before))
+    halves = [random_subset(masks, generator) for _ in range(config.draws)]
+    note("random change", *(
+        partly_pruned(before, safe, half, of_change=True, of_before=False) for half in halves
+    ))  # fmt: skip
+    change = {name: old - matrices(safe)[name] for name, old in matrices(before).items()}
+    for scale in config.change_scales:
+        note(f"change x {scale:g}", moved(safe, change, 1 - scale))
     kept, whole = _squares(safe, before, masks)
     result.removed = {name: 1 - kept[name] / whole[name] for name in whole}
-    for name in ("documents", "examples"):
-        mended = pruned(safe, masks)
-        mend(mended, masks, stages, config, name, seed=seed)
-        note(name, mended)
+    for start, model in (("", safe), ("before, ", before)):
+        for name in ("documents", "examples"):
+            repaired = pruned(model, masks)
+            repair_of_world(repaired, masks, stages, config, name, seed=seed)
+            note(start + name, repaired)
+
+
+def random_subset(masks: Masks, generator: torch.Generator) -> Masks:
+    """Masks that keep as many weights of each matrix as `masks` do, chosen at random."""
+    return {
+        name: mask.flatten()[torch.randperm(mask.numel(), generator=generator)].view_as(mask)
+        for name, mask in masks.items()
+    }
 
 
 def codes_changed(before: LanguageModel, after: LanguageModel, bits: int) -> tuple[float, float]:
@@ -534,14 +570,14 @@ def _squares(
     return kept, whole
 
 
-def mend(
+def repair_of_world(
     model: LanguageModel, masks: Masks, stages: Stages, config: Config, texts: str, *, seed: int
 ) -> None:
     """Repair a pruned model of the world, in place, on "documents" or on "examples" of the safety
     training; what was removed stays at zero."""
     world, size = stages.world, config.world.batch_size
     generator = make_generator(seed, f"repair on {texts}")
-    count = config.mending_steps * size
+    count = config.repair_steps_safety * size
     if texts == "documents":
         found = [
             Example(ids=world.ids(text)) for text in world.documents(count, generator=generator)
@@ -549,13 +585,13 @@ def mend(
     else:
         pairs = world.safety_examples(count, answered=HELPFUL, generator=generator)
         found = [example(world, prompt, reply) for prompt, reply, _ in pairs]
-    training = TrainConfig(steps=config.mending_steps, learning_rate=1e-3, num_streams=size)
+    training = TrainConfig(steps=config.repair_steps_safety, learning_rate=1e-3, num_streams=size)
     optimizer = make_optimizer(model, training)
     model.train()
-    for step in range(config.mending_steps):
+    for step in range(config.repair_steps_safety):
         batch = reply_batch(found[step * size : (step + 1) * size], world)
         losses = token_nats(model(batch.inputs)[0], batch.targets)
-        rate = learning_rate_at(step, config.mending_steps, training)
+        rate = learning_rate_at(step, config.repair_steps_safety, training)
         take_step(
             model, optimizer, losses.sum() / (batch.targets != IGNORE).sum(),
             clip_norm=training.clip_norm, learning_rate=rate,
@@ -578,10 +614,11 @@ def _speed(result: Result, config: Config, *, seed: int, progress: bool) -> None
         "copy": copy.deepcopy(model),
         "8 bits": quantized(model, 8),
         "prune 0.9": pruned(model, magnitude_masks(model, 0.9)),
-        "int8 kernels": int8_kernels(model),
         "rank 32": in_factors(model, 32),
         "half": LSTMLanguageModel(half).eval(),
     }
+    with contextlib.suppress(ValueError):  # torch has no int8 kernels on every processor
+        variants["int8 kernels"] = int8_kernels(model)
     shapes = {"one": (1, 1), "many": (32, 64)}
     bar = tqdm(total=len(variants) * len(shapes), disable=not progress, unit="comparison")
     for name, variant in variants.items():

@@ -522,9 +522,9 @@ EXERCISES = {
     ),
     # smaller_models
     "ex-sm-codes": Exercise(
-        expected=(3, -1, 0, 1, 0.35),
+        expected=(-3, 2, 0, -1, 0.35),
         tolerance=1e-6,
-        hint="3 bits have the codes -3 to 3; the largest weight has the largest code",
+        hint="3 bits have the codes -3 to 3; the weight of largest size has the code 3 or -3",
     ),
     "ex-sm-sparse": Exercise(
         expected=(1 / 32, 25 / 32),

@@ -341,7 +341,8 @@ class RunFolder:
                 _tensors(path, MODEL_FILE, state)
                 marked.append((not state["best"], path))
         if not marked:
-            return "no other checkpoint is whole, so train again"
+            again = "compress the run again" if "compressed" in self.record() else "train again"
+            return f"no other checkpoint is whole, so {again}"
         _, path = min(marked, key=lambda pair: pair[0])  # the newest of the best, or the newest
         return f"{path.name} is whole: remove the folder {damaged.name}, and it is used instead"
 

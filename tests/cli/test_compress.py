@@ -98,6 +98,8 @@ def test_each_other_method_stores_what_its_function_makes(run: Path, tmp_path: P
     student = load_run(tmp_path / "student", device="cpu").model
     assert report["parameters"] == student.num_parameters < report["parameters_before"] / 2
     assert student.config.hidden_size == 8
+    record = load_run(tmp_path / "student", device="cpu").record
+    assert record["train"]["steps"] == load_run(tmp_path / "student", device="cpu").step == 3
 
 
 @pytest.mark.slow
@@ -125,6 +127,10 @@ def test_what_cannot_be_is_refused_in_one_sentence_and_nothing_is_written(
         ("bits must be in [2, 8]", "quantize", "bits=1"),
         ("bits must be a whole number", "quantize", "bits=int8"),
         ("share must be in [0, 1)", "prune", "share=1"),
+        ("share must be > 0", "prune", "share=0"),
+        ("leaves no weight", "prune", "share=0.99999999"),
+        ("learning_rate must be > 0", "prune", "learning_rate=-1"),
+        ("temperature must be > 0 and finite", "distill", "temperature=inf"),
         ("scope must be one of global, matrix", "prune", "scope=row"),
         ("repair_steps must be >= 0", "prune", "repair_steps=-1"),
         ("rank must be in [1, ", "low-rank", "rank=99"),
@@ -144,6 +150,7 @@ def test_a_moved_text_can_be_named_and_another_is_refused(
     shutil.copytree(run, copy)
     record = json.loads((copy / "run.json").read_text())
     record["corpus"] = str(tmp_path / "gone.txt")
+    record["train"]["precision"] = "bf16"  # as if it had been trained on a GPU
     (copy / "run.json").write_text(json.dumps(record))
     settings = ["--method", "prune", "--set", "repair_steps=1"]
     done = companion("compress", str(copy), "--out", str(tmp_path / "b"), *settings)
@@ -166,10 +173,32 @@ def test_damaged_weights_of_a_compressed_run_are_noticed(run: Path, tmp_path: Pa
     out = tmp_path / "int4"
     compressed(run, out, "quantize", "bits=4")
     record = json.loads((out / "run.json").read_text())
-    record["model"]["hidden_size"] = 16
-    (out / "run.json").write_text(json.dumps(record))
+    small = {**record, "model": {**record["model"], "hidden_size": 16}}
+    (out / "run.json").write_text(json.dumps(small))
     with pytest.raises(FileError, match=r"do not fit the model in its run\.json"):
         load_run(out, device="cpu")
+    (out / "run.json").write_text(json.dumps({**record, "compressed": {}}))
+    done = companion("compress", str(out), "--out", str(tmp_path / "b"), "--method", "prune")
+    assert done.returncode == 1
+    assert "does not say how it was compressed" in done.stderr
+    assert "Traceback" not in done.stderr
+    (out / "run.json").write_text(json.dumps(record))
+    file = next(out.glob("checkpoints/*/model.safetensors"))
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(FileError, match="is whole, so compress the run again"):
+        load_run(out, device="cpu")
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise FileError(f"cannot write in {folder}")
+
+    monkeypatch.setattr(compress, "check_writable", refuse)
+    monkeypatch.setattr(compress, "_compressed", lambda *_, **__: pytest.fail("worked first"))
+    with pytest.raises(FileError, match="cannot write"):
+        compress.compress_run(run, tmp_path / "no" / "such", compress.Quantize())
 
 
 def test_a_students_sizes_shrink_in_proportion() -> None:

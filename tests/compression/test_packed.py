@@ -74,6 +74,10 @@ def test_weights_that_do_not_fit_are_refused(model: LSTMLanguageModel) -> None:
     missing = {name: each for name, each in packed.items() if name != "lstm.weight_hh_l0.scales"}
     with pytest.raises(ValueError, match=r"there are no weights for lstm\.weight_hh_l0"):
         fill(model, missing)
+    scales = packed["lstm.weight_hh_l0.scales"]
+    wide = {**packed, "lstm.weight_hh_l0.scales": scales.repeat(1, 99)}
+    with pytest.raises(ValueError, match="are not those of codes of shape"):
+        fill(model, wide)
     small = LSTMLanguageModel(LSTMConfig(vocabulary_size=50, embedding_size=32, hidden_size=16))
     with pytest.raises(ValueError, match="are not 2048 codes of 4 bits"):
         fill(small, packed)

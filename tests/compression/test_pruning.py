@@ -102,3 +102,6 @@ def test_a_sparse_matrix_comes_back_from_a_bit_a_weight_and_the_weights_kept() -
 def test_a_share_that_leaves_nothing_is_refused(model: LSTMLanguageModel, share: float) -> None:
     with pytest.raises(ValueError, match=r"share must be in \[0, 1\)"):
         magnitude_masks(model, share)
+    for scope in ("global", "matrix"):
+        with pytest.raises(ValueError, match="leaves no weight of this model"):
+            magnitude_masks(model, 0.999999, scope)

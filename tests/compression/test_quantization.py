@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from companion.compression.quantization import (
+    Quantized,
     int8_kernels,
     pack_codes,
     quantize,
@@ -32,17 +33,40 @@ def test_a_row_worked_out_by_hand() -> None:
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("group_size", [None, 1, 5, 13, 40])
-def test_no_weight_moves_by_more_than_half_a_step(bits: int, group_size: int | None) -> None:
-    weights = matrix()
+@pytest.mark.parametrize(
+    ("columns", "group_size", "groups"),
+    [
+        (13, None, [13]), (13, 1, [1] * 13), (13, 5, [5, 5, 3]), (13, 13, [13]), (13, 40, [13]),
+        (13, 4, [4, 4, 4, 1]), (13, 6, [5, 5, 3]), (64, 24, [22, 22, 20]), (9, 4, [3, 3, 3]),
+    ],
+)  # fmt: skip
+def test_no_weight_moves_by_more_than_half_the_step_of_its_own_group(
+    bits: int, columns: int, group_size: int | None, groups: list[int]
+) -> None:
+    """The groups are given one by one, and decoded without `weights`, which must agree."""
+    weights = matrix(columns=columns)
     found = quantize(weights, bits, group_size=group_size)
     top = 2 ** (bits - 1) - 1
     assert int(found.codes.abs().max()) == top
-    size = min(group_size or 13, 13)
-    assert found.scales.shape == (7, -(-13 // size))
-    step = found.scales.repeat_interleave(size, dim=1)[:, :13]
-    # Half a step, and float32's rounding of the quotient.
-    assert bool(((found.weights() - weights).abs() <= step * (0.5 + 1e-5)).all())
+    assert found.scales.shape == (7, len(groups))
+    decoded = found.weights()
+    start = 0
+    for number, length in enumerate(groups):
+        here = slice(start, start + length)
+        step = found.scales[:, number : number + 1]
+        torch.testing.assert_close(step, weights[:, here].abs().amax(1, keepdim=True) / top)
+        torch.testing.assert_close(decoded[:, here], found.codes[:, here] * step, rtol=0, atol=0)
+        # Half a step, and float32's rounding of the quotient.
+        assert bool(((decoded[:, here] - weights[:, here]).abs() <= step * (0.5 + 1e-5)).all())
+        start += length
+    assert start == columns
+
+
+@pytest.mark.parametrize("shape", [(7, 0), (7, 14)])
+def test_scales_of_another_shape_are_refused(shape: tuple[int, int]) -> None:
+    codes = quantize(matrix(), 4).codes
+    with pytest.raises(ValueError, match="are not those of codes of shape"):
+        Quantized(codes=codes, scales=torch.ones(shape), bits=4).weights()
 
 
 def test_smaller_groups_have_smaller_steps_and_a_row_of_zeros_stays_zero() -> None:
