@@ -758,12 +758,12 @@ def _review(
     truth = texts.labels == 1
     result.threshold = cost_threshold(miss=config.miss_cost, false_alarm=1)
     grid = torch.linspace(0, 1, 101, dtype=torch.float64)
-    at = decide(scores, truth, torch.tensor([result.threshold, 0.5, *grid.tolist()]).double())
+    at = decide(scores, truth, [result.threshold, 0.5, *grid.tolist()])
     costs = at.cost(miss=config.miss_cost, false_alarm=1)
     misses, alarms = miss_rate(at), false_alarm_rate(at)
     share = float(truth.double().mean())
     exact = torch.tensor([message.complaint for message in drawn]).double()
-    by_truth = decide(exact, truth, torch.tensor([result.threshold, 0.0]).double())
+    by_truth = decide(exact, truth, [result.threshold, 0.0])
     least, most = by_truth.cost(miss=config.miss_cost, false_alarm=1).tolist()
     room = max(1, config.queue // 10)
     result.queue = {

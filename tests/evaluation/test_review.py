@@ -28,12 +28,12 @@ ONE, OTHER = Reviewer(0.9, 0.95), Reviewer(0.8, 0.9)
 def test_miss_and_false_alarm_rates_by_hand() -> None:
     at = decide(
         torch.tensor([0.9, 0.6, 0.3, 0.2]), torch.tensor([True, False, True, False]),
-        torch.tensor([0.0, 0.5, 1.0]),
+        [0.0, 0.5, 1.0],
     )  # fmt: skip
     assert miss_rate(at).tolist() == [0, 0.5, 1]
     assert false_alarm_rate(at).tolist() == [1, 0.5, 0]
     for truth, rate in ((False, miss_rate), (True, false_alarm_rate)):
-        none = decide(torch.tensor([0.9]), torch.tensor([truth]), torch.tensor([0.5]))
+        none = decide(torch.tensor([0.9]), torch.tensor([truth]), [0.5])
         assert math.isnan(rate(none)[0])
 
 
