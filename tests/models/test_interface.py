@@ -18,7 +18,11 @@ from torch import nn
 from companion import models
 from companion.core.seeds import make_generator
 from companion.evaluation.calibration import fit_temperature
-from companion.evaluation.continuous_cache import ContinuousCacheConfig, score_with_cache
+from companion.evaluation.continuous_cache import (
+    ContinuousCacheConfig,
+    choose_cache,
+    score_with_cache,
+)
 from companion.evaluation.dynamic import DynamicConfig, score_dynamically
 from companion.evaluation.scoring import evaluate, score, summed_nats_of_rows
 from companion.evaluation.texts import text_log_probs
@@ -398,3 +402,7 @@ def test_a_text_longer_than_a_model_reads_is_refused_with_the_streams_that_are_e
     assert len(score(model, ids, num_streams=10).nats) == 97
     with pytest.raises(ValueError, match="give num_streams=10 or more"):
         score(model, ids, num_streams=9)
+    with pytest.raises(
+        ValueError, match="read in one stream, and TransformerModel reads at most 10"
+    ):
+        choose_cache(model, ids)

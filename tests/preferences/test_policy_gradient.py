@@ -119,7 +119,7 @@ def test_training_ends_at_the_reference_times_exp_reward_over_beta() -> None:
 
 def test_training_stops_at_the_budget_and_records_what_it_is_asked() -> None:
     reference = tiny_model(1)
-    policy = copy.deepcopy(reference)
+    policy = copy.deepcopy(reference).train()
     config = PolicyGradientConfig(
         kl_budget=0.3, batch_size=64, num_tokens=LENGTH, learning_rate=2e-2
     )
@@ -132,6 +132,7 @@ def test_training_stops_at_the_budget_and_records_what_it_is_asked() -> None:
     assert records[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert [record["step"] for record in records] == list(range(len(records)))
     assert records[-1]["kl"] >= 0.3 > records[-2]["kl"]
+    assert not policy.training
     assert records[-1]["reward"] > records[0]["reward"] + 0.3
     for record in records:  # a text without an end was cut off
         assert record["cut_off"] == pytest.approx(1 - record["ends"])
