@@ -433,7 +433,7 @@ def packages_table() -> str:
         doc = importlib.import_module(f"companion.{package}").__doc__ or ""
         first = " ".join(re.split(r"\n\s*\n", doc)[0].split())
         number = len({name for names in by_module()[package].values() for name in names})
-        rows.append(f"| [`companion.{package}`]({package}.md) | {first} | {number} |")
+        rows.append(f"| [`{package}`]({package}.md) | {first} | {number} |")
     return "\n".join(rows)
 
 

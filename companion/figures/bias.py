@@ -6,8 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import MultipleLocator
 
-from companion.figures.style import NAMED_COLORS, floor_line, label_rows, new_axes, points
+from companion.figures.style import (
+    NAMED_COLORS,
+    floor_line,
+    label_rows,
+    new_axes,
+    points,
+    require_results,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,10 +43,10 @@ def plot_planted_bias(results: Sequence[Mapping[str, Any]], *, ax: Axes | None =
 
     results: results of the study `bias`. Shows mean and range over the results.
     """
-    _check(results, "plot_planted_bias")
+    require_results("plot_planted_bias", results)
     names = _strengths(results)
     places = np.array([float(name) for name in names])
-    ax = new_axes(ax, xlabel="planted log odds ratio", ylabel="the model's")
+    ax = new_axes(ax, xlabel="planted log odds ratio", ylabel="the model's log odds ratio")
     ax.plot(
         places, places, color="#4A5257", linestyle=(0, (5, 3)), linewidth=1.6, label="equal"
     )  # fmt: skip
@@ -54,7 +62,7 @@ def plot_association(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = 
 
     results: results of the study `bias`. Shows mean and range over the results.
     """
-    _check(results, "plot_association")
+    require_results("plot_association", results)
     names = _strengths(results)
     places = np.arange(len(names))
     ax = new_axes(ax, xlabel="planted log odds ratio", ylabel="effect size")
@@ -84,10 +92,12 @@ def plot_gaps(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -
     results: results of the study `bias`. One line for labels without bias, one for labels with.
     Shows mean and range over the results.
     """
-    _check(results, "plot_gaps")
+    require_results("plot_gaps", results)
     names = _strengths(results)
     places = np.arange(len(names))
-    ax = new_axes(ax, xlabel="log odds ratio planted in the language model", ylabel="gap")
+    ax = new_axes(
+        ax, xlabel="log odds ratio planted in the language model", ylabel="gap in probability"
+    )
     for key, label, color, marker, shift in (
         ("gap_biased", "labels with bias", "vermillion", "D", 0.06),
         ("gap_equal", "labels without bias", "blue", "o", -0.06),
@@ -99,6 +109,8 @@ def plot_gaps(results: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -
         )  # fmt: skip
     floor_line(ax, 0, "equal treatment")
     ax.set_xticks(places, names)
+    # Ticks that do not change with the height, or the layout is made for labels of another width.
+    ax.yaxis.set_major_locator(MultipleLocator(0.1))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return ax
 
@@ -111,7 +123,7 @@ def plot_bias_left(
     results: results of the study `bias`. planted: the source's log odds ratio. Shows mean and range
     over the results.
     """
-    _check(results, "plot_bias_left")
+    require_results("plot_bias_left", results)
     names = [name for name in REMEDIES if name in results[0]["left"]]
     ax = new_axes(ax, height=5.2, xlabel="log odds ratio left")
     places = np.arange(len(names), dtype=float)
@@ -130,8 +142,3 @@ def plot_bias_left(
 
 def _strengths(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(results[0]["by_strength"], key=float)
-
-
-def _check(results: Sequence[Mapping[str, Any]], name: str) -> None:
-    if not results:
-        raise ValueError(f"{name} needs one result or more, got none")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from companion.figures.style import COLORS, NAMED_COLORS, floor_line, label_rows, new_axes, points
+from companion.figures.style import (
+    COLORS,
+    NAMED_COLORS,
+    floor_line,
+    label_rows,
+    new_axes,
+    points,
+    require_results,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +33,7 @@ def plot_scaling_losses(
     results: results of the study `scaling_law`. by: "tokens", or "operations" of the training, as
     counted in the matrix products. Shows mean and range over the results, and the floor.
     """
-    if not results:
-        raise ValueError("plot_scaling_losses needs one result or more, got none")
+    require_results("plot_scaling_losses", results)
     if by not in ("tokens", "operations"):
         raise ValueError(f'by must be "tokens" or "operations", got {by!r}')
     label = "training tokens" if by == "tokens" else "operations of the training"
@@ -42,6 +49,9 @@ def plot_scaling_losses(
         )  # fmt: skip
     floor_line(ax, first["floor"], "floor")
     ax.set_xscale("log")
+    if by == "tokens":
+        ax.set_xticks(tokens, [f"{seen / 1000:.0f}k" for seen in tokens])
+        ax.minorticks_off()
     ax.set_ylim(1.9, None)
     ax.legend(title="parameters", loc="upper left", bbox_to_anchor=(1, 1), fontsize=10)
     return ax

@@ -402,7 +402,5 @@ def test_a_text_longer_than_a_model_reads_is_refused_with_the_streams_that_are_e
     assert len(score(model, ids, num_streams=10).nats) == 97
     with pytest.raises(ValueError, match="give num_streams=10 or more"):
         score(model, ids, num_streams=9)
-    with pytest.raises(
-        ValueError, match="in one stream, and TransformerModel reads at most 10"
-    ):
+    with pytest.raises(ValueError, match="in one stream, and TransformerModel reads at most 10"):
         choose_cache(model, ids)
