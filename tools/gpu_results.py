@@ -310,6 +310,8 @@ def _tokens(call: Call, most: int | None = None) -> tuple[torch.Tensor, int]:
 def _pace(call: Call, preset: Preset, ids: torch.Tensor, size: int, precision: str) -> Pace:
     """The speed of a preset's training, and whether its first steps give finite losses."""
     _allow_tf32(precision)
+    if not call.rehearsal:  # `peak_bytes` of this one, not of those before it
+        torch.cuda.reset_peak_memory_stats()
     seed_everything(0)
     model = LSTMLanguageModel(preset.model_config(size))
     seconds = 0.4 / budget.PROBE_SHARE if call.rehearsal else PROBE_SECONDS / budget.PROBE_SHARE

@@ -169,6 +169,24 @@ def whole_file(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def whole_folder(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
+    """Give another path for a new folder, which takes the name `path` when the block ends.
+
+    If the block fails, nothing is left of it. `shared`: several processes may make the same folder
+    at once; the first one's stands.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial{os.getpid()}")
+    try:
+        with disk_errors(path):
+            yield partial
+            if not (shared and path.exists()):
+                partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def partial_name(name: str, owner: str = "") -> str:
     """What the file `name` is called while it is written; it ends as `name` does."""
     stem, dot, suffix = name.rpartition(".")

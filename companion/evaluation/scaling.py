@@ -282,7 +282,8 @@ def _packed(law: ScalingLaw, n: Array, d: Array, floor: float | None) -> Array:
         math.log(law.size_scale) - law.size_exponent * middle_n, law.size_exponent,
         math.log(law.data_scale) - law.data_exponent * middle_d, law.data_exponent,
     ]  # fmt: skip
-    return np.array([*coefficients, math.log(law.floor)] if floor is None else coefficients)
+    log_floor = math.log(law.floor) if law.floor else -math.inf  # then the fit starts at its least
+    return np.array([*coefficients, log_floor] if floor is None else coefficients)
 
 
 def _runs(

@@ -6,14 +6,13 @@ companion export RUN --format transformers --out FOLDER
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from companion.core.files import disk_errors
+from companion.core.files import whole_folder
 from companion.interop.hugging_face import transformers_library
 from companion.models.lstm import LSTMLanguageModel, LSTMStack
 from companion.runs.export import ExportError
@@ -47,13 +46,11 @@ def export_for_transformers(trained: TrainedModel, out: str | Path) -> Path:
     classes = importlib.import_module("companion.interop.lstm_for_transformers")
     classes.TrainedToPredictConfig.register_for_auto_class()
     classes.TrainedToPredictLSTM.register_for_auto_class("AutoModelForCausalLM")
-    partial = path.with_name(f".{path.name}.partial{os.getpid()}")
-    with disk_errors(path, partial):
+    with whole_folder(path) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         again = classes.TrainedToPredictLSTM.from_pretrained(partial)
         _check_equal(again, trained.model)
-        partial.rename(path)
     return path
 
 

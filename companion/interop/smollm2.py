@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from companion.core.files import disk_errors
+from companion.core.files import whole_folder
 from companion.interop.hugging_face import (
     HuggingFaceModel,
     HuggingFaceTokenizer,
@@ -129,14 +129,10 @@ def _converted() -> Path:
     # The model that was read refuses to be saved, as a quantised one; a new one takes its weights.
     plain = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings))
     plain.load_state_dict(packed.state_dict())
-    partial = folder.with_name(f".{_FOLDER}.partial{os.getpid()}")
-    with disk_errors(folder, partial):
+    with whole_folder(folder, shared=True) as partial:
         partial.mkdir(parents=True)
         plain.save_pretrained(partial)
         _tokenizer(transformers, gguf, path).save_pretrained(partial)
-        if folder.exists():  # another process was faster
-            return folder
-        partial.rename(folder)
     return folder
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from companion.core.files import FileError, disk_errors, read_json, reason
 from companion.runs import classifier
-from companion.runs.pipeline import CORPUS_FILE, load_run
+from companion.runs.pipeline import CORPUS_FILE, compressed_from, load_run
 from companion.training.checkpoints import RunFolder
 
 #: What the card says of a figure or a fact that the folder lacks.
@@ -117,8 +117,12 @@ def write_card(
         ) from error
     except OSError as error:
         raise FileError(f"cannot write {out}: {reason(error)}") from error
-    with disk_errors(out), file:
-        file.write(text)
+    try:
+        with disk_errors(out), file:
+            file.write(text)
+    except BaseException:  # half a card would stand in the way of the next
+        out.unlink(missing_ok=True)
+        raise
     return out
 
 
@@ -179,6 +183,7 @@ def _run_facts(folder: Path, evaluation: Mapping[str, Any] | None) -> dict[str, 
     details = [
         ("kind", "LSTM language model"),
         ("parameters", f"{trained.model.num_parameters:,}"),
+        *([("compressed", as_code(compressed))] if (compressed := compressed_from(record)) else []),
         ("preset", _known(record.get("preset"))),
         ("tokenizer", _settings(record.get("tokenizer", {}))),
         ("tokens in the vocabulary", f"{trained.model.vocabulary_size:,}"),

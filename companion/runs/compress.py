@@ -18,7 +18,6 @@ import torch
 from companion.compression.distillation import check_distillation, distill
 from companion.compression.low_rank import truncated
 from companion.compression.packed import (
-    fill,
     low_rank_tensors,
     num_bytes,
     plain_tensors,
@@ -27,8 +26,8 @@ from companion.compression.packed import (
 )
 from companion.compression.pruning import Scope, check_share, magnitude_masks, pruned, repair
 from companion.compression.quantization import check_bits
-from companion.core.files import FileError, check_writable, only_writer
-from companion.core.runtime import choose_device, environment
+from companion.core.files import FileError, check_writable, is_free, only_writer
+from companion.core.runtime import choose_device, cpu_threads, environment
 from companion.core.seeds import seed_everything
 from companion.core.settings import changed, check_choice, check_sizes, settings_class
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
@@ -39,10 +38,11 @@ from companion.runs.pipeline import (
     compressed_from,
     corpus_at,
     load_run,
+    recorded_preset,
 )
 from companion.text.corpora import Corpus
 from companion.text.tokenizers import encode_documents, save_tokenizer
-from companion.training.checkpoints import MODEL_FILE, Checkpoint, RunFolder
+from companion.training.checkpoints import MODEL_FILE, UNFINISHED_RUN, RunFolder, Weights
 from companion.training.config import TrainConfig
 
 #: Ways to make a model smaller.
@@ -157,7 +157,7 @@ def compress_run(
             f"{source.path} is compressed already ({compressed_from(record)}); compress the run "
             "that it was made from"
         )
-    if target.exists():
+    if not is_free(target, UNFINISHED_RUN):
         raise FileError(f"{target} already exists; choose another folder")
     # Before the work: whether the folder can be made.
     check_writable(next(each for each in target.absolute().parents if each.is_dir()))
@@ -165,9 +165,10 @@ def compress_run(
     trained = load_run(source.path, device=str(place))
     before = num_bytes(plain_tensors(trained.model))
     parameters = trained.model.num_parameters
-    model, packed, trained_by = _compressed(
-        trained, settings, corpus=corpus, seed=seed, device=str(place), progress=progress
-    )
+    with cpu_threads(record.get("threads") if place.type == "cpu" else None):
+        model, packed, trained_by = _compressed(
+            trained, settings, corpus=corpus, seed=seed, device=str(place), progress=progress
+        )
     method = next(name for name, kind in METHODS.items() if isinstance(settings, kind))
     done = {
         "method": method,
@@ -199,8 +200,8 @@ def compress_run(
             },
             prepare=prepare,
         )
-        path = made.save(Checkpoint(step=step, model=packed, training={}, counters={}), best=True)
-    fill(LSTMLanguageModel(model.config), packed)  # what was written can be read
+        path = made.save(Weights(step=step, model=packed), best=True)
+    load_run(target, device="cpu")  # what was written can be read
     return {**done, "bytes": (path / MODEL_FILE).stat().st_size}
 
 
@@ -267,19 +268,17 @@ def _student(config: LSTMConfig, hidden_size: int) -> LSTMConfig:
 def _training(trained: TrainedModel, device: str, **changes: Any) -> TrainConfig:
     """The settings that the run was trained with, for another number of steps; full precision on
     the CPU, whatever the run had on its GPU."""
-    values = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in trained.record["train"].items()
-    }
     if changes.get("steps") is None:
         changes.pop("steps", None)
     else:
         changes["epochs"] = None
-    plain = {"loss": "full", "activation_penalty": 0.0, "temporal_penalty": 0.0,
-             "unigram_bias": False, "reset_state": 0.0, "patience": None}  # fmt: skip
+    plain: dict[str, Any] = {
+        "loss": "full", "activation_penalty": 0.0, "temporal_penalty": 0.0,
+        "unigram_bias": False, "reset_state": 0.0, "patience": None,
+    }  # fmt: skip
     if torch.device(device).type == "cpu":
         plain["precision"] = "fp32"
-    return TrainConfig(**{**values, **plain, **changes})
+    return dataclasses.replace(recorded_preset(trained.record).train, **plain, **changes)
 
 
 def _training_ids(trained: TrainedModel, corpus: Corpus | None) -> torch.Tensor:

@@ -8,7 +8,7 @@ opinions do not agree, and one whose words are shuffled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,6 @@ from companion.sources.grammar import (
 from companion.sources.reviews import GrammarSource
 from companion.sources.streams import TextSource
 from companion.text.labelled import LabelledTexts
-from companion.text.rows import END_ID
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -128,7 +127,7 @@ def write_reviews(source: GrammarSource, sizes: ReviewSizes, *, seed: int) -> Re
         few=[train.first(few), *others],
         test=test,
         valid=valid,
-        rare=_labelled(rare, [0] * flagged + [1] * (sizes.test - flagged)),
+        rare=LabelledTexts.of_rows(rare, [0] * flagged + [1] * (sizes.test - flagged)),
         cue_train=draw.in_turn(sizes.cue),
         cue_test=draw.in_turn(sizes.test),
     )
@@ -149,7 +148,7 @@ def with_cue(
         torch.cat([openings[cue], without_opening(words)])
         for cue, words in zip(cues.tolist(), texts.rows(), strict=True)
     ]
-    return _labelled(rows, texts.labels.tolist()), 2 * texts.labels + cues
+    return LabelledTexts.of_rows(rows, texts.labels.tolist()), 2 * texts.labels + cues
 
 
 def without_opening(words: Int[Tensor, " words"]) -> Int[Tensor, " rest"]:
@@ -158,13 +157,11 @@ def without_opening(words: Int[Tensor, " words"]) -> Int[Tensor, " rest"]:
     return words[2:] if opens else words
 
 
-class Without:
-    """The texts of a source but for some reviews, which are drawn again: with another opening or
-    none they do not come either."""
+class _OfAnother:
+    """A source whose texts are those of another, with its tokens and of about its length."""
 
-    def __init__(self, source: TextSource, reviews: Iterable[LabelledTexts]) -> None:
+    def __init__(self, source: TextSource) -> None:
         self.source = source
-        self.known = {_key(words) for part in reviews for words in part.rows()}
 
     @property
     def vocabulary_size(self) -> int:
@@ -174,6 +171,15 @@ class Without:
     def mean_length(self) -> float:
         """Expected tokens in a text of the whole source, its end token included."""
         return self.source.mean_length()
+
+
+class Without(_OfAnother):
+    """The texts of a source but for some reviews, which are drawn again: with another opening or
+    none they do not come either."""
+
+    def __init__(self, source: TextSource, reviews: Iterable[LabelledTexts]) -> None:
+        super().__init__(source)
+        self.known = {_key(words) for part in reviews for words in part.rows()}
 
     def sample(self, n: int, *, generator: torch.Generator) -> list[Tensor]:
         """`n` texts, each a 1-D tensor of ids that ends with the end token."""
@@ -197,21 +203,9 @@ def disagreeing_reviews(config: GrammarConfig | None = None) -> AutomatonSource:
     return AutomatonSource(VOCABULARY, *compile_grammar(grammar))
 
 
-class ShuffledWords:
+class ShuffledWords(_OfAnother):
     """The texts of another source, the words of each in random order: which words stand together
     is as it was, and their order is lost."""
-
-    def __init__(self, source: TextSource) -> None:
-        self.source = source
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Number of tokens, the end token included."""
-        return self.source.vocabulary_size
-
-    def mean_length(self) -> float:
-        """Expected tokens in a text, its end token included."""
-        return self.source.mean_length()
 
     def sample(self, n: int, *, generator: torch.Generator) -> list[Tensor]:
         """`n` texts, each a 1-D tensor of ids that ends with the end token."""
@@ -247,19 +241,9 @@ class _Draw:
     def in_turn(self, n: int) -> LabelledTexts:
         """`n` reviews, an even number, a negative and a positive one in turn."""
         pairs = zip(self.of_class(0, n // 2), self.of_class(1, n // 2), strict=True)
-        return _labelled([words for pair in pairs for words in pair], [0, 1] * (n // 2))
+        return LabelledTexts.of_rows([words for pair in pairs for words in pair], [0, 1] * (n // 2))
 
 
 def _key(words: Tensor) -> tuple[int, ...]:
     """What two reviews share that differ in their opening alone."""
     return tuple(without_opening(words).tolist())
-
-
-def _labelled(rows: Sequence[Tensor], labels: Sequence[int]) -> LabelledTexts:
-    """Reviews as rows that begin with the end token."""
-    whole = [torch.cat([torch.tensor([END_ID]), words]) for words in rows]
-    return LabelledTexts(
-        inputs=torch.nn.utils.rnn.pad_sequence(whole, batch_first=True, padding_value=END_ID),
-        lengths=torch.tensor([len(row) for row in whole]),
-        labels=torch.tensor(labels),
-    )

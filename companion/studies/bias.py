@@ -230,9 +230,9 @@ class Result:
     and of a queue with room for a tenth of the messages, the share of the complaints "found" and
     the largest possible one, "room"."""
     review: dict[str, float] = field(default_factory=dict)
-    """"kappa" of the reviewers; the share that the first calls complaints, "observed", and
-    "corrected"; the miss rate by the first one's word, "measured miss", and "expected miss" by the
-    formula."""
+    """"kappa" of the reviewers; the share that the first calls complaints, "observed", by the
+    formula, "expected observed", and "corrected"; the miss rate by the first one's word,
+    "measured miss", and "expected miss" by the formula."""
 
 
 class Message(NamedTuple):
@@ -554,12 +554,8 @@ def encoded_messages(
     source: PlantedSource, some: Sequence[Message], labels: Tensor | None = None
 ) -> LabelledTexts:
     """Messages as rows of token ids that begin with the end token."""
-    rows = [torch.tensor([END_ID, *source.encode(message.text)]) for message in some]
-    return LabelledTexts(
-        inputs=text_rows(rows),
-        lengths=torch.tensor([len(row) for row in rows]),
-        labels=torch.zeros(len(rows), dtype=torch.long) if labels is None else labels,
-    )
+    rows = [torch.tensor(source.encode(message.text)) for message in some]
+    return LabelledTexts.of_rows(rows, [0] * len(rows) if labels is None else labels.tolist())
 
 
 def judge_of_messages(

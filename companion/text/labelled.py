@@ -19,6 +19,7 @@ from torch import Tensor
 
 from companion.core.settings import check_sizes
 from companion.text.documents import CorpusError, read_text
+from companion.text.rows import END_ID
 from companion.text.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -49,6 +50,20 @@ class LabelledTexts:
                 "inputs, lengths and labels must be of one number of texts, one or more, got "
                 f"{len(self.inputs)}, {len(self.lengths)} and {len(self.labels)}"
             )
+
+    @classmethod
+    def of_rows(
+        cls, rows: Sequence[Int[Tensor, " _"]], labels: Sequence[int], *, end_id: int = END_ID
+    ) -> LabelledTexts:
+        """Texts, each without its end token, with their classes."""
+        whole = [torch.cat([torch.tensor([end_id]), words]) for words in rows]
+        return cls(
+            inputs=torch.nn.utils.rnn.pad_sequence(
+                whole, batch_first=True, padding_value=float(end_id)
+            ),
+            lengths=torch.tensor([len(row) for row in whole]),
+            labels=torch.tensor(labels),
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,18 +105,11 @@ def encode_texts(
     `labels` None gives class 0 to all, for texts whose class is to be predicted.
     """
     check_sizes(max_tokens=max_tokens)
-    rows = [
-        torch.tensor([tokenizer.end_id, *tokenizer.encode(text)[:max_tokens]]) for text in texts
-    ]
+    rows = [torch.tensor(tokenizer.encode(text)[:max_tokens]).long() for text in texts]
     if not rows:
         raise ValueError("encode_texts needs one text or more, got none")
-    return LabelledTexts(
-        inputs=torch.nn.utils.rnn.pad_sequence(
-            rows, batch_first=True, padding_value=float(tokenizer.end_id)
-        ),
-        lengths=torch.tensor([len(row) for row in rows]),
-        labels=torch.tensor([0] * len(rows) if labels is None else list(labels)),
-    )
+    classes = [0] * len(rows) if labels is None else list(labels)
+    return LabelledTexts.of_rows(rows, classes, end_id=tokenizer.end_id)
 
 
 def read_examples(

@@ -189,6 +189,7 @@ def test_damaged_weights_of_a_compressed_run_are_noticed(run: Path, tmp_path: Pa
         load_run(out, device="cpu")
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_named_before_the_work(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +200,37 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(
     monkeypatch.setattr(compress, "_compressed", lambda *_, **__: pytest.fail("worked first"))
     with pytest.raises(FileError, match="cannot write"):
         compress.compress_run(run, tmp_path / "no" / "such", compress.Quantize())
+
+
+@pytest.mark.slow
+def test_every_setting_reaches_what_it_is_about(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_run(run, device="cpu").model
+
+    def made(name: str, settings: compress.Settings) -> Path:
+        compress.compress_run(run, tmp_path / name, settings, device="cpu", seed=5)
+        return tmp_path / name
+
+    out = made("groups", compress.Quantize(bits=3, group_size=8))
+    assert same_weights(out, quantized(model, 3, group_size=8))
+    out = made("matrix", compress.Prune(share=0.8, scope="matrix", repair_steps=0))
+    assert same_weights(out, pruned(model, magnitude_masks(model, 0.8, "matrix")))
+    seen: dict = {}
+
+    def watched(name: str, *values: object, **named: object) -> None:
+        training = values[-1]
+        seen[name] = (training.steps, training.learning_rate, torch.initial_seed(), named,
+                      torch.get_num_threads())  # fmt: skip
+
+    monkeypatch.setattr(compress, "repair", lambda *v, **n: watched("repair", *v, **n))
+    monkeypatch.setattr(compress, "distill", lambda *v, **n: watched("distill", *v, **n) or 3)
+    made("a", compress.Prune(repair_steps=7, learning_rate=0.25))
+    made("b", compress.Distill(hidden_size=8, steps=3, temperature=2.0, weight=0.25))
+    rate = load_run(run, device="cpu").record["train"]["learning_rate"]
+    same = {"device": "cpu", "progress": False}
+    assert seen["repair"] == (7, 0.25, 5, same, 1)
+    assert seen["distill"] == (3, rate, 5, {**same, "temperature": 2.0, "weight": 0.25}, 1)
 
 
 def test_a_students_sizes_shrink_in_proportion() -> None:
