@@ -145,20 +145,21 @@ def test_the_package_itself_imports_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_importing_the_package_adds_less_than_half_a_second_to_importing_torch() -> None:
-    """What a chapter imports, in seconds of processor time; the least of three, for the first one
-    may still compile. Torch itself takes 1.5 to 2 seconds here, and is not ours to mend."""
+def test_importing_the_package_takes_less_than_half_of_the_time_of_importing_torch() -> None:
+    """What a chapter imports, in processor time beside torch's in the same process; the least of
+    three, for the first one may still compile."""
     code = (
-        "import time, torch, matplotlib.pyplot, numpy; before = time.process_time();"
+        "import time, numpy, matplotlib.pyplot; start = time.process_time(); import torch;"
+        "before = time.process_time();"
         "import companion.models, companion.training, companion.text, companion.evaluation;"
         "import companion.figures, companion.teaching;"
-        "print(time.process_time() - before)"
+        "print((time.process_time() - before) / (before - start))"
     )
-    seconds: list[float] = []
-    while len(seconds) < 3 and min(seconds, default=1.0) >= 0.5:
+    shares: list[float] = []
+    while len(shares) < 3 and min(shares, default=1.0) >= 0.5:
         run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        seconds.append(float(run.stdout))
-    assert min(seconds) < 0.5
+        shares.append(float(run.stdout))
+    assert min(shares) < 0.5
 
 
 @pytest.mark.slow
