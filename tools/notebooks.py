@@ -32,6 +32,9 @@ EDITOR_METADATA = {
     "collapsed", "colab", "execution", "ExecuteTime", "id", "outputId", "scrolled", "vscode"
 }  # fmt: skip
 
+#: How a cell says that something optional is not installed; its stored output is then kept.
+NOT_HERE = "Not here:"
+
 #: A progress bar as tqdm draws it; the same pattern is in tests/nbval_sanitize.cfg.
 PROGRESS = re.compile(r"[^\n\r]*\d+%\|[^\n\r]*")
 
@@ -86,12 +89,14 @@ def _tidy_outputs(outputs: list[Any], number: int) -> list[Any]:
 def execute(path: Path) -> float:
     """Run the notebook at `path` in its folder, store it, and return the seconds it took.
 
-    The file is replaced only when every cell ran.
+    The file is replaced only when every cell ran. A cell that only says `NOT_HERE` keeps what it
+    had: readers see what it prints where everything is installed.
     """
     from companion.core.files import write_text
 
     start = time.monotonic()
     notebook = nbformat.read(path, as_version=4)
+    stored = {cell.get("id"): cell.outputs for cell in notebook.cells if "outputs" in cell}
     client = NotebookClient(
         notebook,
         timeout=900,
@@ -101,6 +106,9 @@ def execute(path: Path) -> float:
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute()
+    for cell in notebook.cells:
+        if any(str(each.get("text", "")).startswith(NOT_HERE) for each in cell.get("outputs", [])):
+            cell.outputs = stored[cell.get("id")] or cell.outputs
     tidy(notebook)
     text = nbformat.writes(notebook, version=nbformat.NO_CONVERT).rstrip("\n") + "\n"
     write_text(path, text)

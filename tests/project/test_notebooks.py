@@ -189,6 +189,14 @@ def test_executing_twice_changes_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == first
 
 
+def test_a_cell_whose_extra_is_missing_keeps_its_stored_output(tmp_path: Path) -> None:
+    path = tmp_path / "book.ipynb"
+    write_notebook(path, code("print('Not here: a model')", "Oslo\n"), code("print(2)", "1\n"))
+    notebooks.execute(path)
+    told, compared = nbformat.read(path, as_version=4).cells
+    assert (told.outputs[0].text, compared.outputs[0].text) == ("Oslo\n", "2\n")
+
+
 def test_progress_bars_are_not_stored(tmp_path: Path) -> None:
     path = tmp_path / "a.ipynb"
     write_notebook(
