@@ -74,8 +74,8 @@ def plot_floors(
             fmt="o", color=NAMED_COLORS["blue"], label=None if row else "middle and range",
         )  # fmt: skip
         ax.annotate(
-            f"{low:.2f} to {high:.2f}", (high, row), xytext=(0, 7), textcoords="offset points",
-            ha="right", fontsize=10,
+            f"{low:.2f} to {high:.2f}", (min(high, truth), row), xytext=(-5, 7),
+            textcoords="offset points", ha="right", fontsize=10,
         )  # fmt: skip
     floor_line(ax, truth, "true floor", axis="x")
     label_rows(ax, floors)
