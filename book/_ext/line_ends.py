@@ -1,9 +1,10 @@
 """A Sphinx extension: lines end well on narrow screens. Plain Sphinx, no Jupyter Book.
 
 A browser may end a line behind a formula, whatever follows, so a full stop would begin the next
-one; `joined` keeps it at its formula, which itself breaks where KaTeX says that it may. And of what
-cells print, sentences wrap where they are wider than the screen (`printed-sentence`); tables do
-not, since their columns must stay in line: they scroll. `book/assets/book.css` has the rules.
+one; `joined` keeps it at its formula, which itself breaks where KaTeX says that it may. A number
+keeps its per cent sign. And of what cells print, sentences wrap where they are wider than the
+screen (`printed-sentence`); tables do not, since their columns must stay in line: they scroll.
+`book/assets/book.css` has the rules.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from sphinx.application import Sphinx
 
 #: What may not be parted from the formula before it: all but blanks, words and opening brackets.
 BEHIND = re.compile(r"[^\w\s([{“‘]+")
+
+#: A blank between a number and its per cent sign.
+PER_CENT = re.compile(r"(?<=\d) (?=%)")
 
 #: Between two parts of a formula, as the page has it.
 BETWEEN = '</span><span class="base">'
@@ -48,6 +52,14 @@ def join(app: Sphinx, doctree: nodes.document) -> None:
                 joined("", "", formula, nodes.Text(found[0])),
                 *([nodes.Text(rest)] if rest else []),
             ]
+
+
+def keep_per_cent(app: Sphinx, doctree: nodes.document) -> None:
+    """Put a blank that does not break between a number and its per cent sign, outside code."""
+    for text in list(doctree.findall(nodes.Text)):
+        code = (nodes.literal, nodes.literal_block, nodes.raw, nodes.comment, nodes.math)
+        if not isinstance(text.parent, code) and PER_CENT.search(text):
+            text.parent.replace(text, nodes.Text(PER_CENT.sub("\N{NO-BREAK SPACE}", text)))
 
 
 def visit_joined(self: Any, node: joined) -> None:
@@ -84,5 +96,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx's entry point."""
     app.add_node(joined, html=(visit_joined, depart_joined))
     app.connect("doctree-read", join)
+    app.connect("doctree-read", keep_per_cent)
     app.connect("html-page-context", finish)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -34,7 +34,7 @@ REMEDIES = {
     "balancing": "balancing",
     "reweighting": "reweighting",
     "term": "objective term",
-    "averaging": "when asked",
+    "averaging": "averaging",
 }
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: Markers of the sizes, so that lines can be told apart without their colours.
 MARKERS = "os^DvP"
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def plot_scaling_losses(
@@ -60,21 +61,25 @@ def plot_scaling_losses(
 def plot_floors(
     floors: Mapping[str, tuple[float, float, float]], truth: float, *, ax: Axes | None = None
 ) -> Axes:
-    """Fitted floors with their ranges, a row each, beside the true one.
+    """Fitted floors with their ranges, a row each with the range in numbers, beside the true one.
 
     floors: label -> (middle, low, high), in nats per token.
     """
     if not floors:
         raise ValueError("plot_floors needs one floor or more, got none")
-    ax = new_axes(ax, height=1.3 + 0.5 * len(floors), xlabel="floor, nats per token")
+    ax = new_axes(ax, height=1.3 + 0.5 * len(floors), xlabel="fitted floor, nats per token")
     for row, (middle, low, high) in enumerate(floors.values()):
         ax.errorbar(
             [middle], [row], xerr=[[max(0, middle - low)], [max(0, high - middle)]], capsize=3,
-            fmt="o", color=NAMED_COLORS["blue"],
+            fmt="o", color=NAMED_COLORS["blue"], label=None if row else "middle and range",
+        )  # fmt: skip
+        ax.annotate(
+            f"{low:.2f} to {high:.2f}", (min(high, truth), row), xytext=(-5, 7),
+            textcoords="offset points", ha="right", fontsize=10,
         )  # fmt: skip
     floor_line(ax, truth, "true floor", axis="x")
     label_rows(ax, floors)
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return ax
 
 
@@ -123,7 +128,8 @@ def plainly(number: float) -> str:
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if abs(number) >= size * 0.9995:
             if size == 1e12 and abs(number) >= 1e15:
-                return f"{number:.2g}".replace("e+", " × 10^")
+                digits, _, power = f"{number:.2g}".partition("e+")
+                return f"{digits} × 10{power.translate(RAISED)}"
             return f"{number / size:.3g} {word}"
     if abs(number) >= 1000:
         return f"{number:,.0f}"

@@ -833,7 +833,7 @@ def test_the_figures_of_bias_show_mean_and_range() -> None:
     own = figures.plot_association(results).containers[1].lines[0]  # type: ignore[attr-defined]
     np.testing.assert_allclose(own.get_ydata(), [-0.5, -0.25, 1.0])  # minus the untrained
     ax = figures.plot_bias_left(results, 1.5)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["none", "when asked"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["none", "averaging"]
     np.testing.assert_allclose(ax.containers[0].lines[0].get_xdata(), [1.5, 1.5])  # type: ignore[attr-defined]
     np.testing.assert_allclose(ax.containers[3].lines[0].get_xdata(), [1.5, 1.5])  # type: ignore[attr-defined]
     assert ax.lines[-2].get_xdata()[0] == 1.5  # the planted one, drawn
@@ -983,6 +983,10 @@ def test_fitted_floors_and_predictions_stand_where_they_are() -> None:
     line, _, (bars,) = ax.containers[0].lines  # type: ignore[attr-defined]
     np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), [2.1])
     np.testing.assert_allclose(np.asarray(bars.get_segments()[0][:, 0], float), [2.0, 2.3])
+    assert [text.get_text() for text in ax.texts] == ["2.00 to 2.30", "0.10 to 1.90"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "true floor", "middle and range"
+    ]  # fmt: skip
     ax = figures.plot_extrapolation([2.2, 2.4], {"free": [2.3, 2.5], "no floor": [2.0, 2.1]})
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [2.0, 2.1])
     with pytest.raises(ValueError, match="one floor or more"):
@@ -1000,7 +1004,7 @@ def test_a_table_of_costs_escapes_its_words_and_numbers_are_plain() -> None:
     numbers = {
         0: "0", 0.0421: "0.0421", 0.00002: "2e-05", 12.34: "12.3", 1234.5: "1,234",
         1_287_000: "1.29 million", 999_999: "1 million", 3e11: "300 billion",
-        1.5e13: "15 trillion", 3.14e23: "3.1 × 10^23",
+        1.5e13: "15 trillion", 3.14e23: "3.1 × 10²³",
     }  # fmt: skip
     assert {number: figures.plainly(number) for number in numbers} == numbers
     with pytest.raises(ValueError, match="finite"):

@@ -72,6 +72,17 @@ def test_a_formula_without_text_behind_it_stays_as_it_is() -> None:
     assert joined(formula(), nodes.Text(", "), formula(), nodes.Text("!")) == ["<x,>", " ", "<x!>"]
 
 
+def test_a_number_keeps_its_per_cent_sign_outside_code() -> None:
+    document = new_document("page")
+    document += nodes.paragraph(
+        "", "", nodes.Text("A 96 % share, x % y"), nodes.literal("", "7 % 3")
+    )
+    document += nodes.literal_block("", "8 % 5")
+    line_ends.keep_per_cent(SimpleNamespace(), document)
+    assert document[0].astext() == "A 96\N{NO-BREAK SPACE}% share, x % y7 % 3"
+    assert document[1].astext() == "8 % 5"
+
+
 def test_what_claims_and_guesses_print_is_a_printed_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
