@@ -173,7 +173,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
 
 
 def misfit(law: BatchSizeLaw, batch_sizes: Sequence[int], steps: Sequence[float]) -> float:
-    """Largest ratio, less 1, between the steps of a run and of the law, the larger by the smaller."""
+    """Largest ratio, less 1, between the steps of a run and of the law, larger by smaller."""
     ratios = torch.tensor(law.steps(batch_sizes)) / torch.tensor(steps, dtype=torch.float64)
     return float(ratios.log().abs().max().exp()) - 1
 
