@@ -8,8 +8,8 @@ gradient noise scale, measured where the runs pass several losses.
 
 A batch needs a learning rate of its own. The rates of `learning_rates` were found on seed 100: of
 rates that differ by a factor of 2, the lowest with at most 5 % more steps than the best. Two
-controls say what tuning does: on each seed all batches are trained with other rates too
-(`factors`), and some with the rate of the smallest batch (`untuned`).
+controls say what tuning does: some batches are trained with the rate of the smallest one
+(`untuned`), and, where `factors` are given, all with other rates too.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from companion.sources.streams import endless_text, true_rows
 from companion.text import batching
 from companion.training.optimization import take_step
 
-#: The KL is measured at each of the first steps, and then each time there are 8 % more.
-EACH_UNTIL, SPACING = 12, 1.08
+#: The KL is measured at each of the first steps, and then each time there are 12 % more.
+EACH_UNTIL, SPACING = 8, 1.12
 
 
 @settings_class
@@ -53,19 +53,19 @@ class Config:
     """Windows in a batch."""
     learning_rates: tuple[float, ...] = (0.02, 0.04, 0.04, 0.08, 0.08)
     """Learning rate of AdamW for each batch size, the same at each step."""
-    factors: tuple[float, ...] = (0.5, 2.0)
-    """Each batch is also trained with its rate times these."""
-    untuned: tuple[int, ...] = (16, 64, 256)
+    factors: tuple[float, ...] = ()
+    """Each batch is also trained with its rate times these; the stored control has 0.5 and 2."""
+    untuned: tuple[int, ...] = (64, 256)
     """Batches that are also trained with the rate of the smallest batch."""
     target: float = 0.4
     """KL from the source, in nats per token, at which a training ends."""
-    noise_at: tuple[float, ...] = (0.8, 0.6, 0.4)
+    noise_at: tuple[float, ...] = (0.8, 0.4)
     """Where the tuned runs first have no more than these KLs, the noise scale is measured."""
-    noise_windows: int = 512
+    noise_windows: int = 256
     """Fresh windows of which it is measured, in parts of 16."""
-    test_tokens: int = 4000
+    test_tokens: int = 2400
     """Fresh tokens, in 16 rows, on which the KL is measured."""
-    train_tokens: int = 1_000_000
+    train_tokens: int = 600_000
     """Most tokens that a training reads; none twice."""
 
     def __post_init__(self) -> None:
