@@ -135,6 +135,9 @@ def plot_batch_sizes(
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     ax.set_xticks(sizes, [str(size) for size in sizes])
+    low, high = ax.get_ylim()
+    steps = [each for each in (10, 20, 50, 100, 200, 500, 1000) if low <= each <= high]
+    ax.set_yticks(steps, [str(each) for each in steps])
     ax.minorticks_off()
     ax.legend(loc="upper right", fontsize=10)
     return ax
