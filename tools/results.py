@@ -92,6 +92,7 @@ MEASUREMENTS = {
     ),
     "dialogue": "study run dialogue --seeds 10,11,12,13,14",
     "scaling_law": "study run scaling_law --seeds 10,11,12,13,14",
+    "critical_batch_size": "study run critical_batch_size --seeds 10,11,12,13,14",
     "compression": "study run compression --seeds 10,11,12,13,14",
     "compression_safety": "study run compression --seeds 10,11,12,13,14 --set parts=safety",
     "compression_speed": (

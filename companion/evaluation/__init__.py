@@ -1,6 +1,9 @@
 """How good a model is, and how sure one can be of it."""
 
 # fmt: off
+from companion.evaluation.batch_size import (
+    BatchSizeLaw, fit_batch_size_law, gradient_noise_scale,
+)
 from companion.evaluation.bias import (
     Association, Estimate, GroupRates, Questionnaire, association_test, mean_interval, odds_ratio,
     rates_by_group,
@@ -50,21 +53,22 @@ from companion.evaluation.translation import (
 )
 
 __all__ = [
-    "BESIROGLU", "HOFFMANN", "PF_DAY", "Association", "ClaimError", "Claims", "ClassScores",
-    "Classification", "ContinuousCacheConfig", "Cost", "Decisions", "Difference", "DivergedError",
-    "DynamicConfig", "Estimate", "Evaluation", "GroupRates", "Hardware", "Interval",
-    "LogProbsAndKL", "MetricScore", "NoTemperatureError", "Questionnaire", "Reliability",
-    "Reviewer", "ScalingFit", "ScalingLaw", "Scores", "Split", "TranslationScores", "Units",
-    "agreement", "association_test", "bootstrap", "bootstrap_scaling_law", "choose_cache",
+    "BESIROGLU", "HOFFMANN", "PF_DAY", "Association", "BatchSizeLaw", "ClaimError", "Claims",
+    "ClassScores", "Classification", "ContinuousCacheConfig", "Cost", "Decisions", "Difference",
+    "DivergedError", "DynamicConfig", "Estimate", "Evaluation", "GroupRates", "Hardware",
+    "Interval", "LogProbsAndKL", "MetricScore", "NoTemperatureError", "Questionnaire",
+    "Reliability", "Reviewer", "ScalingFit", "ScalingLaw", "Scores", "Split", "TranslationScores",
+    "Units", "agreement", "association_test", "bootstrap", "bootstrap_scaling_law", "choose_cache",
     "choose_dynamic", "class_scores", "corrected_share", "cost_threshold", "decide", "distinct_n",
     "evaluate", "exact_calibration_error", "exact_match", "expected_agreement", "false_alarm_rate",
-    "fit_scaling_law", "fit_temperature", "found_in_queue", "group_counts", "group_means",
-    "inference_flops", "joined_scores", "log_probs_and_kl", "look_up", "mean_interval",
-    "measured_miss_rate", "miss_rate", "next_log_probs", "ngrams", "numbers_by_name",
-    "observed_share", "odds_ratio", "pair_nats", "paired_bootstrap", "precision_recall_f1",
-    "prediction_interval", "processor_hours", "rates_by_group", "reliability", "repeated_segments",
-    "reviewed", "score", "score_dynamically", "score_translations", "score_with_cache",
-    "scored_pieces", "self_bleu", "sequence_repetition", "spread", "standard_error",
-    "starting_states", "stored_report", "summarize", "summed_nats_of_rows", "temperature_of",
-    "text_log_probs", "text_units", "training_flops", "utilization", "with_share",
+    "fit_batch_size_law", "fit_scaling_law", "fit_temperature", "found_in_queue",
+    "gradient_noise_scale", "group_counts", "group_means", "inference_flops", "joined_scores",
+    "log_probs_and_kl", "look_up", "mean_interval", "measured_miss_rate", "miss_rate",
+    "next_log_probs", "ngrams", "numbers_by_name", "observed_share", "odds_ratio", "pair_nats",
+    "paired_bootstrap", "precision_recall_f1", "prediction_interval", "processor_hours",
+    "rates_by_group", "reliability", "repeated_segments", "reviewed", "score", "score_dynamically",
+    "score_translations", "score_with_cache", "scored_pieces", "self_bleu", "sequence_repetition",
+    "spread", "standard_error", "starting_states", "stored_report", "summarize",
+    "summed_nats_of_rows", "temperature_of", "text_log_probs", "text_units", "training_flops",
+    "utilization", "with_share",
 ]

@@ -55,6 +55,7 @@ from companion.figures.rewards import (
 from companion.figures.scaling import (
     cost_html,
     plainly,
+    plot_batch_sizes,
     plot_extrapolation,
     plot_floors,
     plot_scaling_losses,
@@ -117,6 +118,7 @@ __all__ = [
     "plot_anchors",
     "plot_answer_kl",
     "plot_association",
+    "plot_batch_sizes",
     "plot_beam_widths",
     "plot_best_of_n",
     "plot_bias_left",

@@ -1,4 +1,4 @@
-"""Figures of scale and cost: loss by tokens and by operations, fitted floors, and a table."""
+"""Figures of scale and cost: loss by tokens and by operations, batch sizes, floors, a table."""
 
 from __future__ import annotations
 
@@ -106,6 +106,45 @@ def plot_extrapolation(
     low, high = min(both) - 0.02, max(both) + 0.02
     ax.plot([low, high], [low, high], color=NAMED_COLORS["grey"], linewidth=1.2, label="equal")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=10)
+    return ax
+
+
+def plot_batch_sizes(
+    results: Sequence[Mapping[str, Any]], critical: float, *, ax: Axes | None = None
+) -> Axes:
+    """Steps to a loss against windows in a batch, with tuned learning rates and with one rate.
+
+    results: results of the study `critical_batch_size`. critical: where to draw the critical size,
+    in windows. The curve is the law of the mean coefficients.
+    """
+    require_results("plot_batch_sizes", results)
+    ax = new_axes(ax, height=4.1, xlabel="windows in a batch", ylabel="steps to the target")
+    sizes = np.array([int(size) for size in results[0]["steps"]])
+    across = np.geomspace(sizes.min() / 1.3, sizes.max() * 1.3, 100)
+    least, middle = (
+        float(np.mean([each[name] for each in results])) for name in ("least_steps", "critical")
+    )
+    color = NAMED_COLORS["blue"]
+    ax.plot(across, least * (1 + middle / across), color=color, linewidth=1.4, label="the law")
+    points(
+        ax, sizes, [list(each["steps"].values()) for each in results], axis="y", fmt="o",
+        color=color, label="a rate for each batch",
+    )  # fmt: skip
+    if results[0]["steps_untuned"]:
+        untuned = np.array([int(size) for size in results[0]["steps_untuned"]])
+        points(
+            ax, untuned * 1.06, [list(each["steps_untuned"].values()) for each in results],
+            axis="y", fmt="D", color=NAMED_COLORS["vermillion"], label="the smallest batch's rate",
+        )  # fmt: skip
+    floor_line(ax, critical, "critical size", axis="x")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set_xticks(sizes, [str(size) for size in sizes])
+    low, high = ax.get_ylim()
+    steps = [each for each in (10, 20, 50, 100, 200, 500, 1000) if low <= each <= high]
+    ax.set_yticks(steps, [str(each) for each in steps])
+    ax.minorticks_off()
+    ax.legend(loc="upper right", fontsize=10)
     return ax
 
 

@@ -977,6 +977,27 @@ def test_the_figures_of_scaling_show_each_size_and_the_floor() -> None:
         figures.plot_scaling_losses([])
 
 
+def test_the_figure_of_batch_sizes_shows_the_law_the_runs_and_the_control() -> None:
+    first = {
+        "steps": {"4": 210.0, "16": 60.0, "64": 22.5}, "steps_untuned": {"16": 90.0, "64": 80.0},
+        "least_steps": 10.0, "critical": 80.0,
+    }  # fmt: skip
+    second = {**first, "steps": {"4": 230.0, "16": 60.0, "64": 22.5}}
+    ax = figures.plot_batch_sizes([first, second], 100.0)
+    law = ax.lines[0]
+    batch, steps = (np.asarray(each, float) for each in (law.get_xdata(), law.get_ydata()))
+    np.testing.assert_allclose(steps, 10 * (1 + 80 / batch))
+    line, _, (bars,) = ax.containers[0].lines  # type: ignore[attr-defined]
+    np.testing.assert_allclose(line.get_xdata(), [4, 16, 64])
+    np.testing.assert_allclose(line.get_ydata(), [220, 60, 22.5])
+    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [210, 230])
+    np.testing.assert_allclose(ax.containers[1].lines[0].get_ydata(), [90, 80])  # type: ignore[attr-defined]
+    assert [100.0, 100.0] in [list(np.asarray(each.get_xdata(), float)) for each in ax.lines]
+    assert len(figures.plot_batch_sizes([{**first, "steps_untuned": {}}], 9.0).containers) == 1
+    with pytest.raises(ValueError, match="one result or more"):
+        figures.plot_batch_sizes([], 80.0)
+
+
 def test_fitted_floors_and_predictions_stand_where_they_are() -> None:
     ax = figures.plot_floors({"all runs": (2.1, 2.0, 2.3), "small runs": (1.5, 0.1, 1.9)}, 2.0)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["all runs", "small runs"]
@@ -1287,7 +1308,7 @@ def test_every_figure_is_tried_with_strange_text() -> None:
         "plot_translation_doses", "plot_translation_lengths", "plot_beam_widths",
         "plot_labels", "plot_stages", "plot_cue_groups",
         "plot_scores_against_success", "plot_users_met",
-        "plot_scaling_losses", "plot_floors", "plot_extrapolation",
+        "plot_scaling_losses", "plot_floors", "plot_extrapolation", "plot_batch_sizes",
         "plot_compression", "plot_compressed_refusals",
         "plot_ways_of_asking", "plot_answer_kl", "plot_surprisals",
         "plot_planted_bias", "plot_association", "plot_gaps", "plot_bias_left",
