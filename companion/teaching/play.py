@@ -24,7 +24,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from safetensors.torch import load, save
 from torch import Tensor
@@ -103,6 +103,7 @@ _ANSWERS = """\
 </div>"""
 
 
+@runtime_checkable
 class Vocabulary(Protocol):
     """What a form needs of a tokenizer of characters or of words."""
 
@@ -112,7 +113,7 @@ class Vocabulary(Protocol):
 
     @property
     def kind(self) -> str:
-        """ "character" or "word"."""
+        """The kind: "character" or "word"."""
 
 
 class Play:
