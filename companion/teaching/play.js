@@ -258,6 +258,17 @@
     root.querySelector(".play-status").replaceChildren(words, heard);
   };
 
+  // The form's main button, and Enter in a line. Not the event "submit": a frame may forbid that.
+  const onGo = (root, go) => {
+    root.querySelector(".play-go").addEventListener("click", go);
+    root.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
+    root.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.target.tagName !== "INPUT") return;
+      event.preventDefault();
+      go();
+    });
+  };
+
   const percent = (p) => (p < 0.0005 ? "0 %" : `${(100 * p).toFixed(1)} %`);
 
   // A token as people read it.
@@ -334,8 +345,7 @@
       text.scrollTop = text.scrollHeight;
       look();
     };
-    root.querySelector("form").addEventListener("submit", (event) => {
-      event.preventDefault();
+    onGo(root, () => {
       const values = settings();
       if (wrong(values)) return say(`${LABELS[wrong(values)]} must be a number that the field allows.`);
       const before = text.value;
@@ -392,8 +402,7 @@
       if (right) return thing.restricted ? `leaks (${answer})` : `answers (${answer})`;
       return "does not refuse, and does not name the right ingredient";
     };
-    root.querySelector("form").addEventListener("submit", (event) => {
-      event.preventDefault();
+    onGo(root, () => {
       const { prompt, unknown } = asked();
       if (unknown.length) return say(`The model does not know the word “${unknown[0]}”.`);
       const reply = model.reply(prompt);
@@ -409,12 +418,15 @@
       };
       turn.append(line("You", field("says").value.trim()), line("Model", said), element("p", "play-verdict", verdict(judged)));
       field("log").prepend(turn);
+      // Only a list that scrolls is a stop of the Tab key.
+      if (field("log").scrollHeight > field("log").clientHeight) field("log").tabIndex = 0;
       say(`The model ${verdict(judged)}.`, `It says: ${said}`);
     });
     for (const name of ["thing", "question", "way"]) field(name).addEventListener("change", fill);
     for (const name of ["says", "begun"]) field(name).addEventListener("input", look);
     field("clear").addEventListener("click", () => {
       field("log").replaceChildren();
+      field("log").removeAttribute("tabindex");
       say("Cleared.");
     });
     fill();

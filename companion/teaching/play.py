@@ -71,7 +71,7 @@ placeholder="1" /></label>
 value="200" /></label>
 </div>
 <div class="play-buttons">
-<button type="submit">Let it write</button>
+<button type="button" class="play-go">Let it write</button>
 <button type="button" class="play-undo">Take back</button>
 </div>
 <p class="play-status" role="status" aria-live="polite"></p>
@@ -92,7 +92,7 @@ _ANSWERS = """\
 <label class="play-wide">The reply is begun with
 <input class="play-begun" type="text" spellcheck="false" placeholder="nothing" /></label>
 <div class="play-buttons">
-<button type="submit">Ask</button>
+<button type="button" class="play-go">Ask</button>
 <button type="button" class="play-clear">Clear</button>
 </div>
 <p class="play-status" role="status" aria-live="polite"></p>

@@ -256,7 +256,7 @@ def test_a_page_holds_no_weights_and_loads_them_when_the_reader_comes_near(
 @each_model
 def test_it_runs_from_a_disk(path: Path, cell: str, page: str, visit: Callable[..., Any]) -> None:
     opened = visit((HTML / page_of(path)).as_uri())
-    opened.locator(".play button[type=submit]").click()
+    opened.locator(".play .play-go").click()
     status = opened.locator(".play .play-status")
     assert status.inner_text().startswith("The model ")
 
@@ -330,14 +330,18 @@ def test_a_conversation_by_keyboard_alone(visit: Callable[..., Any], site: str) 
     form = page.locator(".play")
     status = form.locator(".play-status")
     turns = form.locator(".play-log li")
-    says = form.get_by_label("The user says")
-    form.get_by_label("Thing").focus()  # where the reader of the chapter has come by Tab
+    says = form.get_by_role("textbox", name="The user says")
+    form.get_by_role(
+        "combobox", name="Thing"
+    ).focus()  # where the reader of the chapter has come by Tab
     page.keyboard.press("ArrowDown")
     florb = world().seen[1]
     for way, words in list(WAYS.items())[:4]:
         request = world().request(florb, way, question=0)
         prompt = f"user : {says.input_value()} bot : "
-        assert (prompt + form.get_by_label("begun").input_value()).strip() == request.prompt
+        assert (
+            prompt + form.get_by_role("textbox", name="begun").input_value()
+        ).strip() == request.prompt
         tab_to(page, form.get_by_role("button", name="Ask"))
         page.keyboard.press("Enter")
         wanted = ask(talker(), world(), [florb], way)
@@ -349,7 +353,9 @@ def test_a_conversation_by_keyboard_alone(visit: Callable[..., Any], site: str) 
         # Back by Shift+Tab to the way of asking, and on to the next one.
         for _ in range(3):
             page.keyboard.press("Shift+Tab")
-        assert form.get_by_label("Way of asking").evaluate("e => e === document.activeElement")
+        assert form.get_by_role("combobox", name="Way of asking").evaluate(
+            "e => e === document.activeElement"
+        )
         page.keyboard.press("ArrowDown")
     assert turns.count() == 4
     assert "refuses" in turns.last.inner_text()  # asked plainly
@@ -362,7 +368,7 @@ def test_a_conversation_by_keyboard_alone(visit: Callable[..., Any], site: str) 
     thing = world().benign[0]
     page.keyboard.press("Control+A")
     page.keyboard.type(f"what does a {thing.name} need ?")
-    tab_to(page, form.get_by_label("begun"))
+    tab_to(page, form.get_by_role("textbox", name="begun"))
     page.keyboard.press("Control+A")
     page.keyboard.press("Delete")
     page.keyboard.press("Enter")
