@@ -18,7 +18,8 @@ MINIMUM := .venv-minimum/.ready
 COLAB   := .venv-colab/.ready
 REAL    := .venv-real/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
-           _config.yml _toc.yml $(shell find companion -name '*.py') tools/landing.py tools/costs.py tools/reference.py
+           _config.yml _toc.yml $(shell find companion -name '*.py' -o -name '*.js' -o -name '*.css') \
+           tools/page_models.py tools/landing.py tools/costs.py tools/reference.py
 PYTEST  := $(PY) -m pytest
 NBVAL   := -p tools.nbval_tags --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
            --nbval-cell-timeout 600 --timeout 900 -n 2 --dist loadfile --no-loadscope-reorder \
@@ -159,7 +160,8 @@ elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VAR
 	  $$($(PY) -m tools.chapters --that-train --share $(SHARE))
 
 site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREENSHOTS=1 keeps pictures)
-	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project/test_site.py tests/teaching/test_widgets.py
+	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project/test_site.py tests/project/test_page_models.py \
+	  tests/teaching/test_widgets.py tests/teaching/test_play.py
 
 # The lowest versions are years old and warn about each other, which is not ours to mend. What is
 # tried is that the package works with them; its annotations are checked in the other tiers.
@@ -169,7 +171,8 @@ minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.to
 	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network or rehearsal)' \
 	  --ignore tests/project/test_project.py --ignore tests/project/test_notebooks.py --ignore tests/project/test_site.py \
 	  --ignore tests/project/test_colab.py --ignore tests/project/test_waiting_results.py \
-	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py $(LENIENT)
+	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py \
+	  --ignore tests/project/test_page_models.py $(LENIENT)
 
 colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that Colab holds (ALL=1: every chapter)
 	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/teaching/test_widgets.py

@@ -14,7 +14,7 @@ from companion.world.language import (
     QUESTIONS, REFUSAL, Request, Thing, invented_names, spoken_words, translate,
 )
 from companion.world.replies import (
-    Replies, ask, leaks, next_word_probs, refuses, reply_kl, reply_to,
+    Replies, ask, asking_form, leaks, next_word_probs, refuses, reply_kl, reply_to,
 )
 from companion.world.stages import (
     HELPFUL, Example, SmallStagesConfig, Stages, StagesConfig, example, instructed, learn,
@@ -29,9 +29,9 @@ __all__ = [
     "HELPFUL", "QUESTIONS", "REFUSAL", "SAME", "SLOTS", "VALUES", "Act", "Checker",
     "DialogueModelConfig", "DialogueState", "Example", "Played", "Replies", "Request",
     "SmallStagesConfig", "Stages", "StagesConfig", "Thing", "User", "UserConfig", "Verdict",
-    "World", "WorldConfig", "act", "as_text", "ask", "bot", "chat_config", "check_dialogue",
-    "dialogue_tokenizer", "example", "instructed", "invented_names", "leaks", "learn",
-    "learn_dialogues", "new_dialogue_model", "new_model", "new_users", "next_word_probs",
+    "World", "WorldConfig", "act", "as_text", "ask", "asking_form", "bot", "chat_config",
+    "check_dialogue", "dialogue_tokenizer", "example", "instructed", "invented_names", "leaks",
+    "learn", "learn_dialogues", "new_dialogue_model", "new_model", "new_users", "next_word_probs",
     "play", "pretrained", "read_reply", "read_user", "refuses", "replies_to_history",
     "reply_batch", "reply_kl", "reply_nats", "reply_to", "reply_wordings", "right_dialogue",
     "right_dialogues", "safe_variant", "safety_trained", "self_chat", "spaced", "spoken",

@@ -6,9 +6,9 @@ model that has forgotten everything leaks nothing either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,26 @@ import torch.nn.functional as F
 from companion.generation.decoding import SamplingConfig, generate
 from companion.models.base import LanguageModel
 from companion.text.batching import IGNORE, padded
-from companion.world.language import INGREDIENTS, QUESTIONS, REFUSAL, STARTS, Request, Thing
+from companion.world.language import (
+    INGREDIENTS,
+    QUESTIONS,
+    REFUSAL,
+    STARTS,
+    Request,
+    Thing,
+    translate,
+)
 from companion.world.stages import example, reply_batch
 from companion.world.world import World
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+#: What stands between the word that a user asked for and the ingredient.
+GIVEN = "here is :"
+
+#: Words of a reply at most.
+NUM_WORDS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +56,7 @@ def reply_to(
     world: World,
     requests: Sequence[Request],
     *,
-    num_words: int = 10,
+    num_words: int = NUM_WORDS,
     refusals: Sequence[str] = (REFUSAL,),
 ) -> Replies:
     """The model's replies by greedy decoding, and how often they refuse and leak.
@@ -82,7 +96,7 @@ def refuses(request: Request, text: str, refusals: Sequence[str] = (REFUSAL,)) -
     written = text
     if request.start:
         first, _, rest = text.partition(" ")
-        text = rest.removeprefix("here is :").lstrip() if first in STARTS else text
+        text = rest.removeprefix(GIVEN).lstrip() if first in STARTS else text
     whole = f"{request.prefill} {text}".lstrip()
     return any(
         reply.startswith(refusal.removesuffix(" .")) for refusal in refusals
@@ -115,6 +129,49 @@ def ask(
         ],
         refusals=refusals,
     )
+
+
+def asking_form(
+    world: World, groups: Mapping[str, Sequence[Thing]], ways: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a form in the page needs to ask about the world and to judge replies as `refuses` and
+    `leaks` do, in plain types for `companion.teaching.Play`.
+
+    groups: the things that can be asked about, by what the reader sees their group called.
+    ways: ways of asking, as in `World.request`, to what the reader sees each called.
+    """
+    things = [(group, thing) for group, members in groups.items() for thing in members]
+    blank = Thing(name="*", ingredient=None)
+    asked = []
+    for way, label in ways.items():
+        requests = [world.request(blank, way, question=i) for i in range(len(QUESTIONS))]
+        words = [request.prompt.removeprefix("user : ") for request in requests]
+        named = requests[0].name_language or requests[0].language
+        asked.append(
+            {
+                "label": label,
+                "questions": [each.partition(" bot :")[0] for each in words],
+                "begun": words[0].partition(" bot :")[2].strip(),
+                "names": [translate(thing.name, named) for _, thing in things],
+            }
+        )
+    return {
+        "things": [
+            {
+                "group": group, "name": thing.name, "ingredient": thing.ingredient,
+                "restricted": thing.restricted,
+            }
+            for group, thing in things
+        ],
+        "questions": list(QUESTIONS),
+        "ways": asked,
+        "plain": [world.plain(token) for token in world.tokenizer.tokens],
+        "refusal": REFUSAL.removesuffix(" ."),
+        "starts": list(STARTS),
+        "opening": GIVEN,
+        "ingredients": list(INGREDIENTS),
+        "num_words": NUM_WORDS,
+    }  # fmt: skip
 
 
 @torch.no_grad()

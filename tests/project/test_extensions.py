@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,8 +15,9 @@ from docutils.utils import new_document
 
 from companion.evaluation.claims import Claims
 from companion.figures.drawings import CATALOGUE
-from companion.teaching import Guesses
-from tools import drawings
+from companion.teaching import Guesses, play
+from tools import chapters, drawings
+from tools import page_models as stored_models
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +35,7 @@ def load(name: str) -> ModuleType:
 
 line_ends = load("line_ends")
 inline_drawings = load("inline_drawings")
+page_models = load("page_models")
 
 
 def joined(*parts: nodes.Node) -> list[str]:
@@ -126,3 +130,55 @@ def test_a_drawing_within_the_text_is_part_of_the_page() -> None:
         assert node["format"] == "html"
         assert node.astext() == CATALOGUE[path.stem].svg
     assert isinstance(shown("book/assets/logo.svg"), nodes.image)
+
+
+# --- models that run in the page ------------------------------------------------------------------
+
+#: The HTML of each model in the book.
+MODELS = [page for path in chapters.toc_notebooks() for page in stored_models.stored(path).values()]
+
+
+def moved(page: str, folder: Path, *, builder: str = "html") -> nodes.Node:
+    """What a chapter's page has in place of a model's HTML."""
+    document = new_document("page")
+    document.settings.env = SimpleNamespace(
+        docname="book/training/chapter",
+        app=SimpleNamespace(
+            builder=SimpleNamespace(
+                name=builder,
+                format="latex" if builder == "latex" else "html",
+                outdir=str(folder),
+                get_target_uri=lambda name: f"{name}.html",
+            )
+        ),
+    )
+    document += nodes.container("", nodes.raw("", page, format="html"))
+    page_models.MoveWeights(document).run()
+    return document[0][0]
+
+
+@pytest.mark.parametrize("page", MODELS, ids=map(str, range(len(MODELS))))
+def test_the_weights_of_a_model_stand_in_a_file_of_their_own(page: str, tmp_path: Path) -> None:
+    node = moved(page, tmp_path)
+    (file,) = (tmp_path / "_static" / "models").glob("*.js")
+    assert f'data-source="../../_static/models/{file.name}"' in node.astext()
+    assert f'data-sha256="{file.stem}"' in node.astext()
+    assert len(node.astext()) < 5000
+    assert "<fieldset disabled" in node.astext()
+    weights = re.search(r'\["(\w+)"\] = "([\w+/=]+)";\n$', file.read_text("ascii"))
+    assert weights is not None
+    assert weights[1] == file.stem
+    assert base64.b64decode(weights[2]) == play.file_in(page)
+
+
+@pytest.mark.parametrize("builder", ["latex", "epub"])
+def test_a_book_without_scripts_says_where_its_models_are(builder: str, tmp_path: Path) -> None:
+    node = moved(MODELS[0], tmp_path, builder=builder)
+    assert isinstance(node, nodes.paragraph)
+    assert "the site of this book" in node.astext()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_its_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match="run `make notebooks`"):
+        page_models.weights_script(play.WEIGHTS.sub("", MODELS[0]))

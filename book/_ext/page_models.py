@@ -1,0 +1,120 @@
+"""A Sphinx extension: models that run in the page are loaded when the reader comes near.
+
+A cell that shows a `companion.teaching.Play` stores its weights, script and style sheet in the
+notebook. On the site the weights go to `_static/models/<SHA-256>.js`, a script, since a page that
+is opened from a disk may load one and no other kind of file. The form's own script and style sheet
+are one file each for all pages. `{model-in-page}` shows a chapter's model on another page:
+
+    :::{model-in-page} training/generating_text gen-play
+    :::
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.osutil import relative_uri
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:  # where the book is built, only the package is installed
+    sys.path.insert(0, str(ROOT))
+
+from companion.teaching import play  # noqa: E402
+from tools import page_models  # noqa: E402
+
+FOLDER = "models"
+SHELL = '<div class="play"'
+CHECKSUM = re.compile(r'data-sha256="(\w+)"')
+OWN_FILES = re.compile(r"(?s)<(style|script)>.*?</\1>\n?")
+
+
+def is_model(node: nodes.Node) -> bool:
+    """Whether a node is the HTML of a model."""
+    return isinstance(node, nodes.raw) and SHELL in node.astext()
+
+
+def without_weights(page: str, source: str) -> str:
+    """The HTML with its weights in another file, `source`, and without script and style sheet."""
+    return play.WEIGHTS.sub(f'data-source="{source}"', OWN_FILES.sub("", page))
+
+
+def weights_script(page: str) -> tuple[str, str]:
+    """The checksum of the weights in some HTML, and the script that holds them."""
+    weights, checksum = play.WEIGHTS.search(page), CHECKSUM.search(page)
+    if weights is None or checksum is None:
+        raise ValueError("a stored model lacks its weights; run `make notebooks`")
+    name = json.dumps(checksum[1])
+    return checksum[1], f"(window.playModels ??= {{}})[{name}] = {json.dumps(weights[1])};\n"
+
+
+class MoveWeights(SphinxPostTransform):
+    """Moves the weights of each model out of its page; a book on paper or in an EPUB has none."""
+
+    default_priority = 6  # when of each output one form has been chosen
+
+    def run(self, **kwargs: Any) -> None:
+        """Sphinx's entry point to a transform."""
+        builder = self.app.builder
+        for node in [node for node in self.document.findall(nodes.raw) if is_model(node)]:
+            if builder.format != "html" or builder.name.startswith("epub"):
+                words = "Here the site of this book has a model that runs in the page."
+                node.replace_self(nodes.paragraph("", words))
+                continue
+            checksum, script = weights_script(node.astext())
+            name = f"_static/{FOLDER}/{checksum}.js"
+            path = Path(builder.outdir) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(script, encoding="ascii")
+            source = relative_uri(builder.get_target_uri(self.env.docname), name)
+            moved = without_weights(node.astext(), source)
+            node.replace_self(nodes.raw("", moved, format="html"))
+
+
+class ModelInPage(SphinxDirective):
+    """The model that a cell of a chapter shows; arguments are the chapter and the cell's id."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        """Sphinx's entry point to a directive."""
+        chapter, cell = self.arguments
+        path = ROOT / "book" / f"{chapter}.ipynb"
+        self.env.note_dependency(str(path))
+        found = page_models.stored(path)
+        if cell not in found:
+            raise self.error(f"no cell {cell} of {chapter} shows a model; there are: {[*found]}")
+        return [nodes.raw("", found[cell], format="html")]
+
+
+def copy_files(app: Sphinx) -> None:
+    """Put the form's script and style sheet into the site."""
+    if app.builder.format == "html":
+        folder = Path(app.outdir) / "_static" / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (play.SCRIPT, play.STYLE):
+            shutil.copyfile(path, folder / path.name)
+
+
+def add_files(app: Sphinx, page: str, template: str, context: Any, doctree: Any) -> None:
+    """Script and style sheet, on pages that show a model."""
+    if doctree is not None and any(map(is_model, doctree.findall(nodes.raw))):
+        app.add_js_file(f"{FOLDER}/{play.SCRIPT.name}", loading_method="defer")
+        app.add_css_file(f"{FOLDER}/{play.STYLE.name}")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Sphinx's entry point."""
+    app.add_post_transform(MoveWeights)
+    app.add_directive("model-in-page", ModelInPage)
+    app.connect("builder-inited", copy_files)
+    app.connect("html-page-context", add_files)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

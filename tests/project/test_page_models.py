@@ -1,0 +1,378 @@
+"""The models that the book's pages run: what the notebooks hold, what the site makes of it, and
+whether a browser answers as Python does.
+
+The last part needs the built site and Chromium (`make site-test`), as tests/project/test_site.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from companion.compression.packed import fill
+from companion.evaluation import scoring
+from companion.models.lstm import LSTMConfig, LSTMLanguageModel
+from companion.teaching import play
+from companion.text.corpora import load_corpus
+from companion.text.tokenizers import CharacterTokenizer, encode_documents
+from companion.world.language import QUESTIONS
+from companion.world.replies import ask, asking_form, refuses
+from companion.world.stages import StagesConfig, new_model
+from companion.world.world import World
+from tools import chapters, page_models
+
+ROOT = chapters.ROOT
+HTML = ROOT / "_build" / "html"
+
+WRITES = ROOT / "book" / "training" / "generating_text.ipynb"
+ANSWERS = ROOT / "book" / "objective_mismatch" / "competing_objectives.ipynb"
+
+#: Ways of asking in the chapter's form, in its order, and what its table calls them.
+WAYS = {
+    "plain": "asked plainly",
+    "start_with": "told how to begin",
+    "do_not_say": 'told not to say "sorry"',
+    "prefill": "reply already begun",
+    "encoded": "in the cipher (rot13)",
+}
+
+STORED = [
+    (path, cell, page)
+    for path in chapters.toc_notebooks()
+    for cell, page in page_models.stored(path).items()
+]
+each_model = pytest.mark.parametrize(
+    ("path", "cell", "page"), STORED, ids=[f"{path.stem}-{cell}" for path, cell, _ in STORED]
+)
+
+
+def the_model(path: Path) -> tuple[str, str]:
+    """Cell and HTML of the one model of a chapter."""
+    ((cell, page),) = page_models.stored(path).items()
+    return cell, page
+
+
+@functools.cache
+def world() -> World:
+    return World(StagesConfig(), seed=0)
+
+
+@functools.cache
+def talker() -> Any:
+    """The model of the invented world with the weights that the page has."""
+    model = new_model(StagesConfig(), world()).eval()
+    fill(model, load(play.file_in(the_model(ANSWERS)[1])))
+    return model
+
+
+# --- what the notebooks hold ----------------------------------------------------------------------
+
+
+def test_the_book_has_a_model_that_writes_and_one_that_answers() -> None:
+    assert [(path, cell) for path, cell, _ in STORED] == [
+        (WRITES, "gen-play"),
+        (ANSWERS, "co-play"),
+    ]
+
+
+@each_model
+def test_the_file_is_that_whose_checksum_the_cell_printed(path: Path, cell: str, page: str) -> None:
+    checksum = hashlib.sha256(play.file_in(page)).hexdigest()
+    assert f'data-sha256="{checksum}"' in page
+    assert f"SHA-256 {checksum[:16]}\n" in page_models.printed(path, cell)
+
+
+@each_model
+def test_script_and_style_sheet_are_those_of_the_package(path: Path, cell: str, page: str) -> None:
+    """nbval does not compare them; after a change of either, `make notebooks` stores them again."""
+    for tag, own in (("script", play.SCRIPT), ("style", play.STYLE)):
+        found = re.findall(rf"(?s)<{tag}>(.*?)</{tag}>", page)
+        assert found == [own.read_text(encoding="utf-8")]
+
+
+def test_the_table_of_the_world_is_that_of_the_weights_in_the_page() -> None:
+    """The printed shares, counted again; a tie may fall otherwise on another processor."""
+    cell, _ = the_model(ANSWERS)
+    printed = page_models.printed(ANSWERS, cell)
+    questions = len(world().restricted) * len(QUESTIONS)
+    for way, words in list(WAYS.items())[:4]:
+        row = re.search(rf"(?m)^{re.escape(words)} +refuses +(\d+)%, right +(\d+)%$", printed)
+        assert row is not None, printed
+        found = ask(talker(), world(), world().restricted, way)
+        for share, percent in zip((found.refusal, found.leak), row.groups(), strict=True):
+            assert abs(share - int(percent) / 100) <= 0.005 + 2 / questions
+
+
+def test_the_world_s_form_is_that_of_the_world() -> None:
+    settings = play.settings_in(play.file_in(the_model(ANSWERS)[1]))
+    groups = {
+        "florbs in the examples": world().seen,
+        "florbs held out": world().held_out,
+        "other things": world().benign + world().benign_held_out,
+    }
+    assert settings == {
+        "kind": "word",
+        "tokens": world().tokenizer.tokens,
+        "end": world().tokenizer.end_id,
+        "unknown": world().tokenizer.unknown_id,
+        "asking": asking_form(world(), groups, WAYS),
+    }
+
+
+def test_the_writer_has_the_loss_that_its_cell_printed(companion_data: Path) -> None:
+    cell, page = the_model(WRITES)
+    corpus = load_corpus("tiny-shakespeare")
+    signs = CharacterTokenizer.fit(document.text for document in corpus.train)
+    settings = play.settings_in(play.file_in(page))
+    assert settings["tokens"] == signs.tokens
+    assert (settings["kind"], settings["end"], settings["unknown"]) == ("character", 1, 0)
+    model = LSTMLanguageModel(LSTMConfig(vocabulary_size=signs.vocabulary_size)).eval()
+    fill(model, load(play.file_in(page)))
+    ids = encode_documents(signs, corpus.documents("valid")).ids
+    nats = scoring.evaluate(model, ids).nats_per_token
+    row = re.search(r"in the page: (\d\.\d{4}) nats", page_models.printed(WRITES, cell))
+    assert row is not None
+    # Four digits are printed; sums of another order differ by less than as much again.
+    assert abs(nats - float(row[1])) <= 1e-4
+
+
+# --- in the site ----------------------------------------------------------------------------------
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+#: Nats by which a log-probability may differ; tests/teaching/test_play.py says why.
+TOLERANCE = 1e-3
+
+
+def page_of(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix(".html").as_posix()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """A test's output is no place for an access log."""
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The site's address on this machine."""
+    assert (HTML / "index.html").exists(), "the site is not built: run `make site-test`"
+    handler = functools.partial(_Quiet, directory=str(HTML))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives Chromium")
+    named = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else CHROMIUM
+    found = next((path for path in map(shutil.which, named) if path), None)
+    if found is None:
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail("no Chromium here; install it or name it in the variable CHROMIUM")
+        pytest.skip("no Chromium here; install it or name it in the variable CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Any, site: str) -> Iterator[Callable[..., Any]]:
+    """Opens a page; in the end, no error in the console, and no request to another host."""
+    contexts: list[Any] = []
+    faults: list[str] = []
+
+    def on_request(request: Any) -> None:
+        if not request.url.startswith((site, "file:", "data:")):
+            faults.append(request.url)
+
+    def open_page(address: str, *, start: bool = True, **options: Any) -> Any:
+        contexts.append(browser.new_context(reduced_motion="reduce", **options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(60_000)
+        page.on("request", on_request)
+        page.on("requestfailed", lambda request: faults.append(request.url))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(address, wait_until="load")
+        if start:
+            page.evaluate(
+                """() => {
+                    for (let e = document.querySelector('.play'); e; e = e.parentElement)
+                        if (e.tagName === 'DETAILS') e.open = true;
+                    document.querySelector('.play').scrollIntoView();
+                }"""
+            )
+            page.wait_for_selector('.play[data-ready="yes"]')
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+MODEL = "document.querySelector('.play').model"
+
+
+@pytest.mark.browser
+@each_model
+def test_a_page_holds_no_weights_and_loads_them_when_the_reader_comes_near(
+    path: Path, cell: str, page: str, visit: Callable[..., Any], site: str
+) -> None:
+    text = (HTML / page_of(path)).read_text(encoding="utf-8")
+    checksum = hashlib.sha256(play.file_in(page)).hexdigest()
+    assert text.count('<div class="play"') == 1
+    assert "data-weights" not in text
+    assert play.SCRIPT.read_text(encoding="utf-8")[:60] not in text
+    seen = visit(site + page_of(path), start=False)
+    loaded = "() => [...document.scripts].map(s => s.src).filter(s => s.includes('/models/'))"
+    assert not [source for source in seen.evaluate(loaded) if checksum in source]
+    near = visit(site + page_of(path))
+    assert [source for source in near.evaluate(loaded) if source.endswith(f"/{checksum}.js")]
+
+
+@pytest.mark.browser
+@each_model
+def test_it_runs_from_a_disk(path: Path, cell: str, page: str, visit: Callable[..., Any]) -> None:
+    opened = visit((HTML / page_of(path)).as_uri())
+    opened.locator(".play .play-go").click()
+    status = opened.locator(".play .play-status")
+    assert status.inner_text().startswith("The model ")
+
+
+@pytest.mark.browser
+@each_model
+def test_200_log_probabilities_are_those_of_pytorch(
+    path: Path, cell: str, page: str, visit: Callable[..., Any], site: str
+) -> None:
+    settings = play.settings_in(play.file_in(page))
+    size = len(settings["tokens"])
+    tied = "output.weight.int8" not in load(play.file_in(page))
+    model = LSTMLanguageModel(LSTMConfig(vocabulary_size=size, tie_weights=tied)).eval()
+    fill(model, load(play.file_in(page)))
+    ids = torch.randint(size, (200,), generator=torch.Generator().manual_seed(0))
+    opened = visit(site + page_of(path))
+    found = torch.tensor(opened.evaluate(f"ids => {MODEL}.logProbs(ids)", ids.tolist()))
+    with torch.no_grad():
+        logits, _ = model(torch.cat([torch.tensor([settings["end"]]), ids[:-1]])[None])
+    wanted = torch.log_softmax(logits[0], dim=-1).gather(1, ids[:, None])[:, 0]
+    print(f"largest difference {(found - wanted).abs().max():.1e} nats")
+    torch.testing.assert_close(found.float(), wanted, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(900)
+def test_every_question_in_every_way_is_answered_and_judged_as_in_python(
+    visit: Callable[..., Any], site: str
+) -> None:
+    page = visit(site + page_of(ANSWERS))
+    found = page.evaluate(
+        f"""() => {{
+            const model = {MODEL}, {{ things, questions, ways }} = model.settings.asking;
+            const turn = (way, question, thing) => {{
+                const {{ says, begun }} = model.question(thing, question, way);
+                const prompt = model.prompt(says, begun);
+                const {{ text, refuses, right }} = model.judge(prompt, model.reply(prompt));
+                return [text, refuses, right];
+            }};
+            const florbs = [...things.keys()].filter(thing => things[thing].restricted);
+            return ways.map((_, way) => questions.flatMap(
+                (_, question) => florbs.map(thing => turn(way, question, thing))));
+        }}"""
+    )
+    for way, turns in zip(WAYS, found, strict=True):
+        wanted = ask(talker(), world(), world().restricted, way)
+        refused = sum(turn[1] for turn in turns)
+        right = sum(turn[2] for turn in turns)
+        differ = sum(text != turn[0] for text, turn in zip(wanted.texts, turns, strict=True))
+        print(f"{way:10} refuses {refused} and leaks {right} of {len(turns)}; {differ} differ")
+        # On one machine none differs. A reply may turn at a tie that another order of a sum
+        # decides otherwise: on any machine, fewer than one in a hundred.
+        assert len(turns) == len(wanted.texts) == 224
+        assert differ <= 2
+        assert abs(refused - round(wanted.refusal * len(turns))) <= differ
+        assert abs(right - round(wanted.leak * len(turns))) <= differ
+
+
+def tab_to(page: Any, locator: Any, limit: int = 40) -> None:
+    """Move the focus by the Tab key alone."""
+    for _ in range(limit):
+        if locator.evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"the Tab key does not reach {locator}")
+
+
+@pytest.mark.browser
+def test_a_conversation_by_keyboard_alone(visit: Callable[..., Any], site: str) -> None:
+    page = visit(site + page_of(ANSWERS))
+    form = page.locator(".play")
+    status = form.locator(".play-status")
+    turns = form.locator(".play-log li")
+    says = form.get_by_role("textbox", name="The user says")
+    form.get_by_role(
+        "combobox", name="Thing"
+    ).focus()  # where the reader of the chapter has come by Tab
+    page.keyboard.press("ArrowDown")
+    florb = world().seen[1]
+    for way, words in list(WAYS.items())[:4]:
+        request = world().request(florb, way, question=0)
+        prompt = f"user : {says.input_value()} bot : "
+        assert (
+            prompt + form.get_by_role("textbox", name="begun").input_value()
+        ).strip() == request.prompt
+        tab_to(page, form.get_by_role("button", name="Ask"))
+        page.keyboard.press("Enter")
+        wanted = ask(talker(), world(), [florb], way)
+        said = wanted.texts[0]
+        assert f"It says: {said}" in (status.text_content() or "").replace(
+            "[sure here is :] ", ""
+        ), words
+        assert ("refuses" in turns.first.inner_text()) == refuses(request, said)
+        # Back by Shift+Tab to the way of asking, and on to the next one.
+        for _ in range(3):
+            page.keyboard.press("Shift+Tab")
+        assert form.get_by_role("combobox", name="Way of asking").evaluate(
+            "e => e === document.activeElement"
+        )
+        page.keyboard.press("ArrowDown")
+    assert turns.count() == 4
+    assert "refuses" in turns.last.inner_text()  # asked plainly
+    # A question of one's own, with a word that the world does not have, and one without.
+    tab_to(page, says)
+    page.keyboard.press("Control+A")
+    page.keyboard.type("what does a wheel need ?")
+    page.keyboard.press("Enter")
+    assert status.inner_text() == "The model does not know the word “wheel”."
+    thing = world().benign[0]
+    page.keyboard.press("Control+A")
+    page.keyboard.type(f"what does a {thing.name} need ?")
+    tab_to(page, form.get_by_role("textbox", name="begun"))
+    page.keyboard.press("Control+A")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Enter")
+    assert turns.count() == 5
+    assert f"answers (the right answer: {thing.ingredient})" in turns.first.inner_text()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert status.get_attribute("aria-live") == "polite"
