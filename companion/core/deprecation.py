@@ -59,7 +59,7 @@ def renamed_arguments(*, removed_in: str, **names: str) -> Callable[[AnyCallable
         call.renamed = {old: (new, removed_in) for old, new in names.items()}  # type: ignore[attr-defined]
         if not inspect.isclass(thing):
             return call  # type: ignore[return-value]
-        thing.__init__ = call  # type: ignore[misc]
+        thing.__init__ = call  # type: ignore[method-assign]
         return thing
 
     return decorate
