@@ -106,7 +106,7 @@ def test_what_is_printed_is_shown_without_guess_and_claims() -> None:
         ("{doc}`this <../training/lstm>`", "this"),
         ("a {term}`source`", "a source"),
         ("{cite:t}`holtzman2020curious` say", "Holtzman et al. (2020) say"),
-        ("so {cite:p}`theis2016note,bradley1952rank`", "so (Theis et al., 2016; Bradley and Terry, 1952)"),
+        ("{cite:p}`shah2022goal,bradley1952rank`", "(Shah et al., 2022; Bradley and Terry, 1952)"),
         ("[a text](there.ipynb)", "a text"),
     ],
 )  # fmt: skip
