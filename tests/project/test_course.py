@@ -47,7 +47,7 @@ def rows(syllabus: str) -> list[Row]:
     for line in re.findall(r"(?m)^\| \d .*\|$", part(f"### {syllabus}")):
         cells = line.strip("| ").split(" | ")
         figures = re.findall(r"<!--=mean chapters: (\w+) cpu_minutes-->", cells[1])
-        found.append(Row(named(cells[1]), figures, re.findall(r"`([a-z_]+)`", cells[3])))
+        found.append(Row(named(cells[1]), figures, re.findall(r"\*([^*]+)\*", cells[3])))
     return found
 
 
@@ -128,25 +128,34 @@ def test_every_chapter_has_two_goals_each_with_what_assesses_it() -> None:
             assert [labels()[label] for _, label in asked] == [(path, title) for title, _ in asked]
 
 
+def assignments() -> dict[str, tuple[str, Path]]:
+    """Folder and chapter of each assignment, by its title."""
+    found = re.findall(r"(?m)^\| \*(.+)\* \| `(\w+)` \| \{doc\}`/(\S+)` \|", part("## Assignments"))
+    return {title: (name, chapters.ROOT / f"{page}.ipynb") for title, name, page in found}
+
+
 def test_the_assignments_are_those_that_there_are() -> None:
-    listed = re.findall(r"(?m)^\| `([a-z_]+)` \|", part("## Assignments"))
-    assert len(listed) == 6
-    by = [line.partition("*By:*")[2] for lines in goals().values() for line in lines]
-    assert {name for line in by for name in re.findall(r" `([a-z_]+)`", line)} == set(listed)
-    assert [name for row in rows("Six weeks") for name in row.assignments] == listed
-    assert {name for row in rows("Two weeks") for name in row.assignments} < set(listed)
+    assert len(assignments()) == 6
+    by = " ".join(line.partition("*By:*")[2] for lines in goals().values() for line in lines)
+    assert set(re.findall(r" \*([^*]+)\*", by)) == set(assignments())
+    assert [each for row in rows("Six weeks") for each in row.assignments] == list(assignments())
+    assert {each for row in rows("Two weeks") for each in row.assignments} < set(assignments())
     if ASSIGNMENTS.exists():
-        assert {path.name for path in ASSIGNMENTS.iterdir() if path.is_dir()} == set(listed)
+        folders = {path.name for path in ASSIGNMENTS.iterdir() if path.is_dir()}
+        assert folders == {name for name, _ in assignments().values()}
+        for title, task in re.findall(r" \*([^*]+)\* (\d+)", by):
+            name, _ = assignments()[title]
+            text = (ASSIGNMENTS / name / f"{name}.ipynb").read_text(encoding="utf-8")
+            assert f'"## {task}. ' in text, f"{name} has no task {task}"
 
 
 @pytest.mark.parametrize("syllabus", ["Six weeks", "Two weeks"])
 def test_an_assignment_comes_when_its_chapter_was_taught(syllabus: str) -> None:
-    after = dict(re.findall(r"(?m)^\| `([a-z_]+)` \| \{doc\}`/(\S+)` \|", part("## Assignments")))
     taught: set[Path] = set()
     for row in rows(syllabus):
         taught |= set(row.chapters)
-        for name in row.assignments:
-            assert chapters.ROOT / f"{after[name]}.ipynb" in taught, name
+        for title in row.assignments:
+            assert assignments()[title][1] in taught, title
 
 
 def test_the_lectures_are_named_as_they_are() -> None:
