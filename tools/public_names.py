@@ -59,7 +59,7 @@ def _parts(thing: Any) -> Iterator[str]:
                 yield "*"
             for name, annotation, default, _ in reference.fields(thing):
                 yield f"{name}: {annotation}{f' = {default}' if default else ''}"
-        else:
+        elif _made_by_us(thing):
             yield from _arguments(thing)
         yield from _methods(thing)
     else:
@@ -67,6 +67,14 @@ def _parts(thing: Any) -> Iterator[str]:
     function = thing.__init__ if inspect.isclass(thing) else thing
     for old, (new, version) in getattr(function, "renamed", {}).items():
         yield f"{old}{NOW}{new}, until {version}"
+
+
+def _made_by_us(thing: type) -> bool:
+    """Whether we say what a class is made with, and not Python, whose releases differ."""
+    return any(
+        owner.__module__.startswith("companion.") and {"__init__", "__new__"} & set(vars(owner))
+        for owner in thing.__mro__
+    )
 
 
 def _signature(thing: Any) -> str:
