@@ -31,7 +31,7 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
 
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
-        mutants results costs gpu-results repository install clean real-model rehearsal
+        mutants results costs gpu-results slides repository install clean real-model rehearsal
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -97,6 +97,9 @@ $(SITE): $(READY) $(SOURCES)
 	@$(PY) -m tools.engine
 	$(BIN)/jupyter-book build . --warningiserror --keep-going --nitpick --all --quiet
 
+slides: $(READY)  ## two lectures made of chapters, in _build/slides (PDF=1: as PDF too)
+	$(PY) -m tools.slides $(if $(PDF),--pdf)
+
 serve: $(SITE)  ## local preview on PORT (8000)
 	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C stops)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
@@ -155,13 +158,12 @@ SHARE ?= 1/1
 elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VARIANT=avx2, default, two-threads; SHARE=1/3)
 	$(if $(filter $(VARIANT),$(shell $(PYTHON) -m tools.variants)),,$(error VARIANT must be one of $(shell $(PYTHON) -m tools.variants), got "$(VARIANT)"))
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) -n $(WORKERS) --dist worksteal \
-	  -m 'not (gpu or browser or network or rehearsal)' --ignore tests/project/test_project.py --ignore tests/project/test_prose.py
+	  -m 'not (gpu or browser or network or rehearsal)' --ignore tests/project
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) $(NBVAL) -n $(WORKERS) \
 	  $$($(PY) -m tools.chapters --that-train --share $(SHARE))
 
 site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREENSHOTS=1 keeps pictures)
-	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project/test_site.py tests/project/test_page_models.py \
-	  tests/teaching/test_widgets.py tests/teaching/test_play.py
+	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project tests/teaching
 
 # The lowest versions are years old and warn about each other, which is not ours to mend. What is
 # tried is that the package works with them; its annotations are checked in the other tiers.
@@ -169,10 +171,7 @@ LENIENT := $(foreach kind,Deprecation PendingDeprecation Future,-W default::$(ki
 
 minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.toml allows
 	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network or rehearsal)' \
-	  --ignore tests/project/test_project.py --ignore tests/project/test_notebooks.py --ignore tests/project/test_site.py \
-	  --ignore tests/project/test_colab.py --ignore tests/project/test_waiting_results.py \
-	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py \
-	  --ignore tests/project/test_page_models.py $(LENIENT)
+	  --ignore tests/project $(LENIENT)
 
 colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that Colab holds (ALL=1: every chapter)
 	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/teaching/test_widgets.py

@@ -1,6 +1,7 @@
 """Devices, seeds, files and information: what all other packages use."""
 
 # fmt: off
+from companion.core.deprecation import renamed, renamed_arguments
 from companion.core.files import (
     FileError, only_writer, read_json, whole_file, write_json, write_text,
 )
@@ -21,7 +22,7 @@ __all__ = [
     "check_precision", "choose_device", "cpu_seconds", "cpu_threads", "cross_entropy",
     "entropy", "environment", "interruptible", "kl_divergence", "log_softmax",
     "make_accelerator", "make_generator", "memory_bytes", "nats_to_bits", "only_writer",
-    "out_of_memory", "peak_memory_bytes", "per_unit", "perplexity", "read_json",
-    "seed_everything", "sum_over_processes", "synchronize", "warn_of_missing_processes",
-    "whole_file", "write_json", "write_text",
+    "out_of_memory", "peak_memory_bytes", "per_unit", "perplexity", "read_json", "renamed",
+    "renamed_arguments", "seed_everything", "sum_over_processes", "synchronize",
+    "warn_of_missing_processes", "whole_file", "write_json", "write_text",
 ]
