@@ -18,7 +18,7 @@ MINIMUM := .venv-minimum/.ready
 COLAB   := .venv-colab/.ready
 REAL    := .venv-real/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
-           _config.yml _toc.yml $(shell find companion -name '*.py') tools/landing.py tools/costs.py tools/reference.py
+           _config.yml _toc.yml $(shell find companion -name '*.py') tools/landing.py tools/first_screen.py tools/costs.py tools/reference.py
 PYTEST  := $(PY) -m pytest
 NBVAL   := -p tools.nbval_tags --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
            --nbval-cell-timeout 600 --timeout 900 -n 2 --dist loadfile --no-loadscope-reorder \
@@ -158,8 +158,11 @@ elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VAR
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) $(NBVAL) -n $(WORKERS) \
 	  $$($(PY) -m tools.chapters --that-train --share $(SHARE))
 
-site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREENSHOTS=1 keeps pictures)
-	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project/test_site.py tests/teaching/test_widgets.py
+site-test: $(SITE)  ## the built site: links, search, every page in Chromium, a table (SCREENSHOTS=1 keeps pictures)
+	@rm -f _build/site-table.txt
+	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project/test_site.py tests/project/test_site_table.py \
+	  tests/project/test_site_search.py tests/teaching/test_widgets.py; \
+	  status=$$?; cat _build/site-table.txt; exit $$status
 
 # The lowest versions are years old and warn about each other, which is not ours to mend. What is
 # tried is that the package works with them; its annotations are checked in the other tiers.
@@ -168,6 +171,7 @@ LENIENT := $(foreach kind,Deprecation PendingDeprecation Future,-W default::$(ki
 minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.toml allows
 	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network or rehearsal)' \
 	  --ignore tests/project/test_project.py --ignore tests/project/test_notebooks.py --ignore tests/project/test_site.py \
+	  --ignore tests/project/test_site_table.py --ignore tests/project/test_site_search.py --ignore tests/project/test_front.py \
 	  --ignore tests/project/test_colab.py --ignore tests/project/test_waiting_results.py \
 	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py $(LENIENT)
 

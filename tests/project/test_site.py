@@ -9,11 +9,8 @@ painting them takes longer than all the rest, so only people who look at them as
 from __future__ import annotations
 
 import functools
-import http.server
 import os
 import re
-import shutil
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -21,71 +18,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
+import browsed_site
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+import yaml
+from browsed_site import CHAPTERS, HTML, PAGES, ROOT, html_files
+from playwright.sync_api import Browser, Page
 
-ROOT = Path(__file__).resolve().parents[2]
-HTML = ROOT / "_build" / "html"
+from tools import chapters
+
 SCREENSHOTS = ROOT / "_build" / "screenshots"
-
-#: Written by Sphinx itself rather than by us; still loaded, but not judged as prose.
-GENERATED = {"genindex.html", "search.html"}
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+BASE = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["baseurl"]
 
 pytestmark = pytest.mark.browser
-
-
-def html_files() -> list[str]:
-    """Every page, as a path below the site's root; none when the site is not built."""
-    return sorted(
-        str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts
-    )
-
-
-PAGES = [name for name in html_files() if name != "index.html"]
-CHAPTERS = [name for name in PAGES if name not in GENERATED]
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """A test's output is no place for an access log."""
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    """The site's address on this machine."""
-    assert (HTML / "index.html").exists(), "the site is not built: run `make site-test`"
-    handler = functools.partial(_Quiet, directory=str(HTML))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's, Ubuntu's or Google's build, whichever the machine has."""
-    named = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else CHROMIUM
-    found = next((path for path in map(shutil.which, named) if path), None)
-    if found is None:
-        message = (
-            "no Chromium here, so the built site is not looked at; install it (Debian: "
-            "apt-get install chromium) or name it in the variable CHROMIUM"
-        )
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
+browser, site = browsed_site.browser, browsed_site.site  # fixtures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +111,6 @@ def look(browser: Browser, site: str) -> Callable[[str], Look]:
 
 
 def test_the_site_has_every_document_of_the_table_of_contents() -> None:
-    from tools import chapters
-
     for document in chapters.toc_files():
         assert (HTML / document.relative_to(ROOT)).with_suffix(".html").exists()
 
@@ -180,11 +123,21 @@ def test_a_page_asks_no_other_host_and_raises_no_error(
     assert (seen.elsewhere, seen.failed, seen.console) == ([], [], [])
 
 
-def test_the_front_door_leads_to_the_landing_page(browser: Browser, site: str) -> None:
+def test_the_root_address_is_the_landing_page_and_says_what_it_is(
+    browser: Browser, site: str
+) -> None:
     page = browser.new_page()
     page.goto(site)
-    page.wait_for_url(site + "book/index.html")
-    assert page.title().startswith("Trained to Predict")
+    assert page.title().startswith("Trained to Predict: ")
+    for selector in ('link[rel="canonical"]', 'meta[property="og:url"]'):
+        place = page.locator(selector).first
+        assert (place.get_attribute("href") or place.get_attribute("content")) == BASE
+    assert page.locator('meta[name="description"]').get_attribute("content")
+    page.get_by_role("link", name="Start reading").click()
+    assert (
+        page.url
+        == site + chapters.toc_notebooks()[0].relative_to(ROOT).with_suffix(".html").as_posix()
+    )
     page.close()
 
 
@@ -673,8 +626,6 @@ def test_the_reference_has_a_place_for_every_public_name() -> None:
 
 
 def test_a_chapter_opens_in_colab_at_our_repository() -> None:
-    from tools import chapters
-
     owner_and_name = chapters.repository_url().removeprefix("https://github.com/")
     for path in chapters.toc_notebooks():
         name = path.relative_to(ROOT)

@@ -1,0 +1,48 @@
+/* What every page needs beyond the theme's scripts: a few lines for keyboards, phones and pictures. */
+(() => {
+  "use strict";
+
+  // What scrolls sideways takes the focus, so that arrow keys move it. Sizes change with the screen.
+  const boxes = "main :is(.katex-display, .pst-scrollable-table-container, pre, .cell_output, figure)";
+  const names = { "katex-display": "Formula", cell_output: "Output", "pst-scrollable-table-container": "Table" };
+  const mark = () => {
+    for (const box of document.querySelectorAll(boxes)) {
+      const scrolls =
+        box.scrollWidth > box.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(box).overflowX);
+      if (scrolls === (box.dataset.scrolls === "yes")) continue;
+      if (scrolls) {
+        const kind = Object.keys(names).find((name) => box.classList.contains(name));
+        const label = kind ? names[kind] : box.matches("figure") ? "Figure" : "Code or output";
+        box.dataset.scrolls = "yes";
+        box.tabIndex = 0;
+        box.setAttribute("role", "group");
+        box.setAttribute("aria-label", `${label}, wider than the page`);
+      } else {
+        delete box.dataset.scrolls;
+        for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
+      }
+    }
+  };
+  let due = 0;
+  const later = () => {
+    cancelAnimationFrame(due);
+    due = requestAnimationFrame(mark);
+  };
+  mark();
+  addEventListener("load", mark);
+  addEventListener("resize", later);
+  document.addEventListener("toggle", later, true); // what was closed has had no width
+
+  // The other frames of a picture with controls are fetched once a reader touches it.
+  const fetchFrames = (event) => {
+    const picture = event.target.closest?.("figure.explore");
+    for (const frame of picture?.querySelectorAll('img[loading="lazy"]') ?? []) frame.loading = "eager";
+  };
+  for (const kind of ["pointerover", "pointerdown", "focusin"]) document.addEventListener(kind, fetchFrames);
+
+  // On a phone the contents of the page cover it: choosing a section closes them.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("dialog[open] a[href*='#']");
+    if (link && link.pathname === location.pathname) link.closest("dialog").close();
+  });
+})();
