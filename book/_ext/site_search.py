@@ -3,7 +3,7 @@
 Sphinx's own search knows pages, not sections, and fetches whole chapters for its excerpts; other
 static searches fetch their index in ways that a browser forbids to pages opened from disk. This one
 is a folder of small scripts, which work from disk as well: `sections.js` names the sections,
-`terms-x.js` holds the words that begin with x and where they stand, `text-n.js` the prose of some
+`terms-xy.js` holds the words that begin with xy and where they stand, `text-n.js` the prose of some
 sections for excerpts, and `words.js` all words, against which a mistyped one is compared.
 `book/assets/search.js` loads what a query needs. `book/search_words.yml` says what readers call
 things that the book calls otherwise.
@@ -29,7 +29,7 @@ FOLDER = "search"
 WORDS = Path(__file__).resolve().parents[1] / "search_words.yml"
 
 #: A file of excerpts holds about this many characters.
-TEXT_SIZE = 5_000
+TEXT_SIZE = 3_000
 #: A word of a title counts as often as this.
 TITLE_WEIGHT = 4
 
@@ -39,18 +39,20 @@ BLOCKS = {"p", "li", "dd", "dt", "td", "th", "figcaption", "caption"}
 SKIPPED = (
     "//*[contains(@class, 'cell_input') or contains(@class, 'cell_output') or "
     "contains(@class, 'headerlink') or contains(@class, 'chapter-cost') or "
-    "contains(@class, 'katex-html') or self::script or self::style or self::svg or self::pre or "
-    "self::form or self::button or self::noscript]"
+    "contains(@class, 'katex-html') or self::summary or self::script or self::style or "
+    "self::svg or self::pre or self::form or self::button or self::noscript]"
 )
 
 TOKEN = re.compile(r"[a-z0-9]+(?:[_'’][a-z0-9]+)*")
+
+BRITISH = re.compile(r"is(ations?|e[drs]?|es|ing)$")
 
 _english = SearchEnglish({})
 
 
 def stem(word: str) -> str:
-    """The word without its ending, as the script in the page finds it."""
-    return str(_english.stem(word)) or word
+    """The word without its ending, as the script in the page finds it; -ise is -ize."""
+    return str(_english.stem(BRITISH.sub(r"iz\1", word))) or word
 
 
 def tokens(text: str) -> list[str]:
@@ -112,10 +114,12 @@ def sections(page: str, text: str) -> Iterator[Section]:
             owner = element.getparent()
             anchor = owner.get("id", "") if owner is not None and owner.tag == "section" else ""
             current = Section(page, "" if element.tag == "h1" else anchor, _plain(element))
-        elif element.tag == "dt" and element.get("id") and "sig" in element.get("class", ""):
+        elif element.tag == "dt" and element.get("id"):  # a name of the package, or a term
             if current is not None:
                 yield current
-            current = Section(page, element.get("id"), element.get("id"))
+            anchor = element.get("id")
+            name = anchor if "py" in element.get("class", "").split() else _plain(element)
+            current = Section(page, anchor, name)
         elif (
             current is not None
             and element.tag in BLOCKS
@@ -155,11 +159,10 @@ def index(found: list[Section], synonyms: dict[str, dict[str, str]]) -> dict[str
         counts = counted(section)
         vocabulary.update(set(tokens(f"{section.title} {section.prose}")))
         where = [len(texts) - 1, len(texts[-1]) - 1]
-        rows.append(
-            [pages.index(section.page), section.anchor, section.title, sum(counts.values()), *where]
-        )
+        title = "" if section.title == section.anchor else section.title
+        rows.append([pages.index(section.page), section.anchor, title, counts.total(), *where])
         for term, count in counts.items():
-            terms[term[0]].setdefault(term, []).extend((number, count))
+            terms[term[:2]].setdefault(term, []).extend((number, count))
     also = {}
     for phrase, entry in synonyms.items():
         page = entry.get("page", "")
@@ -175,7 +178,7 @@ def index(found: list[Section], synonyms: dict[str, dict[str, str]]) -> dict[str
         },
         "words": " ".join(frequent),
     }
-    files |= {f"terms-{letter}": of for letter, of in sorted(terms.items())}
+    files |= {f"terms-{start}": of for start, of in sorted(terms.items())}
     files |= {f"text-{number}": of for number, of in enumerate(texts)}
     return files
 

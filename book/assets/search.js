@@ -13,7 +13,7 @@
       const script = document.createElement("script");
       script.src = `${folder}${name}.js`;
       script.onload = () => done(parts[name]);
-      script.onerror = () => done(undefined); // no word begins with this letter
+      script.onerror = () => done(undefined); // no word begins so
       document.head.append(script);
     }));
 
@@ -63,14 +63,15 @@
     const { sections, pages, also, stop } = await load("sections");
     await load("stemmer");
     const stemmer = new Stemmer();
-    const stem = (word) => stemmer.stemWord(word);
+    const stem = (word) => stemmer.stemWord(word.replace(/is(ations?|e[drs]?|es|ing)$/, "iz$1")) || word;
+    const readers = new Set(Object.keys(also).flatMap((key) => key.split(" ")));
     const mean = sections.reduce((sum, row) => sum + row[3], 0) / sections.length;
     const scores = new Map();
     const matched = new Map();
     const marked = new Set();
     const instead = [];
     const look = async (term, weight, number) => {
-      const postings = (await load(`terms-${term[0]}`))?.[term];
+      const postings = (await load(`terms-${term.slice(0, 2)}`))?.[term];
       if (!postings) return false;
       marked.add(term);
       const share = Math.log(1 + sections.length / (postings.length / 2));
@@ -90,7 +91,7 @@
     const corrected = [];
     for (const [number, word] of words.entries()) {
       let used = word;
-      if (!(await look(stem(word), 1, number))) {
+      if (!(await look(stem(word), 1, number)) && !readers.has(stem(word))) {
         const other = await nearest(word);
         if (other && (await look(stem(other), 0.9, number))) {
           instead.push(other);
@@ -150,7 +151,8 @@
     const { sections, pages } = await load("sections");
     const rows = found.order.slice(from, from + SHOWN).map((at) => sections[at]);
     const texts = await Promise.all(rows.map((row) => load(`text-${row[4]}`)));
-    rows.forEach(([page, anchor, title, , , place], i) => {
+    rows.forEach(([page, anchor, name, , , place], i) => {
+      const title = name || anchor;
       const item = document.createElement("li");
       const link = document.createElement("a");
       link.href = `${root}${pages[page][0]}${anchor ? `#${anchor}` : ""}`;

@@ -6,7 +6,7 @@ is what it costs beyond the page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlparse
@@ -49,8 +49,16 @@ QUERIES = {
 NOTHING = "zzqqxjv"
 
 
+#: Address, title, excerpt and marked words of each result.
+RESULTS = """
+[...document.querySelectorAll('#site-search-results li')].map(item => [
+  item.querySelector('a').getAttribute('href'), item.querySelector('a').textContent,
+  item.querySelector('p')?.textContent ?? '', item.querySelectorAll('mark').length])
+"""
+
+
 @pytest.fixture(scope="module")
-def ask(browser: Browser, site: str) -> Iterator[Callable[..., dict[str, Any]]]:
+def ask(browser: Browser, site: str) -> Callable[..., dict[str, Any]]:
     """Types a query into the search page's address, in a fresh profile."""
 
     def search(query: str, base: str = site) -> dict[str, Any]:
@@ -66,18 +74,14 @@ def ask(browser: Browser, site: str) -> Iterator[Callable[..., dict[str, Any]]]:
         )
         if query != NOTHING:
             page.wait_for_selector("#site-search-results[data-query]", state="attached")
-        found = page.evaluate(
-            "[...document.querySelectorAll('#site-search-results li')].map(li => [li.querySelector('a')"
-            ".getAttribute('href'), li.querySelector('a').textContent, li.querySelector('p')?.textContent"
-            " ?? '', li.querySelectorAll('mark').length])"
-        )
+        found = page.evaluate(RESULTS)
         status = page.locator("#site-search-status").inner_text()
         context.close()
         own = {HTML / "search" / Path(name).name for name in files if "/search/" in name}
         size = sum(path.stat().st_size for path in own if path.exists())
         return {"found": found, "status": status, "bytes": size, "errors": errors}
 
-    yield search
+    return search
 
 
 @pytest.mark.parametrize("query", QUERIES)
