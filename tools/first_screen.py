@@ -10,6 +10,7 @@ import html
 import math
 import re
 import subprocess
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -228,7 +229,17 @@ def citation() -> str:
         "version": str(said["version"]),
         "url": said["url"],
     }
-    lines = [f"  {key} = {{{value}}}," for key, value in fields.items() if value]
+    lines = [
+        textwrap.fill(
+            f"  {key} = {{{value}}},",
+            width=46,
+            subsequent_indent=" " * 4,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for key, value in fields.items()
+        if value
+    ]
     return "\n".join(["@book{trained_to_predict,", *lines, "}"])
 
 

@@ -68,6 +68,7 @@ NAMES = (
     ('title="Search" aria-label="Search"', 'title="Search"'),
     ('<span class="search-button__kbd-shortcut">',
      '<span class="search-button__kbd-shortcut" aria-hidden="true">'),
+    ('<summary aria-label="Toggle hidden content">', "<summary>"),
     ('<p aria-level="2" class="caption" role="heading">', '<p class="caption">'),
 )  # fmt: skip
 

@@ -159,7 +159,7 @@ def row(browser: Browser, site: str) -> Iterator[Callable[[str], dict[str, Any]]
         page = context.new_page()
         bodies: dict[str, int] = {}
         responses: list[Any] = []
-        page.on("response", responses.append)
+        page.on("response", lambda response: responses.append(response))
         page.goto(site + name, wait_until="load")
         page.wait_for_load_state("networkidle")
         for response in responses:
