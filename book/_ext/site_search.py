@@ -39,6 +39,7 @@ BLOCKS = {"p", "li", "dd", "dt", "td", "th", "figcaption", "caption"}
 SKIPPED = (
     "//*[contains(@class, 'cell_input') or contains(@class, 'cell_output') or "
     "contains(@class, 'headerlink') or contains(@class, 'chapter-cost') or "
+    "contains(@class, 'chapter-list') or "
     "contains(@class, 'katex-html') or self::summary or self::script or self::style or "
     "self::svg or self::pre or self::form or self::button or self::noscript]"
 )
@@ -175,6 +176,7 @@ def index(found: list[Section], synonyms: dict[str, dict[str, str]]) -> dict[str
             "sections": rows,
             "also": also,
             "stop": sorted(english_stopwords),
+            "starts": sorted(terms),
         },
         "words": " ".join(frequent),
     }

@@ -9,11 +9,11 @@
     parts[name] = data;
   };
   const load = (name) =>
-    (waiting[name] ??= new Promise((done) => {
+    (waiting[name] ??= new Promise((done, fail) => {
       const script = document.createElement("script");
       script.src = `${folder}${name}.js`;
       script.onload = () => done(parts[name]);
-      script.onerror = () => done(undefined); // no word begins so
+      script.onerror = () => fail(new Error(`${script.src} is missing: build the site again`));
       document.head.append(script);
     }));
 
@@ -60,7 +60,7 @@
 
   // Score of each section (Okapi BM25), and how many of the reader's words it has.
   const rank = async (query) => {
-    const { sections, pages, also, stop } = await load("sections");
+    const { sections, pages, also, stop, starts } = await load("sections");
     await load("stemmer");
     const stemmer = new Stemmer();
     const stem = (word) => stemmer.stemWord(word.replace(/is(ations?|e[drs]?|es|ing)$/, "iz$1")) || word;
@@ -71,7 +71,8 @@
     const marked = new Set();
     const instead = [];
     const look = async (term, weight, number) => {
-      const postings = (await load(`terms-${term.slice(0, 2)}`))?.[term];
+      const start = term.slice(0, 2);
+      const postings = starts.includes(start) && (await load(`terms-${start}`))[term];
       if (!postings) return false;
       marked.add(term);
       const share = Math.log(1 + sections.length / (postings.length / 2));
