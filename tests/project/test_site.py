@@ -141,6 +141,124 @@ def test_the_root_address_is_the_landing_page_and_says_what_it_is(
     page.close()
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+@pytest.mark.parametrize("name", ["index.html", "book/index.html"])
+def test_the_first_screen_says_what_this_is_for_whom_and_how_to_begin(
+    visit: Callable[..., Page], name: str, width: int, height: int
+) -> None:
+    page = visit(name)
+    page.set_viewport_size({"width": width, "height": height})
+    for shown in (
+        page.locator("article h1"),
+        page.locator("article .lead"),
+        page.get_by_text("For whom."),
+        page.get_by_role("link", name="Start reading"),
+        page.get_by_role("link", name="Open in Colab"),
+    ):
+        box = shown.bounding_box()
+        assert box is not None
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= height
+    picture = page.locator("figure.explore").bounding_box()
+    assert picture is not None
+    assert picture["y"] < height  # and the picture begins there
+
+
+def test_the_live_picture_answers_the_keyboard(visit: Callable[..., Page]) -> None:
+    page = visit("index.html")
+    slider = page.get_by_role("slider", name="Steps of training")
+    before = page.locator("figure.explore .explore-text:visible").get_attribute("aria-label")
+    slider.press("End")
+    after = page.locator("figure.explore .explore-text:not([hidden])").get_attribute("aria-label")
+    assert before != after
+    assert "0.00 still to be learnt" in str(after)
+
+
+def test_what_crawlers_and_lost_readers_get() -> None:
+    missing = (HTML / "404.html").read_text(encoding="utf-8")
+    assert re.findall(r'(?:href|action)="([^"]+)"', missing) == [BASE, f"{BASE}search.html"]
+    listed = re.findall("<loc>(.*?)</loc>", (HTML / "sitemap.xml").read_text(encoding="utf-8"))
+    assert set(listed) == {BASE, *(BASE + name for name in CHAPTERS if name != "book/index.html")}
+    assert f"Sitemap: {BASE}sitemap.xml" in (HTML / "robots.txt").read_text(encoding="utf-8")
+    assert (HTML / "_static" / "card.png").stat().st_size < 300_000
+    assert not (HTML / "genindex.html").exists()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_page_says_what_a_link_to_it_shows(name: str) -> None:
+    text = (HTML / name).read_text(encoding="utf-8")
+    tags = dict(re.findall(r'<meta property="(og:[\w:]+)" content="([^"]*)"', text))
+    assert {"og:title", "og:description", "og:url", "og:image", "og:image:alt"} <= set(tags)
+    assert re.search(r'<link rel="canonical" href="([^"]+)"', text)[1] == tags["og:url"]  # type: ignore[index]
+    titles = re.findall(r"<title>(.*?)</title>", text)
+    assert len(titles) == 1
+    assert not re.fullmatch(r"(.+) &#8212; \1", titles[0])
+
+
+@pytest.mark.parametrize("path", chapters.toc_notebooks(), ids=lambda path: path.stem)
+def test_a_chapter_says_what_it_takes_and_is_edited_as_a_notebook(path: Path) -> None:
+    text = (HTML / path.relative_to(ROOT)).with_suffix(".html").read_text(encoding="utf-8")
+    assert re.search(
+        r"</h1>\s*<p class=\"chapter-cost\">[\w -]+ · about \d+ minutes to read · [\d.]+ minutes? ",
+        text,
+    )
+    place = chapters.repository_url().replace("github.com", "github.dev")
+    assert f'href="{place}/blob/main/{path.relative_to(ROOT).as_posix()}"' in text
+    assert not re.search(r"<th[^>]*>(?:<p></p>)?</th>", text)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_on_a_phone_choosing_a_section_closes_the_contents_and_nothing_is_cut(
+    visit: Callable[..., Page], name: str
+) -> None:
+    page = visit(name)
+    page.set_viewport_size({"width": 390, "height": 844})
+    cut = "[...document.querySelectorAll('.prev-next-area a')].filter(" + (
+        "e => e.scrollWidth > e.clientWidth + 1).length"
+    )
+    assert page.evaluate(cut) == 0
+    if page.locator(".secondary-toggle").count() == 0:
+        return
+    page.locator(".secondary-toggle").first.click()
+    drawer = page.locator("#pst-secondary-sidebar-modal")
+    assert drawer.evaluate("e => e.open")
+    link = drawer.locator("a[href^='#']:visible").last
+    place = link.get_attribute("href")
+    link.click()
+    assert not drawer.evaluate("e => e.open")
+    assert page.url.endswith(str(place))
+
+
+#: Pages with a picture whose frames are files.
+WITH_FRAMES = [
+    name for name in CHAPTERS if "_images/frames/" in (HTML / name).read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("name", WITH_FRAMES[:2])
+def test_frames_are_fetched_when_a_reader_touches_the_picture(
+    browser: Browser, site: str, name: str
+) -> None:
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(site + name, wait_until="load")
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    picture = page.locator("figure.explore:has(img)").first
+    picture.scroll_into_view_if_needed()
+    page.wait_for_load_state("networkidle")
+    frames = picture.locator("img")
+    missing = "e => [...e.querySelectorAll('img')].filter(i => !i.naturalWidth).length"
+    assert picture.evaluate(missing) == frames.count() - 1
+    picture.locator("input").first.focus()
+    page.wait_for_function(
+        "picture => [...picture.querySelectorAll('img')].every(i => i.naturalWidth)",
+        arg=picture.element_handle(),
+    )
+    assert sum("/frames/" in url for url in asked) >= frames.count()
+    page.close()
+
+
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_page_has_one_heading_and_describes_itself(
     look: Callable[[str], Look], name: str
