@@ -19,7 +19,7 @@ COLAB   := .venv-colab/.ready
 REAL    := .venv-real/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
            _config.yml _toc.yml $(shell find companion -name '*.py' -o -name '*.js' -o -name '*.css') \
-           tools/page_models.py tools/landing.py tools/costs.py tools/reference.py
+           tools/page_models.py tools/landing.py tools/first_screen.py tools/costs.py tools/reference.py
 PYTEST  := $(PY) -m pytest
 NBVAL   := -p tools.nbval_tags --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
            --nbval-cell-timeout 600 --timeout 900 -n 2 --dist loadfile --no-loadscope-reorder \
@@ -162,8 +162,10 @@ elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VAR
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) $(NBVAL) -n $(WORKERS) \
 	  $$($(PY) -m tools.chapters --that-train --share $(SHARE))
 
-site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREENSHOTS=1 keeps pictures)
-	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project tests/teaching
+site-test: $(SITE)  ## the built site: links, search, every page in Chromium, a table (SCREENSHOTS=1 keeps pictures)
+	@rm -f _build/site-table.txt
+	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project tests/teaching; \
+	  status=$$?; cat _build/site-table.txt; exit $$status
 
 # The lowest versions are years old and warn about each other, which is not ours to mend. What is
 # tried is that the package works with them; its annotations are checked in the other tiers.

@@ -9,11 +9,8 @@ painting them takes longer than all the rest, so only people who look at them as
 from __future__ import annotations
 
 import functools
-import http.server
 import os
 import re
-import shutil
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -21,71 +18,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
+import browsed_site
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+import yaml
+from browsed_site import CHAPTERS, HTML, PAGES, ROOT, html_files
+from playwright.sync_api import Browser, Page
 
-ROOT = Path(__file__).resolve().parents[2]
-HTML = ROOT / "_build" / "html"
+from tools import chapters
+
 SCREENSHOTS = ROOT / "_build" / "screenshots"
-
-#: Written by Sphinx itself rather than by us; still loaded, but not judged as prose.
-GENERATED = {"genindex.html", "search.html"}
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+BASE = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["baseurl"]
 
 pytestmark = pytest.mark.browser
-
-
-def html_files() -> list[str]:
-    """Every page, as a path below the site's root; none when the site is not built."""
-    return sorted(
-        str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts
-    )
-
-
-PAGES = [name for name in html_files() if name != "index.html"]
-CHAPTERS = [name for name in PAGES if name not in GENERATED]
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """A test's output is no place for an access log."""
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    """The site's address on this machine."""
-    assert (HTML / "index.html").exists(), "the site is not built: run `make site-test`"
-    handler = functools.partial(_Quiet, directory=str(HTML))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's, Ubuntu's or Google's build, whichever the machine has."""
-    named = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else CHROMIUM
-    found = next((path for path in map(shutil.which, named) if path), None)
-    if found is None:
-        message = (
-            "no Chromium here, so the built site is not looked at; install it (Debian: "
-            "apt-get install chromium) or name it in the variable CHROMIUM"
-        )
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
+browser, site = browsed_site.browser, browsed_site.site  # fixtures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +111,6 @@ def look(browser: Browser, site: str) -> Callable[[str], Look]:
 
 
 def test_the_site_has_every_document_of_the_table_of_contents() -> None:
-    from tools import chapters
-
     for document in chapters.toc_files():
         assert (HTML / document.relative_to(ROOT)).with_suffix(".html").exists()
 
@@ -180,11 +123,139 @@ def test_a_page_asks_no_other_host_and_raises_no_error(
     assert (seen.elsewhere, seen.failed, seen.console) == ([], [], [])
 
 
-def test_the_front_door_leads_to_the_landing_page(browser: Browser, site: str) -> None:
+def test_the_root_address_is_the_landing_page_and_says_what_it_is(
+    browser: Browser, site: str
+) -> None:
     page = browser.new_page()
     page.goto(site)
-    page.wait_for_url(site + "book/index.html")
-    assert page.title().startswith("Trained to Predict")
+    assert page.title().startswith("Trained to Predict: ")
+    for selector in ('link[rel="canonical"]', 'meta[property="og:url"]'):
+        place = page.locator(selector).first
+        assert (place.get_attribute("href") or place.get_attribute("content")) == BASE
+    assert page.locator('meta[name="description"]').get_attribute("content")
+    page.get_by_role("link", name="Start reading").click()
+    assert (
+        page.url
+        == site + chapters.toc_notebooks()[0].relative_to(ROOT).with_suffix(".html").as_posix()
+    )
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+@pytest.mark.parametrize("name", ["index.html", "book/index.html"])
+def test_the_first_screen_says_what_this_is_for_whom_and_how_to_begin(
+    visit: Callable[..., Page], name: str, width: int, height: int
+) -> None:
+    page = visit(name)
+    page.set_viewport_size({"width": width, "height": height})
+    for shown in (
+        page.locator("article h1"),
+        page.locator("article .lead"),
+        page.get_by_text("For whom."),
+        page.get_by_role("link", name="Start reading"),
+        page.get_by_role("link", name="Open in Colab"),
+    ):
+        box = shown.bounding_box()
+        assert box is not None
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= height
+    picture = page.locator("figure.explore").bounding_box()
+    assert picture is not None
+    assert picture["y"] < height  # and the picture begins there
+
+
+def test_the_live_picture_answers_the_keyboard(visit: Callable[..., Page]) -> None:
+    page = visit("index.html")
+    slider = page.get_by_role("slider", name="Steps of training")
+    before = page.locator("figure.explore .explore-text:visible").get_attribute("aria-label")
+    slider.press("End")
+    after = page.locator("figure.explore .explore-text:not([hidden])").get_attribute("aria-label")
+    assert before != after
+    assert "0.00 still to be learnt" in str(after)
+
+
+def test_what_crawlers_and_lost_readers_get() -> None:
+    missing = (HTML / "404.html").read_text(encoding="utf-8")
+    assert re.findall(r'(?:href|action)="([^"]+)"', missing) == [BASE, f"{BASE}search.html"]
+    listed = re.findall("<loc>(.*?)</loc>", (HTML / "sitemap.xml").read_text(encoding="utf-8"))
+    assert set(listed) == {BASE, *(BASE + name for name in CHAPTERS if name != "book/index.html")}
+    assert f"Sitemap: {BASE}sitemap.xml" in (HTML / "robots.txt").read_text(encoding="utf-8")
+    assert (HTML / "_static" / "card.png").stat().st_size < 300_000
+    assert not (HTML / "genindex.html").exists()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_page_says_what_a_link_to_it_shows(name: str) -> None:
+    text = (HTML / name).read_text(encoding="utf-8")
+    tags = dict(re.findall(r'<meta property="(og:[\w:]+)" content="([^"]*)"', text))
+    assert {"og:title", "og:description", "og:url", "og:image", "og:image:alt"} <= set(tags)
+    assert re.search(r'<link rel="canonical" href="([^"]+)"', text)[1] == tags["og:url"]  # type: ignore[index]
+    titles = re.findall(r"<title>(.*?)</title>", text)
+    assert len(titles) == 1
+    assert not re.fullmatch(r"(.+) &#8212; \1", titles[0])
+
+
+@pytest.mark.parametrize("path", chapters.toc_notebooks(), ids=lambda path: path.stem)
+def test_a_chapter_says_what_it_takes_and_is_edited_as_a_notebook(path: Path) -> None:
+    text = (HTML / path.relative_to(ROOT)).with_suffix(".html").read_text(encoding="utf-8")
+    assert re.search(
+        r"</h1>\s*<p class=\"chapter-cost\">[\w -]+ · about \d+ minutes to read · [\d.]+ minutes? ",
+        text,
+    )
+    place = chapters.repository_url().replace("github.com", "github.dev")
+    assert f'href="{place}/blob/main/{path.relative_to(ROOT).as_posix()}"' in text
+    assert not re.search(r"<th[^>]*>(?:<p></p>)?</th>", text)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_on_a_phone_choosing_a_section_closes_the_contents_and_nothing_is_cut(
+    visit: Callable[..., Page], name: str
+) -> None:
+    page = visit(name)
+    page.set_viewport_size({"width": 390, "height": 844})
+    cut = "[...document.querySelectorAll('.prev-next-area a')].filter(" + (
+        "e => e.scrollWidth > e.clientWidth + 1).length"
+    )
+    assert page.evaluate(cut) == 0
+    if page.locator(".secondary-toggle").count() == 0:
+        return
+    page.locator(".secondary-toggle").first.click()
+    drawer = page.locator("#pst-secondary-sidebar-modal")
+    assert drawer.evaluate("e => e.open")
+    link = drawer.locator("a[href^='#']:visible").last
+    place = link.get_attribute("href")
+    link.click()
+    assert not drawer.evaluate("e => e.open")
+    assert page.url.endswith(str(place))
+
+
+#: Pages with a picture whose frames are files.
+WITH_FRAMES = [
+    name for name in CHAPTERS if "_images/frames/" in (HTML / name).read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("name", WITH_FRAMES[:2])
+def test_frames_are_fetched_when_a_reader_touches_the_picture(
+    browser: Browser, site: str, name: str
+) -> None:
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(site + name, wait_until="load")
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    picture = page.locator("figure.explore:has(img)").first
+    picture.scroll_into_view_if_needed()
+    page.wait_for_load_state("networkidle")
+    frames = picture.locator("img")
+    missing = "e => [...e.querySelectorAll('img')].filter(i => !i.naturalWidth).length"
+    assert picture.evaluate(missing) == frames.count() - 1
+    picture.locator("input").first.focus()
+    page.wait_for_function(
+        "picture => [...picture.querySelectorAll('img')].every(i => i.naturalWidth)",
+        arg=picture.element_handle(),
+    )
+    assert sum("/frames/" in url for url in asked) >= frames.count()
     page.close()
 
 
@@ -673,8 +744,6 @@ def test_the_reference_has_a_place_for_every_public_name() -> None:
 
 
 def test_a_chapter_opens_in_colab_at_our_repository() -> None:
-    from tools import chapters
-
     owner_and_name = chapters.repository_url().removeprefix("https://github.com/")
     for path in chapters.toc_notebooks():
         name = path.relative_to(ROOT)

@@ -1,0 +1,135 @@
+"""Twenty queries in readers' words, and what each must find; from a server and from disk.
+
+What a query downloads is counted as it lies on disk, not compressed: the search's own files, which
+is what it costs beyond the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlparse
+
+import browsed_site
+import pytest
+from browsed_site import HTML
+from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+browser, site = browsed_site.browser, browsed_site.site  # fixtures
+
+MOST_BYTES = 300_000
+
+#: What a reader types -> the page that must be among the first three.
+QUERIES = {
+    "RLHF": "objective_mismatch/tuning_toward_a_reward",
+    "jailbreak": "objective_mismatch/competing_objectives",
+    "reward hacking": "objective_mismatch/proxies_and_goodhart",
+    "teacher forcing": "objective_mismatch/likelihood_is_not_quality",
+    "perplexty": "cross_entropy/cross_entropy_and_perplexity",
+    "Goodhart's law": "objective_mismatch/proxies_and_goodhart",
+    "exposure bias": "objective_mismatch/likelihood_is_not_quality",
+    "forget gate": "training/lstm",
+    "nucleus sampling": "training/generating_text",
+    "learning rate": "training/training_loop",
+    "Kneser-Ney": "background/language_models",
+    "arithmetic coding": "cross_entropy/surprise_and_code_length",
+    "out of distribution": "mismatched_generalization/distribution_shift",
+    "memorisation": "mismatched_generalization/fitting_and_memorizing",
+    "prompt injection": "objective_mismatch/competing_objectives",
+    "quantization": "practice/smaller_models",
+    "scaling laws": "practice/scale_and_cost",
+    "attention": "practice/translation",
+    "byte pair encodng": "training/text_to_tokens",
+    "token_nats": "reference/losses",
+}
+
+#: Nothing of this is in the book or near a word that is.
+NOTHING = "zzqqxjv"
+
+
+#: Address, title, excerpt and marked words of each result.
+RESULTS = """
+[...document.querySelectorAll('#site-search-results li')].map(item => [
+  item.querySelector('a').getAttribute('href'), item.querySelector('a').textContent,
+  item.querySelector('p')?.textContent ?? '', item.querySelectorAll('mark').length])
+"""
+
+
+@pytest.fixture(scope="module")
+def ask(browser: Browser, site: str) -> Callable[..., dict[str, Any]]:
+    """Types a query into the search page's address, in a fresh profile."""
+
+    def search(query: str, base: str = site) -> dict[str, Any]:
+        context = browser.new_context(viewport={"width": 390, "height": 844})
+        page = context.new_page()
+        files: list[str] = []
+        errors: list[str] = []
+        page.on("request", lambda request: files.append(unquote(urlparse(request.url).path)))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{base}search.html?q={quote(query)}", wait_until="load")
+        page.wait_for_function(
+            "/found/.test(document.querySelector('#site-search-status').textContent)"
+        )
+        if query != NOTHING:
+            page.wait_for_selector("#site-search-results[data-query]", state="attached")
+        found = page.evaluate(RESULTS)
+        status = page.locator("#site-search-status").inner_text()
+        context.close()
+        own = {HTML / "search" / Path(name).name for name in files if "/search/" in name}
+        size = sum(path.stat().st_size for path in own if path.exists())
+        return {"found": found, "status": status, "bytes": size, "errors": errors}
+
+    return search
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_finds_its_page_with_an_excerpt_of_prose(
+    ask: Callable[..., dict[str, Any]], query: str
+) -> None:
+    seen = ask(query)
+    print(f"{query}: {seen['bytes']:,} bytes; {seen['status']}")
+    for href, title, text, marks in seen["found"][:3]:
+        print(f"  {title} ({href}): {text[:110]} [{marks}]")
+    pages = [href.partition("#")[0] for href, *_ in seen["found"][:3]]
+    assert any(page.endswith(f"book/{QUERIES[query]}.html") for page in pages)
+    assert seen["bytes"] <= MOST_BYTES
+    assert seen["errors"] == []
+    assert sum(len(text) > 60 for _, _, text, _ in seen["found"][:3]) >= 2
+    assert any(marks for *_, marks in seen["found"][:3])
+
+
+@pytest.mark.parametrize("query", ["RLHF", "perplexty"])
+def test_the_search_works_from_disk(ask: Callable[..., dict[str, Any]], query: str) -> None:
+    served, from_disk = ask(query), ask(query, f"{HTML.as_uri()}/")
+    assert from_disk["errors"] == []
+    assert from_disk["found"] == served["found"]
+
+
+def test_a_mistyped_word_is_said_and_nothing_found_is_said(
+    ask: Callable[..., dict[str, Any]],
+) -> None:
+    assert "perplexity for what you typed" in ask("perplexty")["status"].replace("with ", "")
+    assert ask(NOTHING)["status"] == "No sections found."
+
+
+def test_each_result_leads_to_a_place_that_is_there(ask: Callable[..., dict[str, Any]]) -> None:
+    for href, *_ in ask("entropy of the source")["found"]:
+        page, _, place = href.partition("#")
+        text = (HTML / page.removeprefix("./")).read_text(encoding="utf-8")
+        assert not place or f'id="{place}"' in text
+
+
+def test_more_results_come_by_keyboard(browser: Browser, site: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{site}search.html")
+    assert page.evaluate("document.activeElement.id") == "site-search-field"
+    page.keyboard.type("loss")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#site-search-more")
+    assert page.url.endswith("?q=loss")
+    page.locator("#site-search-more").press("Enter")
+    page.wait_for_function("document.querySelectorAll('#site-search-results li').length > 10")
+    page.wait_for_function("document.activeElement.closest('#site-search-results')")
+    page.close()
