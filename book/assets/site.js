@@ -50,6 +50,11 @@
   };
   for (const kind of ["pointerover", "pointerdown", "focusin"]) document.addEventListener(kind, fetchFrames);
 
+  // Paper shows what was not scrolled to.
+  addEventListener("beforeprint", () => {
+    for (const image of document.querySelectorAll('img[loading="lazy"]:not([hidden])')) image.loading = "eager";
+  });
+
   // On a phone the contents of the page cover it: choosing a section closes them.
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("dialog[open] a[href*='#']");

@@ -80,6 +80,14 @@ def test_the_noise_scale_does_not_depend_on_how_examples_are_grouped() -> None:
     assert by_64 == pytest.approx(by_4, rel=0.1)
 
 
+def test_the_variance_of_the_mean_is_taken_off() -> None:
+    generator = torch.Generator().manual_seed(2)
+    examples = 0.125 + torch.randn(32, 4000, generator=generator)
+    # Variance 4,000 by squared length 62.5 is 64; with the mean's own variance in it, 21. The
+    # squared length is known to 4 in 62.5: (2 * 4000)^.5 / 32 and 2 * (62.5 / 32)^.5.
+    assert gradient_noise_scale(examples, 1) == pytest.approx(64, rel=0.25)
+
+
 def test_a_gradient_that_cannot_be_told_from_zero_has_an_infinite_scale() -> None:
     assert gradient_noise_scale(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 1) == math.inf
     with pytest.raises(ValueError, match="two parts or more"):
