@@ -165,9 +165,11 @@ def parity(call: Call) -> dict[str, Any]:
     TF32 is off, for cuDNN too, which otherwise takes it for LSTMs.
     """
     ids, size = _tokens(call, most=50_000)
+    width = 16 if call.rehearsal else 256
     shape = LSTMConfig(
-        vocabulary_size=size, embedding_size=128, hidden_size=256, num_layers=2, tie_weights=False
-    )
+        vocabulary_size=size, embedding_size=width // 2, hidden_size=width, num_layers=2,
+        tie_weights=False,
+    )  # fmt: skip
     settings = TrainConfig(steps=50, num_streams=16, window_length=32, log_every=1)
     losses = {}
     with _true_fp32():

@@ -52,7 +52,8 @@ class BatchSizeLaw:
 
     def examples(self, batch_size: ArrayLike) -> NDArray[np.float64]:
         """Examples with batches of so many: Emin (1 + B / critical)."""
-        return np.asarray(batch_size, dtype=np.float64) * self.steps(batch_size)
+        batch = np.asarray(batch_size, dtype=np.float64)
+        return np.asarray(batch * self.steps(batch), dtype=np.float64)
 
 
 def fit_batch_size_law(batch_sizes: ArrayLike, steps: ArrayLike) -> BatchSizeLaw:

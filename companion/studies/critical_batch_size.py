@@ -217,7 +217,8 @@ class Training:
         )
         data = batching.streams(self.text, batch_size)
         state: State | None = None
-        before, scales, due = (0, self.divergence(model)), {}, 1.0
+        scales: dict[str, float] = {}
+        before, due = (0, self.divergence(model)), 1.0
         for step in itertools.count(1):
             if step * config.window_length >= data.shape[1]:
                 raise ValueError(

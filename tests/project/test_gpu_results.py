@@ -132,10 +132,11 @@ def rented(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "TMPDIR": str(temporary),
     }  # fmt: skip
     said = {}
-    for call, seconds in (("A", "400"), ("B", "60")):
+    # A ends when its parts are done; on a busy machine that takes many times the usual two minutes.
+    for call, seconds in (("A", "1500"), ("B", "60")):
         done = subprocess.run(
             [sys.executable, "-m", "tools.gpu_results", call, "--rehearse", "--seconds", seconds],
-            cwd=here, env=environment, capture_output=True, text=True, timeout=580, check=False,
+            cwd=here, env=environment, capture_output=True, text=True, timeout=1500, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         said[call] = done.stdout
@@ -144,7 +145,7 @@ def rented(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.rehearsal
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_the_whole_script_runs_where_packages_and_git_are_missing(rented: dict[str, Path]) -> None:
     out = rented["out"]
     stored = {
