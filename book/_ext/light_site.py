@@ -69,6 +69,8 @@ NAMES = (
     ('<span class="search-button__kbd-shortcut">',
      '<span class="search-button__kbd-shortcut" aria-hidden="true">'),
     ('<summary aria-label="Toggle hidden content">', "<summary>"),
+    ('<summary><span class="toctree-toggle"',
+     '<summary aria-label="More pages"><span class="toctree-toggle"'),
     ('<th class="head"><p></p></th>', "<td></td>"),  # the corner of a table heads nothing
     ('<p aria-level="2" class="caption" role="heading">', '<p class="caption">'),
 )  # fmt: skip

@@ -142,7 +142,8 @@ PAGE = """<html><body><article>
 class="katex-mathml"><math><annotation>H(p)</annotation></math></span><span class="katex-html">junk
 </span></span> and models' floors.</p><div class="cell_input"><pre>code()</pre></div>
 <div class="cell_output"><p>printed</p></div>
-<section id="b"><h2>More</h2><ul><li><p>One</p></li><li>Two <code>token_nats</code></li></ul>
+<section id="b"><h2>More</h2><ul><li><p>One</p></li><li>Two <code>token_nats</code>
+<pre>junk()</pre></li></ul>
 </section></section>
 <dl><dt class="sig sig-object py" id="companion.x.f">f()</dt><dd><p>Does it.</p></dd></dl>
 </article></body></html>"""

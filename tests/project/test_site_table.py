@@ -156,6 +156,7 @@ def row(browser: Browser, site: str) -> Iterator[Callable[[str], dict[str, Any]]
             viewport={"width": 1280, "height": 900}, reduced_motion="reduce"
         )
         context.add_init_script(SHIFTS)
+        context.set_default_timeout(120_000)  # a busy machine is no fault of the page
         page = context.new_page()
         bodies: dict[str, int] = {}
         responses: list[Any] = []
