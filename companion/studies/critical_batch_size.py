@@ -246,7 +246,8 @@ class Training:
     def noise_scale(self, model: LSTMLanguageModel) -> float:
         """The gradient noise scale in windows: of third windows, after the state of two."""
         length, found = self.config.window_length, []
-        for rows in torch.split(self.fresh, 16):
+        for start in range(0, len(self.fresh), 16):
+            rows = self.fresh[start : start + 16]
             with torch.no_grad():
                 _, state = model(rows[:, : 2 * length])
             batch = batching.span(rows, 2 * length, 3 * length)
