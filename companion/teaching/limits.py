@@ -1,0 +1,67 @@
+"""Limits on a learner's code: seconds for a call, and characters that it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+
+class TimeLimitError(BaseException):
+    """A call ran longer than it may. No Exception: code that catches those does not catch it."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeLimitError in the block once `seconds` have passed, and again should it go on.
+
+    Only in the main thread and where there is SIGALRM (not on Windows); elsewhere no limit. One
+    long operation of a library in C ends first.
+    """
+    there = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+    if not there:
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TimeLimitError(f"it ran for more than {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class _Bounded(io.TextIOBase):
+    """Passes on the first characters, then drops what comes."""
+
+    def __init__(self, target: TextIO, characters: int) -> None:
+        self._target, self._left = target, characters
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self._left > 0:
+            self._target.write(text[: self._left])
+            if len(text) > self._left:
+                self._target.write("\n(the rest of the output was dropped)\n")
+        self._left = max(0, self._left - len(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+
+@contextlib.contextmanager
+def output_limit(characters: int) -> Iterator[None]:
+    """Drop what the block prints after so many characters."""
+    with contextlib.redirect_stdout(_Bounded(sys.stdout, characters)):
+        yield
