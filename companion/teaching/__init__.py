@@ -1,21 +1,17 @@
-"""What chapters show and check: pictures that respond, answers to exercises, and guesses."""
+"""What chapters show and check: pictures that respond, answers to exercises, guesses; and marks."""
 
 # fmt: off
-from companion.teaching.checks import Verdict, check, check_exercise, check_function
+from companion.teaching.checks import (
+    Mistake, Verdict, check, check_exercise, check_function, check_gradient, check_sampler,
+    check_shape, partial_points,
+)
 from companion.teaching.exercises import EXERCISES, Exercise
 from companion.teaching.guesses import Guesses
+from companion.teaching.marking import Limits, Mark, Marks, Task, cells_of, mark
 from companion.teaching.widgets import Control, Frame, Picture, explore
 
 __all__ = [
-    "EXERCISES",
-    "Control",
-    "Exercise",
-    "Frame",
-    "Guesses",
-    "Picture",
-    "Verdict",
-    "check",
-    "check_exercise",
-    "check_function",
-    "explore",
+    "EXERCISES", "Control", "Exercise", "Frame", "Guesses", "Limits", "Mark", "Marks", "Mistake",
+    "Picture", "Task", "Verdict", "cells_of", "check", "check_exercise", "check_function",
+    "check_gradient", "check_sampler", "check_shape", "explore", "mark", "partial_points",
 ]
