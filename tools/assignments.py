@@ -87,7 +87,7 @@ def mark_notebook(
 
 
 #: Short, as nothing that is tried needs longer.
-TRYING = Limits(cell_seconds=10, call_seconds=3)
+TRYING = Limits(cell_seconds=10, call_seconds=3, memory_bytes=1 << 29)
 
 
 def try_one(name: str, tried: Tried, package: Path, seed: int) -> tuple[Marks, list[str]]:

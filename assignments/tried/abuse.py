@@ -31,7 +31,7 @@ TRIED = [
     ),
     Tried(
         name="memory",
-        replaced={"perplexity": HEAD + "return [bytearray(2**28) for _ in range(10**6)]"},
+        replaced={"perplexity": HEAD + "return [bytearray(2**26) for _ in range(10**6)]"},
         lost={PERPLEXITY: "MemoryError"},
     ),
     Tried(

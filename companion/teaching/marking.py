@@ -261,7 +261,8 @@ def _wrong(task: Task, process: _Submission, generator: np.random.Generator) -> 
 
 
 def _joined(wrong: str, hint: str) -> str:
-    return f"{wrong}. Hint: {hint}" if hint else f"{wrong}."
+    ended = wrong if wrong.endswith((".", "?", "!")) else f"{wrong}."
+    return f"{ended} Hint: {hint}" if hint else ended
 
 
 def _processor_seconds(pid: int) -> float:

@@ -121,7 +121,7 @@ def loops(x):
         pass
 ---
 def fills(x):
-    return [bytearray(2**28) for _ in range(10**6)]
+    return [bytearray(2**24) for _ in range(10**6)]
 ---
 def reads(x):
     return len(open(HERE).read())
@@ -163,7 +163,7 @@ def test_each_task_earns_what_its_own_answer_is_worth() -> None:
         task("value", lambda: 12, cases=None),
         task("right", judged=lambda answer, x: "" if answer == 2 * x else "no", points=2),
     ]
-    limits = Limits(call_seconds=2, cell_seconds=20)
+    limits = Limits(call_seconds=3, cell_seconds=20, memory_bytes=2**28)
     marks = mark(CELLS.split("---\n"), tasks, seed=5, limits=limits)
     found = by_name(marks)
     earned = {name for name, (points, _) in found.items() if points}
@@ -171,7 +171,7 @@ def test_each_task_earns_what_its_own_answer_is_worth() -> None:
     assert earned == {"right", "remembers", "trains", "value"}
     assert found["unwritten"][1] == "Not answered yet."
     assert "Hint: this is the square" in found["squares"][1]
-    assert "did not end within 2 seconds" in found["loops"][1]
+    assert "did not end within 3 seconds" in found["loops"][1]
     assert "MemoryError" in found["fills"][1]
     assert "own folder only" in found["reads"][1]
     assert "may not do this: subprocess.Popen" in found["runs"][1]
