@@ -7,7 +7,8 @@ import io
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 
@@ -15,14 +16,19 @@ class TimeLimitError(BaseException):
     """A call ran longer than it may. No Exception: code that catches those does not catch it."""
 
 
+#: Waiting may take so many times the processor time that is allowed: the machine may be busy.
+WAITING = 10
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeLimitError in the block once `seconds` have passed, and again should it go on.
+    """Raise TimeLimitError in the block once it has used so much processor time, and again should
+    it go on; or once it has waited `WAITING` times as long.
 
-    Only in the main thread and where there is SIGALRM (not on Windows); elsewhere no limit. One
-    long operation of a library in C ends first.
+    Only in the main thread and where there are such alarms (not on Windows); elsewhere no limit.
+    One long operation of a library in C ends first.
     """
-    there = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+    there = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     if not there:
         yield
         return
@@ -30,13 +36,25 @@ def time_limit(seconds: float) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise TimeLimitError(f"it ran for more than {seconds:g} seconds")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
+    with (
+        _alarm(signal.ITIMER_PROF, signal.SIGPROF, seconds, stop),
+        _alarm(signal.ITIMER_REAL, signal.SIGALRM, WAITING * seconds, stop),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _alarm(timer: int, number: int, seconds: float, stop: Callable[..., None]) -> Iterator[None]:
+    start = time.monotonic()
+    before = signal.signal(number, stop)
+    left, interval = signal.setitimer(timer, seconds, 0.1)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(timer, 0)
+        signal.signal(number, before)
+        if left:  # somebody else's alarm was set: it goes on
+            signal.setitimer(timer, max(left - (time.monotonic() - start), 1e-3), interval)
 
 
 class _Bounded(io.TextIOBase):

@@ -37,7 +37,8 @@ import psutil
 
 from companion.teaching.checks import Mistake, named_mistake
 from companion.teaching.comparison import difference
-from companion.teaching.student_process import WAITING, from_json, to_json
+from companion.teaching.limits import WAITING
+from companion.teaching.student_process import from_json, to_json
 
 PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -25,11 +25,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from companion.teaching.limits import WAITING
+
 #: Array types that may cross the pipe.
 DTYPES = ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")
-
-#: Waiting may take so many times the processor time that is allowed: the machine may be busy.
-WAITING = 10
 
 #: A line that Jupyter reads and Python does not: `%pip install`, `!ls`, `?name`.
 MAGIC = re.compile(r"^(\s*)[%!?].*$", re.MULTILINE)
