@@ -124,7 +124,7 @@ def check_function(
     hint: Hints = "",
     mistakes: Sequence[Mistake] = (),
     require: bool = False,
-    seconds: float = SECONDS,
+    seconds: int | float = SECONDS,
 ) -> Verdict:
     """Whether `function` gives what `reference` gives, to `tolerance`, in each of `cases`.
 
@@ -166,7 +166,7 @@ def named_mistake(
     expected: Any,
     case: tuple[Any, ...],
     mistakes: Sequence[Mistake],
-    tolerance: float | None = None,
+    tolerance: int | float | None = None,
 ) -> str:
     """The hint of the first of `mistakes` that gives this wrong answer; "" where none does."""
     for mistake in mistakes:
@@ -199,7 +199,7 @@ def check_gradient(
     *inputs: Any,
     hint: Hints = "",
     require: bool = False,
-    seconds: float = SECONDS,
+    seconds: int | float = SECONDS,
 ) -> Verdict:
     """Whether the gradient that torch takes through `function` is that of its values.
 
@@ -236,11 +236,11 @@ def check_sampler(
     probs: Sequence[float],
     *,
     draws: int = 4000,
-    error_rate: float = 1e-4,
+    error_rate: int | float = 1e-4,
     seed: int = 0,
     hint: Hints = "",
     require: bool = False,
-    seconds: float = SECONDS,
+    seconds: int | float = SECONDS,
 ) -> Verdict:
     """Whether `sample(n, generator)` draws n outcomes with the probabilities `probs`.
 
@@ -264,7 +264,7 @@ def check_sampler(
 
 
 def wrong_draws(
-    halves: Sequence[Any], probs: Sequence[float], count: int, error_rate: float
+    halves: Sequence[Any], probs: Sequence[float], count: int, error_rate: int | float
 ) -> str:
     """What is wrong with two times `count` draws from `probs`, in words; "" when nothing is."""
     from scipy import stats
@@ -314,7 +314,9 @@ def partial_points(verdicts: Mapping[str, tuple[Any, float]]) -> float:
     return float(earned)
 
 
-def _called(function: Callable[..., Any], case: tuple[Any, ...], seconds: float) -> tuple[Any, str]:
+def _called(
+    function: Callable[..., Any], case: tuple[Any, ...], seconds: int | float
+) -> tuple[Any, str]:
     """What a learner's function gives for copies of `case`; else how it failed, in words."""
     arguments = copy.deepcopy(case)
     try:

@@ -29,7 +29,7 @@ OF_NUMBERS = "float32"
 MOST_SHOWN = 60
 
 
-def difference(answer: Any, expected: Any, tolerance: float | None = None) -> str:
+def difference(answer: Any, expected: Any, tolerance: int | float | None = None) -> str:
     """What is wrong with `answer`, in words; the empty string when nothing is.
 
     tolerance: the largest absolute difference of each number; None suits it to the coarser dtype
@@ -105,7 +105,7 @@ def _dtype(value: Any) -> str:
 
 
 def _compare(
-    answer: Any, expected: Any, allowed: tuple[float, float], tolerance: float | None
+    answer: Any, expected: Any, allowed: tuple[float, float], tolerance: int | float | None
 ) -> str:
     if expected is None or isinstance(expected, (bool, str, bytes)):
         return _compare_exactly(answer, expected)
@@ -179,7 +179,9 @@ def _compare_arrays(answer: Any, expected: np.ndarray, allowed: tuple[float, flo
     return f"{int(wrong.sum())} of {wrong.size} entries are wrong, first [{place}], got {value}"
 
 
-def _compare_mappings(answer: Any, expected: Mapping[Any, Any], tolerance: float | None) -> str:
+def _compare_mappings(
+    answer: Any, expected: Mapping[Any, Any], tolerance: int | float | None
+) -> str:
     if not isinstance(answer, Mapping):
         return f"a dictionary is asked for, got {short(answer)}"
     answer = dict(answer)
@@ -197,7 +199,7 @@ def _compare_mappings(answer: Any, expected: Mapping[Any, Any], tolerance: float
     return ""
 
 
-def _compare_sequences(answer: Any, expected: Sequence[Any], tolerance: float | None) -> str:
+def _compare_sequences(answer: Any, expected: Sequence[Any], tolerance: int | float | None) -> str:
     if isinstance(answer, np.ndarray):
         answer = answer.tolist()
     if isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence):

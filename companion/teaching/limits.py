@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any
 
 
 class TimeLimitError(BaseException):
@@ -21,7 +21,7 @@ WAITING = 10
 
 
 @contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
+def time_limit(seconds: int | float) -> Iterator[None]:
     """Raise TimeLimitError in the block once it has used so much processor time, and again should
     it go on; or once it has waited `WAITING` times as long.
 
@@ -44,7 +44,9 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alarm(timer: int, number: int, seconds: float, stop: Callable[..., None]) -> Iterator[None]:
+def _alarm(
+    timer: int, number: int, seconds: int | float, stop: Callable[..., None]
+) -> Iterator[None]:
     start = time.monotonic()
     before = signal.signal(number, stop)
     left, interval = signal.setitimer(timer, seconds, 0.1)
@@ -60,7 +62,7 @@ def _alarm(timer: int, number: int, seconds: float, stop: Callable[..., None]) -
 class _Bounded(io.TextIOBase):
     """Passes on the first characters, then drops what comes."""
 
-    def __init__(self, target: TextIO, characters: int) -> None:
+    def __init__(self, target: Any, characters: int) -> None:
         self._target, self._left = target, characters
 
     def writable(self) -> bool:

@@ -54,7 +54,7 @@ class Task:
     """What the feedback calls it."""
     cell: str
     """The nbgrader cell (`grade_id`) that its points belong to."""
-    points: float
+    points: int | float
     """How many."""
     answer: str
     """The name that the student defines: a function, or a value where there are no `cases`."""
@@ -67,7 +67,7 @@ class Task:
     driver: Callable[..., Any] | None = None
     """Runs in the student's process in place of the bare call: driver(student, *case). It imports
     what it needs, and knows no answer."""
-    tolerance: float | None = None
+    tolerance: int | float | None = None
     """Largest absolute difference; None suits it to the dtype."""
     mistakes: tuple[Mistake, ...] = ()
     """Mistakes that are recognised by what they give."""
@@ -79,9 +79,9 @@ class Task:
 class Limits:
     """What a submission may use."""
 
-    cell_seconds: float = 60.0
+    cell_seconds: int | float = 60.0
     """Processor time for each cell; waiting may take ten times as long."""
-    call_seconds: float = 20.0
+    call_seconds: int | float = 20.0
     """The same for each hidden input."""
     starts: int = 6
     """How often the process is started again after it ended; what is open then earns nothing."""
@@ -103,8 +103,8 @@ class Mark:
 
     task: str
     cell: str
-    points: float
-    possible: float
+    points: int | float
+    possible: int | float
     words: str
     """Feedback: empty for a right answer."""
 
@@ -116,7 +116,7 @@ class Marks:
     marks: list[Mark] = field(default_factory=list)
     cells: list[str] = field(default_factory=list)
     """What cells raised, or how they ended the process."""
-    seconds: float = 0.0
+    seconds: int | float = 0.0
 
     @property
     def points(self) -> float:
@@ -144,7 +144,7 @@ class Marks:
         return "\n".join([*lines, *(f"cell {words}" for words in self.cells)]) + "\n"
 
 
-def cells_of(submission: Mapping[str, Any], release: Mapping[str, Any]) -> list[str]:
+def cells_of(submission: Any, release: Mapping[str, Any]) -> list[str]:
     """The code to run: the release's own provided cells, then what the student wrote.
 
     Provided cells come from the release, so a deleted or changed one changes nothing; visible tests
@@ -163,7 +163,7 @@ def cells_of(submission: Mapping[str, Any], release: Mapping[str, Any]) -> list[
     return provided + written
 
 
-def _code_cells(notebook: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _code_cells(notebook: Any) -> list[dict[str, Any]]:
     try:
         found = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         for cell in found:
@@ -384,7 +384,7 @@ class _Submission:
         self._process.stdin.write(json.dumps(message).encode() + b"\n")
         self._process.stdin.flush()
 
-    def _exchange(self, message: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
+    def _exchange(self, message: Mapping[str, Any], seconds: int | float) -> dict[str, Any] | None:
         """The reply to a message; None when the process ended, or did not reply in time."""
         number = secrets.token_hex(8)
         try:
@@ -403,7 +403,7 @@ class _Submission:
                 return reply
         return None
 
-    def _line(self, moment: float, used: float) -> bytes | None:
+    def _line(self, moment: int | float, used: int | float) -> bytes | None:
         """The next line, before that moment and before the process has used that much."""
         assert self._process is not None
         assert self._process.stdout is not None

@@ -134,7 +134,7 @@ def limit_memory(more_bytes: int, file_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + more_bytes, used + more_bytes))
 
 
-def limit_processor(seconds: float) -> None:
+def limit_processor(seconds: int | float) -> None:
     """End this process once it has used so much processor time (on Unix)."""
     try:
         import resource
@@ -244,7 +244,7 @@ def _words(error: BaseException) -> str:
 
 
 def answer_in_fork(
-    message: dict[str, Any], names: dict[str, Any], seconds: float, most_bytes: int
+    message: dict[str, Any], names: dict[str, Any], seconds: int | float, most_bytes: int
 ) -> dict[str, Any]:
     """`run_call` in a fork, which may use so much processor time and answer with so much."""
     reading, writing = os.pipe()
