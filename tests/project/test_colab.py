@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tools import chapters, colab
+from tools import assignments, chapters, colab
 
 ROOT = chapters.ROOT
 
@@ -118,6 +118,24 @@ def test_a_chapter_runs_in_colab_alone_and_its_pictures_respond(
         str(site_packages(bare_environment) / "companion" / "__init__.py"),
         version,
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "decoding_and_goodhart" else pytest.mark.slow)
+        for name in assignments.names()
+    ],
+)
+def test_a_student_who_answers_an_assignment_in_colab_sees_every_test_pass(
+    name: str, published: Path, bare_environment: Path, tmp_path: Path
+) -> None:
+    """The source is the student version with answers; the student version has no others."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    python = str(bare_environment / "bin" / "python")
+    source = ROOT / "assignments" / "source" / name / f"{name}.ipynb"
+    colab.run_chapter(source, python, folder, colab.environment(published, tmp_path / "home"))
 
 
 PICTURE = """

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -10,13 +13,20 @@ import pytest
 import torch
 
 from companion.teaching.checks import (
+    CHARACTERS,
     CORRECT,
     NOT_ANSWERED,
+    Mistake,
     check,
     check_exercise,
     check_function,
+    check_gradient,
+    check_sampler,
+    check_shape,
+    partial_points,
 )
 from companion.teaching.exercises import EXERCISES, Exercise
+from companion.teaching.limits import time_limit
 
 
 @pytest.mark.parametrize(
@@ -239,3 +249,256 @@ def test_an_answer_that_is_a_function_is_tried_on_the_cases() -> None:
 def test_an_unknown_exercise_is_named_with_the_one_that_may_be_meant() -> None:
     with pytest.raises(ValueError, match="no exercise is called 'ex-lm-by-hnd'; did you mean 'ex-"):
         check_exercise("ex-lm-by-hnd", 1)
+
+
+# --- tolerances, and what messages show ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "right", "wrong"),
+    [
+        (torch.bfloat16, 1e-2, 5e-2),
+        (torch.float16, 5e-4, 5e-3),
+        (torch.float32, 1e-6, 1e-4),
+        (torch.float64, 1e-8, 1e-6),
+    ],
+)
+def test_without_a_tolerance_the_dtype_decides(
+    dtype: torch.dtype, right: float, wrong: float
+) -> None:
+    truth = torch.tensor([100.0, 3.0], dtype=torch.float64)
+    assert check((truth * (1 + right)).to(dtype), truth)
+    assert not check((truth * (1 + wrong)).to(dtype), truth)
+
+
+def test_a_right_float32_cross_entropy_is_right_as_a_python_number() -> None:
+    logits = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 3, 6, 2])
+
+    def loss(dtype: torch.dtype) -> float:
+        return float(torch.nn.functional.cross_entropy(logits.to(dtype), targets))
+
+    assert loss(torch.float32) != loss(torch.float64)
+    assert check_function(lambda: loss(torch.float32), lambda: loss(torch.float64), [()])
+    assert not check(3, 2)  # whole numbers have no tolerance
+
+
+@pytest.mark.parametrize("answer", [1.0000001, 1 + 1e-12, np.nextafter(1, 2)])
+def test_a_message_never_shows_the_number_that_is_expected(
+    answer: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not check(answer, 1.0, tolerance=0)
+    assert not check([1.0, answer], np.ones(2), tolerance=0)
+    shown = re.findall(r"(?:: |got )([\d.]+)(?: is|\.$)", capsys.readouterr().out, re.MULTILINE)
+    assert len(shown) == 2
+    assert [float(each) == 1.0 for each in shown] == [False, False]
+
+
+def test_long_strings_say_where_they_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not check("a" * 90 + "b", "a" * 91)
+    assert "differs from character 90 on" in capsys.readouterr().out
+
+
+# --- code that is tried --------------------------------------------------------------------------
+
+
+def test_what_is_expected_is_computed_after_the_call_and_out_of_its_reach() -> None:
+    order = []
+
+    def search(x: int) -> object:
+        order.append("student")
+        frame = sys._getframe()
+        while frame.f_code.co_name != "check_function":
+            assert frame.f_back is not None
+            frame = frame.f_back
+        return frame.f_locals.get("expected", "nothing")
+
+    def reference(x: int) -> int:
+        order.append("reference")
+        return 7 * x
+
+    assert not check_function(search, reference, [3])
+    assert order == ["student", "reference"]
+
+
+class Yes(float):
+    """A number that says it is equal to everything."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __sub__(self, other: object) -> float:
+        return 0.0
+
+    __rsub__ = __sub__
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Yeah(list[int]):
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_an_answer_cannot_say_itself_that_it_is_right() -> None:
+    class Any_:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    expected = [2.0, 2, [1, 2], "a", object(), np.ones(2), {"a": 1}, {1}]
+    for each in expected:
+        assert not check(Yes(1.0), each)
+        assert not check(Yeah([5, 6]), each)
+        assert not check(Any_(), each)
+    assert check(Yes(2.0), 2.0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarms on this system")
+def test_code_that_exits_or_never_ends_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    def ends(x: int) -> None:
+        sys.exit(x)
+
+    def loops(x: int) -> None:
+        while True:
+            try:
+                x += 1
+            except Exception:
+                x = 0
+
+    assert not check_function(ends, abs, [1])
+    assert not check_function(loops, abs, [1], seconds=0.1)
+    first, second = capsys.readouterr().out.splitlines()
+    assert "raised SystemExit: 1" in first
+    assert "did not end: it ran for more than 0.1 seconds" in second
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarms on this system")
+def test_an_alarm_that_was_set_before_goes_on_afterwards() -> None:
+    with time_limit(50):
+        with time_limit(1):
+            pass
+        left, interval = signal.getitimer(signal.ITIMER_REAL)
+    assert 400 < left <= 500
+    assert interval > 0
+    assert signal.getitimer(signal.ITIMER_REAL)[0] != left
+
+
+def test_a_flood_of_output_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    def floods(x: int) -> int:
+        for _ in range(1000):
+            print("x" * 1000)
+        return x
+
+    assert check_function(floods, abs, [1])
+    out = capsys.readouterr().out
+    assert out.endswith(f"dropped)\n{CORRECT}\n")
+    assert len(out) < CHARACTERS + 100
+
+
+def test_a_tensor_in_a_case_and_an_enormous_answer_are_survived() -> None:
+    case = torch.ones(3)
+    assert check_function(lambda t: t.mul_(2), lambda t: 2 * t, [case])
+    assert case.tolist() == [1, 1, 1]
+    assert not check_function(lambda t: torch.ones(10**6), lambda t: t, [case])
+    assert not check_function(lambda t: "x" * 10**6, lambda t: "y", [case])
+
+
+def test_a_mistake_that_is_recognised_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    mistakes = [
+        Mistake(lambda values: 1 / 0, "impossible"),
+        Mistake(sum, "this is the sum"),
+        Mistake(max, "this is the largest"),
+    ]
+    cases = [[4.0], [1.0, 5.0]]  # in the first case all of them are right
+    assert not check_function(max, mean, cases, hint="count", mistakes=mistakes)
+    assert not check_function(min, mean, cases, hint="count", mistakes=mistakes)
+    assert check_function(mean, mean, cases, mistakes=mistakes)
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.endswith("Hint: this is the largest")
+    assert second.endswith("Hint: count")
+    assert third == CORRECT
+
+
+def test_hints_open_one_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    hints = ("look at the units", "nats or bits?", "divide by ln 2")
+    for _ in range(4):
+        check(1.0, 2.0, hint=hints)
+    shown = [line.partition("Hint: ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert shown == [
+        "look at the units (2 more)", "nats or bits? (1 more)", "divide by ln 2", "divide by ln 2",
+    ]  # fmt: skip
+
+
+def test_points_are_given_for_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    verdicts = {"mean": (check(1, 1), 2), "spread": (check(1, 2), 1.5)}
+    capsys.readouterr()
+    assert partial_points(verdicts) == 2
+    assert capsys.readouterr().out == "2 of 2  mean\n0 of 1.5  spread\n2 of 3.5 points\n"
+
+
+def test_shapes_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_shape(torch.zeros(2, 3), (2, 3))
+    assert not check_shape(torch.zeros(3, 2), (2, 3))
+    assert not check_shape([1, 2], (2,))
+    assert "shape (2, 3) is asked for, got (3, 2)" in capsys.readouterr().out
+
+
+def test_gradients_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    x, w = torch.tensor([0.3, -0.7]), torch.tensor([1.0, 2.0])
+    assert check_gradient(lambda x, w: torch.tanh(x * w), x, w)
+    assert not check_gradient(lambda x, w: torch.tanh(x * w).detach(), x, w)
+    assert not check_gradient(lambda x, w: torch.tanh(x.detach() * w), x, w)
+    assert not check_gradient(lambda x, w: x / 0 + [], x, w)
+    right, cut, partly, wrong = capsys.readouterr().out.splitlines()
+    assert right == CORRECT
+    assert "no gradient flows" in cut
+    assert "not the slope" in partly
+    assert "raised TypeError" in wrong
+
+
+# --- samplers ------------------------------------------------------------------------------------
+
+PROBS = [0.5, 0.3, 0.2, 0.0]
+
+
+def draw(n: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.multinomial(torch.tensor(PROBS), n, replacement=True, generator=generator)
+
+
+def test_a_right_sampler_is_called_wrong_at_the_rate_that_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of 200 seeds at a rate of 5 %, between 1 and 25: binomial, one in 2,000 falls outside."""
+    wrong = [not check_sampler(draw, PROBS, draws=400, error_rate=0.05, seed=s) for s in range(200)]
+    assert 1 <= sum(wrong) <= 25
+    assert "a right sampler is told so at one of 20 seeds" in capsys.readouterr().out
+
+
+def test_wrong_samplers_are_told_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    def greedy(n: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.zeros(n, dtype=torch.long)
+
+    def seeds_inside(n: int, generator: torch.Generator) -> torch.Tensor:
+        return draw(n, torch.Generator().manual_seed(0))
+
+    def uniform(n: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.randint(3, (n,), generator=generator)
+
+    def impossible(n: int, generator: torch.Generator) -> torch.Tensor:
+        drawn = draw(n, generator)
+        drawn[0] = 3
+        return drawn
+
+    wrong = (greedy, seeds_inside, uniform, impossible, lambda n, g: [0], lambda n, g: ["a"] * n)
+    for each in wrong:
+        assert not check_sampler(each, PROBS)
+    words = capsys.readouterr().out.splitlines()
+    assert "same draws" in words[0]
+    assert "seeded inside" in words[1]
+    assert "outcome" in words[2]
+    assert "has probability 0" in words[3]
+    assert "2000 draws are asked for, got 1" in words[4]
+    assert "whole numbers are asked for" in words[5]

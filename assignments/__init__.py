@@ -1,0 +1,1 @@
+"""Assignments: nbgrader sources, student versions, judges, and what was tried on them."""

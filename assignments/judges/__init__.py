@@ -1,0 +1,1 @@
+"""Judges: for each assignment its tasks, hidden inputs, right answers and frequent mistakes."""

@@ -1,0 +1,421 @@
+"""Marks for a notebook, given outside the process that runs it.
+
+    marks = mark(cells_of(notebook, release), tasks, seed=secrets.randbits(32))
+
+The notebook's cells run in a process of their own (`student_process`), which gets hidden inputs,
+one at a time, and sends back plain values. This module never imports what a student wrote: it
+computes each right answer itself, after the student's, and compares. So patching `companion` or the
+checks, reading frames, or an `__eq__` that says yes gain nothing; a cell that exits, loops or is
+missing loses what it would have earned and no more.
+
+What this is not: a security boundary. Both processes belong to one user on one machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import os
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from companion.teaching.checks import Mistake, named_mistake
+from companion.teaching.comparison import difference
+from companion.teaching.limits import WAITING
+from companion.teaching.student_process import from_json, to_json
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+#: A tag of provided cells that only show something: they are not run for marks.
+SHOWS = "shows"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What earns points, all or none of them; several tasks may share a cell."""
+
+    name: str
+    """What the feedback calls it."""
+    cell: str
+    """The nbgrader cell (`grade_id`) that its points belong to."""
+    points: int | float
+    """How many."""
+    answer: str
+    """The name that the student defines: a function, or a value where there are no `cases`."""
+    cases: Callable[[np.random.Generator], Sequence[tuple[Any, ...]]] | None = None
+    """Draws the hidden inputs: numbers, strings, lists, arrays and tensors."""
+    reference: Callable[..., Any] | None = None
+    """Gives the right answer to a case."""
+    judged: Callable[..., str] | None = None
+    """In place of `reference`: what is wrong with an answer, in words, given it and the case."""
+    driver: Callable[..., Any] | None = None
+    """Runs in the student's process in place of the bare call: driver(student, *case). It imports
+    what it needs, and knows no answer."""
+    tolerance: int | float | None = None
+    """Largest absolute difference; None suits it to the dtype."""
+    mistakes: tuple[Mistake, ...] = ()
+    """Mistakes that are recognised by what they give."""
+    hint: str = ""
+    """Words for any other wrong answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a submission may use."""
+
+    cell_seconds: int | float = 60.0
+    """Processor time for each cell; waiting may take ten times as long."""
+    call_seconds: int | float = 20.0
+    """The same for each hidden input."""
+    starts: int = 6
+    """How often the process is started again after it ended; what is open then earns nothing."""
+    memory_bytes: int = 2 << 30
+    """Beside what the libraries take."""
+    file_bytes: int = 64 << 20
+    """For each file that it writes."""
+    answer_bytes: int = 16 << 20
+    """For each answer."""
+
+
+#: What a submission may use unless its instructor says otherwise.
+LIMITS = Limits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What a task earned, and why."""
+
+    task: str
+    cell: str
+    points: int | float
+    possible: int | float
+    words: str
+    """Feedback: empty for a right answer."""
+
+
+@dataclass(kw_only=True)
+class Marks:
+    """All marks of a submission."""
+
+    marks: list[Mark] = field(default_factory=list)
+    cells: list[str] = field(default_factory=list)
+    """What cells raised, or how they ended the process."""
+    seconds: int | float = 0.0
+
+    @property
+    def points(self) -> float:
+        """Points earned."""
+        return sum(mark.points for mark in self.marks)
+
+    @property
+    def possible(self) -> float:
+        """Points there are."""
+        return sum(mark.possible for mark in self.marks)
+
+    def by_cell(self) -> dict[str, float]:
+        """Points by nbgrader cell."""
+        found: dict[str, float] = {}
+        for mark in self.marks:
+            found[mark.cell] = found.get(mark.cell, 0.0) + mark.points
+        return found
+
+    def feedback(self) -> str:
+        """A text for the student."""
+        lines = [f"{self.points:g} of {self.possible:g} points"]
+        for mark in self.marks:
+            words = f": {mark.words}" if mark.words else ""
+            lines.append(f"{mark.points:g} of {mark.possible:g}  {mark.task}{words}")
+        return "\n".join([*lines, *(f"cell {words}" for words in self.cells)]) + "\n"
+
+
+def cells_of(submission: Any, release: Mapping[str, Any]) -> list[str]:
+    """The code to run: the release's own provided cells, then what the student wrote.
+
+    Provided cells come from the release, so a deleted or changed one changes nothing; visible tests
+    and cells tagged `SHOWS` are left out. ValueError for what is no notebook.
+    """
+    provided, skipped = [], set()
+    for cell in _code_cells(release):
+        name, locked, graded = _nbgrader(cell)
+        if locked:
+            skipped.add(name)
+            if not graded and SHOWS not in cell.get("metadata", {}).get("tags", []):
+                provided.append(_source(cell))
+    written = [
+        _source(cell) for cell in _code_cells(submission) if _nbgrader(cell)[0] not in skipped
+    ]
+    return provided + written
+
+
+def _code_cells(notebook: Any) -> list[dict[str, Any]]:
+    try:
+        found = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        for cell in found:
+            _source(cell), _nbgrader(cell)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"this is no notebook ({error}); hand in the .ipynb file") from error
+    return found
+
+
+def _source(cell: Mapping[str, Any]) -> str:
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)
+
+
+def _nbgrader(cell: Mapping[str, Any]) -> tuple[str | None, bool, bool]:
+    """A cell's `grade_id`, whether it is provided, and whether it is a visible test."""
+    data = cell.get("metadata", {}).get("nbgrader", {})
+    provided = bool(data.get("locked") or data.get("grade")) and not data.get("solution")
+    return data.get("grade_id"), provided, bool(data.get("grade"))
+
+
+def mark(
+    cells: Sequence[str],
+    tasks: Sequence[Task],
+    *,
+    seed: int,
+    limits: Limits = LIMITS,
+    python: str = sys.executable,
+    package: Path | None = None,
+) -> Marks:
+    """Run the cells and mark each task on hidden inputs drawn with `seed`.
+
+    package: a folder with a copy of `companion` (`copied_package`), for many submissions; else one
+    is made.
+    """
+    if package is None:
+        with copied_package() as package:
+            return mark(cells, tasks, seed=seed, limits=limits, python=python, package=package)
+    start = time.monotonic()
+    process = _Submission(list(cells), limits, python, package)
+    marks = Marks()
+    try:
+        process.run_cells()
+        for number, task in enumerate(tasks):
+            words = _wrong(task, process, np.random.default_rng([seed, number]))
+            points = 0.0 if words else task.points
+            marks.marks.append(
+                Mark(
+                    task=task.name, cell=task.cell, points=points, possible=task.points,
+                    words=words,
+                )
+            )  # fmt: skip
+    finally:
+        process.close()
+    marks.cells = process.raised
+    marks.seconds = time.monotonic() - start
+    return marks
+
+
+@contextmanager
+def copied_package() -> Iterator[Path]:
+    """A folder with `companion` alone: no assignment, no test and no answer lies beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(PACKAGE, Path(folder, "companion"), ignore=ignore)
+        yield Path(folder)
+
+
+def _wrong(task: Task, process: _Submission, generator: np.random.Generator) -> str:
+    """What is wrong with the answers to a task, with a hint; "" when nothing is."""
+    cases = [()] if task.cases is None else task.cases(generator)
+    for case in cases:
+        reply = process.ask(task, case)
+        if "unanswered" in reply:
+            return "Not answered yet."
+        if "error" in reply:
+            return _joined(f"{task.answer}: {reply['error']}", task.hint)
+        try:
+            answer = from_json(reply["answer"])
+        except Exception:
+            return _joined(f"{task.answer} gave no value that can be read", task.hint)
+        if answer is None:
+            return "Not answered yet."
+        if task.judged is not None:
+            wrong = task.judged(answer, *copy.deepcopy(case))
+            if wrong:
+                return wrong
+            continue
+        assert task.reference is not None
+        expected = task.reference(*copy.deepcopy(case))
+        wrong = difference(answer, expected, task.tolerance)
+        if wrong:
+            named = named_mistake(answer, expected, case, task.mistakes, task.tolerance)
+            return _joined(f"{task.answer}: {wrong}", named or task.hint)
+    return ""
+
+
+def _joined(wrong: str, hint: str) -> str:
+    ended = wrong if wrong.endswith((".", "?", "!")) else f"{wrong}."
+    return f"{ended} Hint: {hint}" if hint else ended
+
+
+def _processor_seconds(pid: int) -> float:
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
+class _Submission:
+    """A student's process, started again without the cell that ended it."""
+
+    def __init__(self, cells: list[str], limits: Limits, python: str, package: Path) -> None:
+        self.cells: list[str | None] = list(cells)
+        self.limits = limits
+        self.raised: list[str] = []
+        self._python, self._package = python, package
+        self._starts = 0
+        self._folder = tempfile.TemporaryDirectory()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+
+    def run_cells(self) -> None:
+        """Start a process and run all cells but those that ended one before."""
+        self._stop()
+        while self._starts < self.limits.starts:
+            self._start()
+            raised, ended = [], None
+            for number, source in enumerate(self.cells):
+                if source is None:
+                    continue
+                reply = self._exchange({"cell": source}, self.limits.cell_seconds)
+                if reply is None:
+                    ended = number
+                    break
+                if "error" in reply:
+                    raised.append(f"{number + 1} raised {reply['error']}")
+            if ended is None:
+                self.raised += raised
+                return
+            self.cells[ended] = None
+            self.raised.append(f"{ended + 1} ended the process or did not end: it was left out")
+            self._stop()
+
+    def ask(self, task: Task, case: tuple[Any, ...]) -> dict[str, Any]:
+        """The reply to a case."""
+        driver = "" if task.driver is None else textwrap.dedent(inspect.getsource(task.driver))
+        name = task.answer if task.driver is None else task.driver.__name__
+        message = {
+            "name": name, "driver": driver, "called": task.cases is not None,
+            "inputs": to_json(list(case)),
+        }  # fmt: skip
+        if self._process is None:
+            return {"error": "the process had ended too often to be started again"}
+        # The fork keeps the limit itself; this one is for a process that no longer does.
+        reply = self._exchange(message, 2 * self.limits.call_seconds)
+        if reply is None:
+            self.run_cells()
+            return {"error": "ended the process before it answered"}
+        return reply
+
+    def close(self) -> None:
+        """End the process and remove its folder."""
+        self._stop()
+        self._folder.cleanup()
+
+    def _start(self) -> None:
+        self._starts += 1
+        folder = Path(self._folder.name, secrets.token_hex(4))
+        folder.mkdir()
+        self._buffer = b""
+        kept = ("LANG", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT")
+        self._process = subprocess.Popen(
+            [self._python, "-s", "-B", "-m", "companion.teaching.student_process"],
+            cwd=folder,
+            env={
+                **{name: os.environ[name] for name in kept if name in os.environ},
+                "PYTHONPATH": str(self._package),
+                "HOME": str(folder), "TMPDIR": str(folder), "MPLCONFIGDIR": str(folder),
+                "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+            },
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        limits = self.limits
+        self._send(
+            {
+                "imports": ["numpy", "torch", "companion.teaching.checks"],
+                "readable": [str(self._package)],
+                "memory_bytes": limits.memory_bytes,
+                "file_bytes": limits.file_bytes,
+                "call_seconds": limits.call_seconds,
+                "answer_bytes": limits.answer_bytes,
+            }
+        )
+        if self._exchange({"cell": ""}, 120) is None:  # the libraries are imported
+            raise RuntimeError(
+                f"{self._python} could not run companion.teaching.student_process; try "
+                f"`{self._python} -c 'import companion.teaching'` there"
+            )
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+        self._process = None
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _exchange(self, message: Mapping[str, Any], seconds: int | float) -> dict[str, Any] | None:
+        """The reply to a message; None when the process ended, or did not reply in time."""
+        number = secrets.token_hex(8)
+        try:
+            self._send({"id": number, **message})
+        except (BrokenPipeError, OSError):
+            return None
+        assert self._process is not None
+        used = _processor_seconds(self._process.pid)
+        deadline = (time.monotonic() + WAITING * seconds, used + seconds)
+        while (line := self._line(*deadline)) is not None:
+            try:
+                reply = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(reply, dict) and reply.pop("id", None) == number:
+                return reply
+        return None
+
+    def _line(self, moment: int | float, used: int | float) -> bytes | None:
+        """The next line, before that moment and before the process has used that much."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        reading = self._process.stdout.fileno()
+        while b"\n" not in self._buffer:
+            while not select.select([reading], [], [], 0.5)[0]:
+                late = time.monotonic() > moment
+                if late or _processor_seconds(self._process.pid) > used:
+                    return None
+            piece = os.read(reading, 1 << 16)
+            if not piece or len(self._buffer) > 2 * self.limits.answer_bytes:
+                return None
+            self._buffer += piece
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line

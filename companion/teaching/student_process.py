@@ -1,0 +1,324 @@
+"""The process that runs a submission. It knows no test and no right answer.
+
+`companion.teaching.marking` starts it in an empty folder, sends it the cells of a notebook, and
+then the inputs of hidden tests, one at a time, as lines of JSON over a pipe; what comes back is
+numbers, strings, lists and arrays, never pickled objects. Each call runs in a fork of the process
+as the cells left it, so that one that exits, loops or fills the memory loses its own answer only.
+
+The fence (`fence_off`) refuses files outside a few folders, other programs and the network. It
+stops mistakes and plain cheating; it is no security boundary: who wants one puts the whole process
+into a container (assignments/README.md has a recipe).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import re
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from companion.teaching.limits import WAITING
+
+#: Array types that may cross the pipe.
+DTYPES = ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")
+
+#: A line that Jupyter reads and Python does not: `%pip install`, `!ls`, `?name`.
+MAGIC = re.compile(r"^(\s*)[%!?].*$", re.MULTILINE)
+
+#: What the fence refuses at all, by the names of Python's audit events.
+REFUSED = (
+    "ctypes.dlopen", "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.posix_spawn",
+    "os.system", "pty.spawn", "signal.pthread_kill", "socket.bind", "socket.connect",
+    "socket.getaddrinfo", "subprocess.Popen",
+)  # fmt: skip
+
+#: What it refuses outside the submission's own folder: their first argument is a path.
+CHANGES = (
+    "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink",
+    "os.truncate", "shutil.rmtree",
+)  # fmt: skip
+
+
+# --- values as JSON ------------------------------------------------------------------------------
+
+
+def to_json(value: Any) -> Any:
+    """`value` as JSON; an object of another kind becomes the name of its type."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [to_json(each) for each in value]}
+    if isinstance(value, (set, frozenset)):
+        return {"set": [to_json(each) for each in value]}
+    if isinstance(value, dict):
+        return {"dict": [[to_json(key), to_json(each)] for key, each in value.items()]}
+    kind = "tensor" if hasattr(value, "detach") else "array"
+    if kind == "tensor":
+        value = value.detach().cpu()
+        value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
+    if hasattr(value, "dtype") and hasattr(value, "tobytes"):
+        if str(value.dtype) not in DTYPES:
+            return {"other": f"array of {value.dtype}"}
+        text = base64.b64encode(value.tobytes()).decode("ascii")
+        return {kind: text, "dtype": str(value.dtype), "shape": list(value.shape)}
+    if isinstance(value, (int, float, str)):  # a subclass, with its own methods or not
+        base = next(kind for kind in (int, float, str) if isinstance(value, kind))
+        return base.__str__(value) if base is str else base.__add__(value, 0)  # type: ignore[operator]
+    return {"other": type(value).__name__}
+
+
+def from_json(value: Any) -> Any:
+    """The value that `to_json` wrote. ValueError for what it cannot have written."""
+    if not isinstance(value, dict):
+        return value
+    if "list" in value:
+        return [from_json(each) for each in value["list"]]
+    if "tuple" in value:
+        return tuple(from_json(each) for each in value["tuple"])
+    if "set" in value:
+        return {from_json(each) for each in value["set"]}
+    if "dict" in value:
+        return {from_json(key): from_json(each) for key, each in value["dict"]}
+    if "other" in value:
+        return Other(str(value["other"])[:100])
+    kind = "tensor" if "tensor" in value else "array"
+    if kind not in value or value["dtype"] not in DTYPES:
+        raise ValueError(f"not a value that a submission can send: {str(value)[:100]}")
+    import numpy as np
+
+    array = np.frombuffer(base64.b64decode(value[kind]), dtype=value["dtype"])
+    array = array.reshape([int(n) for n in value["shape"]]).copy()
+    if kind == "array":
+        return array if array.ndim else array[()]
+    import torch
+
+    return torch.from_numpy(array)
+
+
+class Other:
+    """An answer of a type that is never right; only the type's name is known."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        """The type's name."""
+        return f"an object of type {self.name}"
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+def limit_memory(more_bytes: int, file_bytes: int) -> None:
+    """Allow this process so much memory beside what it has, and files of that size (on Unix)."""
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return  # macOS, where the limit of addresses is not kept either
+    resource.setrlimit(resource.RLIMIT_AS, (used + more_bytes, used + more_bytes))
+
+
+def limit_processor(seconds: int | float) -> None:
+    """End this process once it has used so much processor time (on Unix)."""
+    try:
+        import resource
+    except ImportError:
+        return
+    whole = max(1, math.ceil(seconds))
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+
+
+def fence_off(own: str, readable: Sequence[str]) -> Callable[[bool], None]:
+    """Refuse what a submission has no business with; returns what lets this module through."""
+    real = os.path.realpath
+    own = real(own)
+    roots = (own, *map(real, readable))
+    lifted = [False]
+
+    def within(path: Any, folders: Sequence[str]) -> bool:
+        if isinstance(path, int) or path is None:
+            return True
+        found = real(os.fsdecode(path))
+        return any(found == root or found.startswith(root + os.sep) for root in folders)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if lifted[0]:
+            return
+        if event in REFUSED:
+            raise PermissionError(f"a submission may not do this: {event}")
+        if event == "open" and arguments:
+            path, mode, flags = (*arguments, None, None)[:3]
+            writes = bool((flags or 0) & (os.O_WRONLY | os.O_RDWR)) or bool(
+                isinstance(mode, str) and set(mode) & set("wax+")
+            )
+            if not within(path, (own, os.devnull) if writes else roots):
+                raise PermissionError("a submission may open files of its own folder only")
+        elif event in ("os.listdir", "os.scandir"):
+            if not within(arguments[0], roots):
+                raise PermissionError("a submission may list its own folder only")
+        elif event in CHANGES and not all(
+            within(each, (own,)) for each in arguments[:2] if isinstance(each, (str, bytes))
+        ):
+            raise PermissionError("a submission may change its own folder only")
+
+    sys.addaudithook(hook)
+
+    def lift(value: bool) -> None:
+        lifted[0] = value
+
+    return lift
+
+
+# --- cells and calls -----------------------------------------------------------------------------
+
+
+class Student:
+    """The names that the notebook defined, as attributes."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        """The value of a name; NameError says that its cell may be gone."""
+        if name not in self._names:
+            raise NameError(f"{name} is not defined; was its cell deleted, renamed, or in error?")
+        return self._names[name]
+
+
+def run_cell(source: str, names: dict[str, Any]) -> dict[str, Any]:
+    """Run a cell; what it raised, if anything."""
+    try:
+        code = compile(MAGIC.sub(r"\1pass", source), "<cell>", "exec")
+        exec(code, names)
+    except BaseException as error:  # SystemExit and KeyboardInterrupt too
+        return {"error": _words(error)}
+    return {}
+
+
+def run_call(message: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a hidden input, as JSON; what it raised, if anything.
+
+    The message has the source of a `driver`, a function of the student's names and the inputs; or
+    the `name` of the student's function, or of a value.
+    """
+    try:
+        student = Student(names)
+        given = from_json(message["inputs"])
+        if message.get("driver"):
+            tools: dict[str, Any] = {}
+            exec(compile(message["driver"], "<driver>", "exec"), tools)
+            answer = tools[message["name"]](student, *given)
+        else:
+            answer = getattr(student, message["name"])
+            answer = answer(*given) if message["called"] else answer
+        return {"answer": to_json(answer)}
+    except NotImplementedError:
+        return {"unanswered": True}
+    except BaseException as error:
+        return {"error": _words(error)}
+
+
+def _words(error: BaseException) -> str:
+    try:
+        last = traceback.format_exception_only(error)[-1]
+        return " ".join(last.split())[:300]
+    except BaseException:  # an exception of the student's own may do anything
+        return "an exception that cannot be shown"
+
+
+def answer_in_fork(
+    message: dict[str, Any], names: dict[str, Any], seconds: int | float, most_bytes: int
+) -> dict[str, Any]:
+    """`run_call` in a fork, which may use so much processor time and answer with so much."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        LIFT(False)
+        try:
+            os.close(reading)
+            limit_processor(seconds)
+            reply = json.dumps(run_call(message, names)).encode()
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(reply)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    reply = b""
+    deadline = time.monotonic() + WAITING * seconds
+    failure = ""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([reading], [], [], left)[0]:
+            failure = f"did not end within {seconds:g} seconds"
+            break
+        piece = os.read(reading, 1 << 16)
+        if not piece:
+            break
+        reply += piece
+        if len(reply) > most_bytes:
+            failure = "gave more than can be read"
+            break
+    os.close(reading)
+    os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        failure = f"did not end within {seconds:g} seconds"
+    if failure:
+        return {"error": failure}
+    try:
+        found = json.loads(reply)
+        return found if isinstance(found, dict) else {"error": "gave no answer"}
+    except ValueError:
+        return {"error": "ended the process before it answered"}
+
+
+#: What lifts the fence for this module; set by `serve`.
+LIFT: Callable[[bool], None] = lambda _: None  # noqa: E731
+
+
+def serve() -> None:
+    """Answer the judge's messages until it closes the pipe."""
+    global LIFT
+    commands, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    start = json.loads(commands.readline())
+    for module in start["imports"]:
+        __import__(module)
+    readable = [sys.prefix, sys.base_prefix, *start["readable"]]
+    sys.path[:] = [p for p in sys.path if any(p.startswith(root) for root in readable)]
+    system = ("/dev", "/usr", "/lib", "/lib64", "/etc", "/sys", f"/proc/{os.getpid()}")
+    LIFT = fence_off(os.getcwd(), [*readable, *system, "/proc/cpuinfo", "/proc/meminfo"])
+    limit_memory(start["memory_bytes"], start["file_bytes"])
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for line in commands:
+        message = json.loads(line)
+        if "cell" in message:
+            reply = run_cell(message["cell"], names)
+        else:
+            LIFT(True)
+            reply = answer_in_fork(message, names, start["call_seconds"], start["answer_bytes"])
+            LIFT(False)
+        os.write(answers, json.dumps({"id": message["id"], **reply}).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,228 @@
+"""Mark submissions, and try each assignment on what students hand in.
+
+`python -m tools.assignments mark NAME FOLDER` marks FOLDER/<student>/NAME.ipynb for every student:
+a line each, feedback beside the notebook, and FOLDER/marks.json for `tools.gradebook export`.
+
+`python -m tools.assignments try [NAME ...]` marks the reference, the empty student version, every
+plausible wrong submission and, once, every abuse, and prints what each got; it fails where one got
+other points than it should, or a hint that does not name its mistake. `--class 30` then times a
+class of so many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from assignments.tried import Tried
+from companion.teaching.marking import (
+    LIMITS,
+    Limits,
+    Mark,
+    Marks,
+    Task,
+    cells_of,
+    copied_package,
+    mark,
+)
+from companion.teaching.student_process import MAGIC
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "assignments"
+
+#: The assignment that abuse is tried on.
+ABUSED = "cross_entropy_and_a_coder"
+
+
+def names() -> list[str]:
+    """The assignments."""
+    return sorted(path.name for path in (FOLDER / "source").iterdir() if path.is_dir())
+
+
+def notebook_of(name: str, version: str) -> dict[str, Any]:
+    """The notebook of an assignment: its "source", with solutions, or its "release"."""
+    path = FOLDER / version / name / f"{name}.ipynb"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def tasks_of(name: str) -> list[Task]:
+    """What the assignment's judge asks."""
+    found: list[Task] = importlib.import_module(f"assignments.judges.{name}").TASKS
+    return found
+
+
+def wrong_submissions(name: str) -> list[Tried]:
+    """What was tried on an assignment, abuse included where it is tried."""
+    found: list[Tried] = list(importlib.import_module(f"assignments.tried.{name}").TRIED)
+    if name == ABUSED:
+        found += importlib.import_module("assignments.tried.abuse").TRIED
+    return found
+
+
+def mark_notebook(
+    name: str, notebook: Mapping[str, Any], package: Path, *, seed: int, limits: Limits = LIMITS
+) -> Marks:
+    """Marks of one notebook; none where it is no notebook."""
+    tasks = tasks_of(name)
+    try:
+        cells = cells_of(notebook, notebook_of(name, "release"))
+    except ValueError as error:
+        lost = [
+            Mark(task=t.name, cell=t.cell, points=0, possible=t.points, words=str(error))
+            for t in tasks
+        ]
+        return Marks(marks=lost)
+    return mark(cells, tasks, seed=seed, limits=limits, package=package)
+
+
+#: Short, as nothing that is tried needs longer.
+TRYING = Limits(cell_seconds=10, call_seconds=3, memory_bytes=1 << 29)
+
+
+def try_one(name: str, tried: Tried, package: Path, seed: int) -> tuple[Marks, list[str]]:
+    """The marks of a submission that is tried, and what is unexpected of them."""
+    notebook = tried.notebook(notebook_of(name, "source"))
+    marks = mark_notebook(name, notebook, package, seed=seed, limits=TRYING)
+    return marks, tried.unexpected(marks)
+
+
+def everything_lost(name: str) -> Mapping[str, str]:
+    """What the empty student version loses."""
+    return {task.name: "" for task in tasks_of(name)}
+
+
+def run_whole(notebook: Mapping[str, Any]) -> float:
+    """Run all cells of a notebook, visible tests too, in an empty folder; the seconds it took.
+
+    RuntimeError with the last words of the first cell that fails.
+    """
+    cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    code = "\n\n".join(MAGIC.sub(r"\1pass", cell) for cell in cells)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, copied_package() as package:
+        done = subprocess.run(
+            [sys.executable, "-s", "-c", code], cwd=folder, capture_output=True, text=True,
+            env={"PYTHONPATH": str(package), "HOME": folder, "OMP_NUM_THREADS": "1", "PATH": ""},
+        )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr[-1000:])
+    return time.monotonic() - start
+
+
+def print_matrix(name: str, package: Path, seed: int, jobs: int) -> bool:
+    """Try all of an assignment; whether all came out as it should."""
+    possible = sum(task.points for task in tasks_of(name))
+    print(f"\n{name}: {possible:g} points; the reference notebook, whole: ", end="", flush=True)
+    print(f"{run_whole(notebook_of(name, 'source')):.0f} s", flush=True)
+    right = True
+
+    def one(tried: Tried) -> tuple[Marks, list[str]]:
+        if tried.name != "empty":
+            return try_one(name, tried, package, seed)
+        marks = mark_notebook(name, notebook_of(name, "release"), package, seed=seed)
+        return marks, tried.unexpected(marks)
+
+    empty = Tried(name="empty", lost=everything_lost(name))
+    everything = [empty, Tried(name="reference"), *wrong_submissions(name)]
+    with ThreadPoolExecutor(jobs) as pool:
+        for tried, (marks, wrong) in zip(everything, pool.map(one, everything), strict=True):
+            print(f"  {tried.name:46}{marks.points:5g}  {'' if wrong else 'as it should'}")
+            if tried is not empty:
+                for each in marks.marks:
+                    if each.words:
+                        print(f"      {each.task}: {each.words}")
+            for words in wrong:
+                print(f"      UNEXPECTED {words}")
+            right = right and not wrong
+            sys.stdout.flush()
+    return right
+
+
+def mark_folder(name: str, folder: Path, seed: int, jobs: int) -> dict[str, Any]:
+    """Mark the notebook of every student, so many at a time; writes feedback and marks.json."""
+    paths = sorted(folder.glob(f"*/{name}.ipynb"))
+    if not paths:
+        raise ValueError(f"{folder} holds no */{name}.ipynb; a folder for each student is asked")
+
+    def one(path: Path) -> Marks:
+        try:
+            notebook = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            notebook = None
+        marks = mark_notebook(name, notebook, package, seed=seed)
+        path.with_name("feedback.txt").write_text(marks.feedback(), encoding="utf-8")
+        print(f"{path.parent.name:24}{marks.points:5g} points {marks.seconds:6.1f} s", flush=True)
+        return marks
+
+    with copied_package() as package, ThreadPoolExecutor(jobs) as pool:
+        found = list(pool.map(one, paths))
+    cells: dict[str, float] = {}
+    for task in tasks_of(name):
+        cells[task.cell] = cells.get(task.cell, 0) + task.points
+    students = {path.parent.name: m.by_cell() for path, m in zip(paths, found, strict=True)}
+    marks = {"assignment": name, "cells": cells, "seed": seed, "students": students}
+    (folder / "marks.json").write_text(json.dumps(marks, indent=1), encoding="utf-8")
+    return marks
+
+
+def write_class(name: str, folder: Path, size: int) -> None:
+    """A class of submissions: what is tried, again and again, the reference first."""
+    tried = [Tried(name="reference"), *wrong_submissions(name)]
+    for number in range(size):
+        notebook = tried[number % len(tried)].notebook(notebook_of(name, "source"))
+        student = folder / f"student-{number + 1:02}"
+        student.mkdir(parents=True)
+        text = json.dumps(notebook)
+        (student / f"{name}.ipynb").write_text(text, encoding="utf-8")
+
+
+def try_all(chosen: Iterable[str], size: int, seed: int, jobs: int) -> bool:
+    """Print the matrix of each assignment, and time a class on the one with abuse."""
+    right = True
+    with copied_package() as package:
+        for name in chosen:
+            right = print_matrix(name, package, seed, jobs) and right
+    if size:
+        with tempfile.TemporaryDirectory() as folder:
+            write_class(ABUSED, Path(folder), size)
+            start = time.monotonic()
+            mark_folder(ABUSED, Path(folder), seed, jobs)
+            print(f"{size} submissions: {time.monotonic() - start:.0f} s")
+    return right
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tools.assignments")
+    commands = parser.add_subparsers(dest="command", required=True)
+    trying = commands.add_parser("try")
+    trying.add_argument("names", nargs="*")
+    trying.add_argument("--class", type=int, default=0, dest="size")
+    marking = commands.add_parser("mark")
+    marking.add_argument("name", choices=names())
+    marking.add_argument("folder", type=Path)
+    for each in (trying, marking):
+        each.add_argument("--seed", type=int, default=None, help="of the hidden inputs")
+        each.add_argument("--jobs", type=int, default=2, help="submissions at a time (2)")
+    arguments = parser.parse_args()
+    seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
+    print(f"hidden inputs from seed {seed}")
+    if arguments.command == "try":
+        return int(not try_all(arguments.names or names(), arguments.size, seed, arguments.jobs))
+    mark_folder(arguments.name, arguments.folder, seed, arguments.jobs)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
