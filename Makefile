@@ -16,6 +16,8 @@ unexport PYTHONPATH PYTHONHOME
 READY   := $(VENV)/.ready
 MINIMUM := .venv-minimum/.ready
 COLAB   := .venv-colab/.ready
+NEWEST  := .venv-newest/.ready
+PAPER   := _build/paper/trained-to-predict
 REAL    := .venv-real/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
            _config.yml _toc.yml $(shell find companion -name '*.py') tools/landing.py tools/costs.py tools/reference.py
@@ -30,7 +32,7 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
 
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
-        mutants results costs gpu-results repository install clean real-model rehearsal
+        mutants results costs gpu-results repository install clean real-model rehearsal pdf epub zip paper-test newest
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -68,6 +70,13 @@ $(MINIMUM): requirements.lock pyproject.toml tools/minimum.py | $(READY)
 	.venv-minimum/bin/python -m pip check
 	@touch $@
 
+# Newer ones may come out at any time: this environment is made anew each time.
+.PHONY: $(NEWEST)
+$(NEWEST): pyproject.toml
+	rm -rf .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --no-compile --editable '.[book,test,dev]'
+
 # --no-deps, as all that is wanted is named there, and the notebook server is not wanted.
 $(COLAB): tests/colab.txt requirements.lock | $(READY)
 	test -x .venv-colab/bin/python || $(PYTHON) -m venv .venv-colab
@@ -99,6 +108,13 @@ $(SITE): $(READY) $(SOURCES)
 serve: $(SITE)  ## local preview on PORT (8000)
 	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C stops)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+pdf: $(PAPER).pdf  ## the whole book as one PDF, in _build/paper (needs Chromium)
+epub: $(PAPER).epub  ## the whole book as one EPUB, in _build/paper
+zip: $(PAPER).zip  ## the site in one file that opens from disk, in _build/paper
+
+$(PAPER).pdf $(PAPER).epub $(PAPER).zip: $(PAPER).%: $(SITE) $(wildcard tools/paper/*)
+	$(PY) -m tools.paper $*
 
 notebooks: $(READY)  ## execute the chapters in place and store their outputs (ONLY=book/x.ipynb)
 	$(PY) -m tools.notebooks $(ONLY)
@@ -159,7 +175,11 @@ elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VAR
 	  $$($(PY) -m tools.chapters --that-train --share $(SHARE))
 
 site-test: $(SITE)  ## the built site: links, and every page in Chromium (SCREENSHOTS=1 keeps pictures)
-	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project/test_site.py tests/teaching/test_widgets.py
+	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project/test_site.py tests/project/test_paper.py \
+	  tests/project/test_colab_links.py tests/teaching/test_widgets.py
+
+paper-test: $(PAPER).pdf $(PAPER).epub $(PAPER).zip  ## these three, looked through
+	$(PYTEST) --unchecked -m browser tests/project/test_whole_paper.py
 
 # The lowest versions are years old and warn about each other, which is not ours to mend. What is
 # tried is that the package works with them; its annotations are checked in the other tiers.
@@ -169,7 +189,13 @@ minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.to
 	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network or rehearsal)' \
 	  --ignore tests/project/test_project.py --ignore tests/project/test_notebooks.py --ignore tests/project/test_site.py \
 	  --ignore tests/project/test_colab.py --ignore tests/project/test_waiting_results.py \
-	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py $(LENIENT)
+	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py \
+	  --ignore tests/project/test_paper.py --ignore tests/project/test_workflows.py $(LENIENT)
+
+newest: $(NEWEST)  ## the unit tier and the site with the newest versions there are (an environment of its own, made anew)
+	.venv-newest/bin/python -m pytest -m 'not (slow or gpu or browser or network or rehearsal)' $(LENIENT)
+	PATH="$(CURDIR)/.venv-newest/bin:$$PATH" .venv-newest/bin/jupyter-book build . --path-output _build/newest \
+	  --warningiserror --keep-going --nitpick --all --quiet
 
 colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that Colab holds (ALL=1: every chapter)
 	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/teaching/test_widgets.py
@@ -180,4 +206,4 @@ real-model: $(REAL)  ## a real chat model: its conversion and what it knows (100
 	.venv-real/bin/python -m pytest --unchecked tests/interop tests/studies/test_real_model.py tests/studies/test_real_refusals.py
 
 clean:  ## remove environments and everything built
-	rm -rf .venv .venv-minimum .venv-colab .venv-real _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-minimum .venv-colab .venv-real .venv-newest _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
