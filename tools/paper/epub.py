@@ -174,13 +174,13 @@ def chapter(page: Page, known: set[str], pictures: Pictures) -> str:
     """A page as XHTML."""
     formulas(page.article)
     colours(page.article)
-    pictures.take(page.article)
     pages.rewrite(
         page,
         lambda name, place: f"{pages.slug(name)}.xhtml" + (f"#{place}" if place else ""),
         pictures.from_site,
         known,
     )
+    pictures.take(page.article)
     sizes(page.article)
     page.article.name = "main"
     page.article.attrs = {}

@@ -21,11 +21,12 @@ OUT = chapters.ROOT / "_build" / "paper"
 #: The names of the files in OUT begin so.
 STEM = "trained-to-predict"
 
-#: What only a screen can use; `not-on-paper` is for pages that have more of it.
-SCREEN_ONLY = (
-    ".headerlink, .toggle-button, .copybtn, .not-on-paper, .explore-status, .guess-table, "
-    "form.guess, button, noscript, script, style, link, template, dialog, [hidden]"
-)
+#: What only a screen can use: elements, and classes. `not-on-paper` is for pages that have more.
+SCREEN_TAGS = {"button", "noscript", "script", "style", "link", "template", "dialog"}
+SCREEN_CLASSES = {
+    "headerlink", "toggle-button", "copybtn", "not-on-paper", "explore-status", "guess-table",
+    "guess",
+}  # fmt: skip
 
 #: Attributes that name places of the same page.
 REFERENCES = ("for", "aria-labelledby", "aria-describedby", "aria-controls", "aria-details")
@@ -107,8 +108,8 @@ def fit_for_paper(article: Tag) -> None:
     """Open what is closed, show the first frame of what responds, drop what only a screen uses."""
     for picture in article.select(".explore"):
         hold_still(picture)
-    for one in article.select(SCREEN_ONLY):
-        if not one.decomposed and one.parent is not None:
+    for one in article.find_all(only_for_screens):
+        if not one.decomposed:
             one.decompose()
     for details in article.select("details"):
         open_details(details)
@@ -124,6 +125,15 @@ def fit_for_paper(article: Tag) -> None:
     for one in article.select("[tabindex]"):
         del one["tabindex"]
     drop_empty_cells(article)
+
+
+def only_for_screens(tag: Tag) -> bool:
+    """Whether paper has no use for an element."""
+    return (
+        tag.name in SCREEN_TAGS
+        or "hidden" in tag.attrs
+        or not SCREEN_CLASSES.isdisjoint(classes(tag))
+    )
 
 
 def classes(tag: Tag) -> list[str]:

@@ -48,7 +48,16 @@ SHRINK = """
 })
 """
 
-#: The document is as wide as its page, every picture is there, and its fonts are loaded.
+#: What sticks out of the page on the right, as Chromium would make everything smaller for it.
+TOO_WIDE = """
+width => [...document.querySelectorAll(".bd-article *")].filter(element => {
+  if (!element.checkVisibility() || element.closest(".katex-mathml, svg")) return false;
+  const box = element.getBoundingClientRect();
+  return box.width > 1 && box.right > width + 2;
+}).map(element => `${element.tagName} ${element.textContent.trim().slice(0, 60)}`).slice(0, 5)
+"""
+
+#: Fonts and pictures are loaded; the addresses of pictures that are not.
 READY = """
 async () => {
   await document.fonts.ready;
@@ -148,7 +157,7 @@ def document(book: list[Page], site: Path) -> str:
 
 
 def printed(browser: Browser, text: str, *, tagged: bool) -> bytes:
-    """A document as PDF; ValueError for a picture that cannot be shown."""
+    """A document as PDF; ValueError for what cannot be shown or is wider than the page."""
     pages.OUT.mkdir(parents=True, exist_ok=True)
     path = pages.OUT / "printed.html"
     path.write_text(text, encoding="utf-8")
@@ -160,6 +169,9 @@ def printed(browser: Browser, text: str, *, tagged: bool) -> bytes:
     if broken:
         raise ValueError(f"pictures that cannot be shown: {', '.join(broken)}")
     page.evaluate(SHRINK)
+    wide = page.evaluate(TOO_WIDE, TEXT_WIDTH)
+    if wide:
+        raise ValueError(f"wider than the page: {'; '.join(wide)}")
     made = page.pdf(
         format="A4", print_background=True, prefer_css_page_size=True, tagged=tagged, outline=tagged
     )
@@ -169,13 +181,13 @@ def printed(browser: Browser, text: str, *, tagged: bool) -> bytes:
 
 
 def headings(reader: PdfReader) -> list[Destination]:
-    """The outline's first two levels: the first page, parts and their pages, in order."""
+    """The first page's heading, and those of the parts and of their pages, in order."""
     found: list[Destination] = []
     for item in reader.outline:
-        if isinstance(item, list):
-            found += [one for one in item if isinstance(one, Destination)]
-        else:
+        if isinstance(item, Destination):
             found.append(item)
+        elif len(found) > 1:  # the first page has sections, parts have pages
+            found += [one for one in item if isinstance(one, Destination)]
     return found
 
 
