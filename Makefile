@@ -190,7 +190,8 @@ minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.to
 	  --ignore tests/project/test_project.py --ignore tests/project/test_notebooks.py --ignore tests/project/test_site.py \
 	  --ignore tests/project/test_colab.py --ignore tests/project/test_waiting_results.py \
 	  --ignore tests/project/test_extensions.py --ignore tests/project/test_reference.py \
-	  --ignore tests/project/test_paper.py --ignore tests/project/test_workflows.py $(LENIENT)
+	  --ignore tests/project/test_paper.py --ignore tests/project/test_whole_paper.py \
+	  --ignore tests/project/test_colab_links.py --ignore tests/project/test_workflows.py $(LENIENT)
 
 newest: $(NEWEST)  ## the unit tier and the site with the newest versions there are (an environment of its own, made anew)
 	.venv-newest/bin/python -m pytest -m 'not (slow or gpu or browser or network or rehearsal)' $(LENIENT)

@@ -128,7 +128,10 @@ def test_a_cell_with_nothing_to_show_leaves_no_box(page: Any) -> None:
 
 def test_the_book_is_read_in_the_order_of_its_contents() -> None:
     order = pages.reading_order()
-    names = [str(path.relative_to(chapters.ROOT).with_suffix("")) for path in chapters.toc_files()]
+    names = [
+        path.relative_to(chapters.ROOT).with_suffix("").as_posix()
+        for path in chapters.toc_files()
+    ]
     assert [name for name, _ in order] == names
     assert dict(order)["book/training/lstm"] == "Training"
     assert dict(order)["book/reference/core"] == "Reference"
