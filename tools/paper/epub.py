@@ -84,7 +84,7 @@ def _write(node: Tag, out: list[str], *, in_svg: bool) -> None:
 
 def formulas(article: Tag) -> None:
     """MathML in place of what KaTeX drew, with its TeX as the alternative text."""
-    for drawn in article.select(".katex"):
+    for drawn in pages.having(article, "katex"):
         math = drawn.select_one("math")
         if math is None:
             raise ValueError(f"a formula has no MathML: {drawn.get_text()[:80]}")
@@ -99,7 +99,7 @@ def formulas(article: Tag) -> None:
 
 def colours(article: Tag) -> None:
     """Drawings name colours of the page, and others for where there are none: those."""
-    for drawing in article.select("svg"):
+    for drawing in article.find_all("svg"):
         for tag in [drawing, *drawing.find_all(True)]:
             for key, value in tag.attrs.items():
                 if isinstance(value, str) and "var(" in value:
@@ -110,7 +110,7 @@ def colours(article: Tag) -> None:
 
 def sizes(article: Tag) -> None:
     """Pictures are as wide as on the site, and never wider than the screen."""
-    for image in article.select("img"):
+    for image in article.find_all("img"):
         style = str(image.attrs.pop("style", ""))
         named = re.search(r"(?<!-)width:\s*([\d.]+)px", style)
         width = named[1] if named else image.get("width")
@@ -130,7 +130,9 @@ class Pictures:
 
     def add(self, content: bytes, ending: str) -> str:
         """Keep a picture; its address. WebP becomes PNG."""
-        if ending == ".webp":
+        if ending == ".png":
+            content = pages.fewer_colours(content)
+        elif ending == ".webp":
             made = io.BytesIO()
             few = (
                 Image.open(io.BytesIO(content))
@@ -145,7 +147,7 @@ class Pictures:
 
     def take(self, article: Tag) -> None:
         """Keep the pictures that are part of a page."""
-        for image in article.select('img[src^="data:"]'):
+        for image in article.find_all("img", src=re.compile("^data:")):
             head, _, data = str(image["src"]).partition(",")
             kind = head.removeprefix("data:image/").split(";")[0].split("+")[0]
             image["src"] = self.add(base64.b64decode(data), f".{kind}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from tools import chapters
 from tools.paper import pages
 
-#: What only Sphinx reads.
+#: What only Sphinx reads; `*.map`, which is left out too, is for those who write scripts.
 INTERNAL = {".doctrees", ".buildinfo", "objects.inv"}
 
 #: Copies of the notebooks, twice as large as all else: their links lead to the repository.
@@ -34,11 +34,13 @@ def write(path: Path, site: Path = pages.HTML) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for file in sorted(site.rglob("*")):
             name = file.relative_to(site)
-            if file.is_dir() or name.parts[0] in {SOURCES, *INTERNAL}:
+            if file.is_dir() or file.suffix == ".map" or name.parts[0] in {SOURCES, *INTERNAL}:
                 continue
             content = file.read_bytes()
             if file.suffix == ".html":
                 content = without_sources(content.decode("utf-8")).encode("utf-8")
+            elif file.suffix == ".png":
+                content = pages.fewer_colours(content)
             entry = zipfile.ZipInfo(f"{folder}/{name.as_posix()}", WHEN)
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
