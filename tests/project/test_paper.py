@@ -67,9 +67,10 @@ A line &nbsp; more <!-- unseen --></p>
 <div class="outcome-guess" hidden></div><p>It is 3.</p></details>
 <div class="admonition dropdown toggle"><p class="admonition-title">Solution</p>
 <p>Because.</p></div>
-<svg class="drawing" viewbox="0 0 1 1" fill="var(--pst-color-primary,#2b93a2)">
+<svg class="drawing" role="group" viewbox="0 0 1 1" fill="var(--pst-color-primary,#2b93a2)">
 <lineargradient id="g1"/>
-<rect width="1" height="1" fill="url(#g1)"/></svg>{WIDGET}<p class="not-on-paper">Try it</p>
+<rect width="1" height="1" fill="url(#g1)"/><a href="other.html"><text>To other</text></a></svg>
+<dl><dd>A definition of nothing</dd></dl><p id="g2">One</p><p id="g2">Two</p>{WIDGET}<p class="not-on-paper">Try it</p>
 </section><section id="second"><h2>Second</h2><button>Copy</button>
 <table border="1"><tr><td align="left">1</td><td>2</td></tr></table>
 </section></article></body></html>"""
@@ -184,6 +185,7 @@ def test_an_epub_links_its_pages_to_each_other_and_the_rest_to_the_site(
     documentation = chapters.project()["project"]["urls"]["Documentation"]
     assert links == [
         "other.xhtml#place", "a-page.xhtml#a-page", "other.xhtml", f"{documentation}genindex.html",
+        "other.xhtml",
     ]  # fmt: skip
     contents = parsed(book, "nav.xhtml")
     assert [str(link["href"]) for link in contents.select("a")] == [

@@ -17,7 +17,8 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from bs4 import Comment, NavigableString, Tag
+from bs4 import Tag
+from bs4.element import Comment, NavigableString
 from PIL import Image
 
 from tools import chapters
@@ -97,15 +98,22 @@ def formulas(article: Tag) -> None:
         drawn.replace_with(math)
 
 
-def colours(article: Tag) -> None:
-    """Drawings name colours of the page, and others for where there are none: those."""
+def drawings(article: Tag) -> None:
+    """Drawings as an EPUB has them: links with a title, and no colours of the page.
+
+    They name a colour of the page and another one for where there is none: that one.
+    """
     for drawing in article.find_all("svg"):
         for tag in [drawing, *drawing.find_all(True)]:
             for key, value in tag.attrs.items():
                 if isinstance(value, str) and "var(" in value:
                     tag[key] = re.sub(r"var\(--[\w-]+,\s*([^()]*(?:\([^()]*\))?)\)", r"\1", value)
-        for data in drawing.select("metadata"):
+        for data in drawing.find_all("metadata"):
             data.decompose()
+        if drawing.get("role") not in ("img", None):
+            del drawing["role"]
+        for link in drawing.find_all("a"):
+            link.insert(0, pages.new("title", link.get_text(), ""))
 
 
 def sizes(article: Tag) -> None:
@@ -119,6 +127,15 @@ def sizes(article: Tag) -> None:
         if width and str(width).replace(".", "").isdecimal():
             image["style"] = f"width: {width}px"
         image.attrs.setdefault("alt", "")
+
+
+def lists(article: Tag) -> None:
+    """A list of definitions begins with a term; one that does not is none."""
+    for listed in article.find_all("dl"):
+        first = listed.find(True, recursive=False)
+        if isinstance(first, Tag) and first.name == "dd":
+            for one in [listed, *listed.find_all(["dt", "dd"], recursive=False)]:
+                one.name = "div"
 
 
 class Pictures:
@@ -175,7 +192,8 @@ def document(title: str, body: str, kind: str = "") -> str:
 def chapter(page: Page, known: set[str], pictures: Pictures) -> str:
     """A page as XHTML."""
     formulas(page.article)
-    colours(page.article)
+    drawings(page.article)
+    lists(page.article)
     pages.rewrite(
         page,
         lambda name, place: f"{pages.slug(name)}.xhtml" + (f"#{place}" if place else ""),

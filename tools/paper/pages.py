@@ -128,6 +128,12 @@ def fit_for_paper(article: Tag) -> None:
     for one in article.find_all(tabindex=True):
         del one["tabindex"]
     drop_empty_cells(article)
+    seen: set[str] = set()
+    for one in article.find_all(id=True):  # each exercise's box has the same
+        if one["id"] in seen:
+            del one["id"]
+        else:
+            seen.add(str(one["id"]))
 
 
 def only_for_screens(tag: Tag) -> bool:
@@ -214,7 +220,7 @@ def drop_empty_cells(article: Tag) -> None:
 def fewer_colours(png: bytes) -> bytes:
     """A PNG of 256 colours, which a plot hardly exceeds; as it was where it is not opaque."""
     drawn = Image.open(io.BytesIO(png)).convert("RGBA")
-    if drawn.getextrema()[3] != (255, 255):
+    if drawn.getchannel("A").getextrema() != (255, 255):
         return png
     made = io.BytesIO()
     few = drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE)

@@ -116,7 +116,7 @@ def lower_headings(page: Page) -> None:
     """A chapter stands below its part: its title becomes a heading of level two, and so on."""
     for tag in page.article.find_all(["h1", "h2", "h3", "h4", "h5"]):
         level = int(tag.name[1])
-        tag["class"] = [*pages.classes(tag), f"was-h{level}"]
+        tag["class"] = " ".join([*pages.classes(tag), f"was-h{level}"])
         tag.name = f"h{level + 1}"
 
 
