@@ -70,7 +70,8 @@ A line &nbsp; more <!-- unseen --></p>
 <svg class="drawing" role="group" viewbox="0 0 1 1" fill="var(--pst-color-primary,#2b93a2)">
 <lineargradient id="g1"/>
 <rect width="1" height="1" fill="url(#g1)"/><a href="other.html"><text>To other</text></a></svg>
-<dl><dd>A definition of nothing</dd></dl><p id="g2">One</p><p id="g2">Two</p>{WIDGET}<p class="not-on-paper">Try it</p>
+<dl><dd>A definition of nothing</dd></dl><p id="g2">One</p><p id="g2">Two</p>
+{WIDGET}<p class="not-on-paper">Try it</p>
 </section><section id="second"><h2>Second</h2><button>Copy</button>
 <table border="1"><tr><td align="left">1</td><td>2</td></tr></table>
 </section></article></body></html>"""
