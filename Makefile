@@ -16,6 +16,8 @@ unexport PYTHONPATH PYTHONHOME
 READY   := $(VENV)/.ready
 MINIMUM := .venv-minimum/.ready
 COLAB   := .venv-colab/.ready
+NEWEST  := .venv-newest/.ready
+PAPER   := _build/paper/trained-to-predict
 REAL    := .venv-real/.ready
 TEACH   := .venv-teach/.ready
 SOURCES := $(shell find book -type f -not -name '*.pyc' -not -path '*/.ipynb_checkpoints/*' | sed 's/ /\\ /g') \
@@ -33,7 +35,7 @@ TWO := $(MAKE) --no-print-directory --jobs=2 \
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
         mutants results costs gpu-results slides repository install clean real-model rehearsal \
-        assignments gradebook
+        assignments gradebook pdf epub zip paper-test newest
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -70,6 +72,13 @@ $(MINIMUM): requirements.lock pyproject.toml tools/minimum.py | $(READY)
 	.venv-minimum/bin/python -m pip install --quiet --no-compile --no-deps --editable .
 	.venv-minimum/bin/python -m pip check
 	@touch $@
+
+# Newer ones may come out at any time: this environment is made anew each time.
+.PHONY: $(NEWEST)
+$(NEWEST): pyproject.toml
+	rm -rf .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --no-compile --editable '.[book,test,dev]'
 
 # --no-deps, as all that is wanted is named there, and the notebook server is not wanted.
 $(COLAB): tests/colab.txt requirements.lock | $(READY)
@@ -111,6 +120,13 @@ slides: $(READY)  ## two lectures made of chapters, in _build/slides (PDF=1: as 
 serve: $(SITE)  ## local preview on PORT (8000)
 	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C stops)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+pdf: $(PAPER).pdf  ## the whole book as one PDF, in _build/paper (needs Chromium)
+epub: $(PAPER).epub  ## the whole book as one EPUB, in _build/paper
+zip: $(PAPER).zip  ## the site in one file that opens from disk, in _build/paper
+
+$(PAPER).pdf $(PAPER).epub $(PAPER).zip: $(PAPER).%: $(SITE) $(wildcard tools/paper/*)
+	$(PY) -m tools.paper $*
 
 notebooks: $(READY)  ## execute the chapters in place and store their outputs (ONLY=book/x.ipynb)
 	$(PY) -m tools.notebooks $(ONLY)
@@ -180,8 +196,11 @@ elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VAR
 
 site-test: $(SITE)  ## the built site: links, search, every page in Chromium, a table (SCREENSHOTS=1 keeps pictures)
 	@rm -f _build/site-table.txt
-	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project tests/teaching; \
-	  status=$$?; cat _build/site-table.txt; exit $$status
+	SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project tests/teaching \
+	  --ignore tests/project/test_whole_paper.py; status=$$?; cat _build/site-table.txt; exit $$status
+
+paper-test: $(PAPER).pdf $(PAPER).epub $(PAPER).zip  ## these three, looked through
+	$(PYTEST) --unchecked -m browser tests/project/test_whole_paper.py
 
 # The lowest versions are years old and warn about each other, which is not ours to mend. What is
 # tried is that the package works with them; its annotations are checked in the other tiers.
@@ -190,6 +209,11 @@ LENIENT := $(foreach kind,Deprecation PendingDeprecation Future,-W default::$(ki
 minimum: $(MINIMUM)  ## the unit tier with the lowest versions that pyproject.toml allows
 	.venv-minimum/bin/python -m pytest --unchecked -m 'not (slow or gpu or browser or network or rehearsal)' \
 	  --ignore tests/project $(LENIENT)
+
+newest: $(NEWEST)  ## the unit tier and the site with the newest versions there are (an environment of its own, made anew)
+	.venv-newest/bin/python -m pytest -m 'not (slow or gpu or browser or network or rehearsal)' $(LENIENT)
+	PATH="$(CURDIR)/.venv-newest/bin:$$PATH" .venv-newest/bin/jupyter-book build . --path-output _build/newest \
+	  --warningiserror --keep-going --nitpick --all --quiet
 
 colab: $(COLAB)  ## pictures, and a chapter of each part, with the versions that Colab holds (ALL=1: every chapter)
 	.venv-colab/bin/python -m pytest --unchecked -m 'not (browser or slow)' $(LENIENT) tests/teaching/test_widgets.py
@@ -200,4 +224,4 @@ real-model: $(REAL)  ## a real chat model: its conversion and what it knows (100
 	.venv-real/bin/python -m pytest --unchecked tests/interop tests/studies/test_real_model.py tests/studies/test_real_refusals.py
 
 clean:  ## remove environments and everything built
-	rm -rf .venv .venv-minimum .venv-colab .venv-real .venv-teach _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-minimum .venv-colab .venv-real .venv-newest .venv-teach _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -50,12 +50,15 @@ class Report:
     """How many pictures have both faces and answered a move of each control."""
 
 
-def publish(folder: Path) -> None:
-    """Make `folder` a repository that holds the working tree, on our branch and without a tag."""
+def publish(folder: Path, also: tuple[str, ...] = ()) -> None:
+    """Make `folder` a repository of the package as it is here, on our branch and without a tag.
+
+    also: how further names begin that it shall hold.
+    """
     folder.mkdir(parents=True)
     listed = _git("ls-files", "--cached", "--others", "--exclude-standard", cwd=chapters.ROOT)
     for name in listed.splitlines():
-        if name.startswith(PACKAGED) and (chapters.ROOT / name).is_file():
+        if name.startswith((*PACKAGED, *also)) and (chapters.ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(chapters.ROOT / name, folder / name)
     identity = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
