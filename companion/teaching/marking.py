@@ -191,19 +191,19 @@ def mark(
     *,
     seed: int,
     limits: Limits = LIMITS,
-    python: str = sys.executable,
+    python: str | None = None,
     package: Path | None = None,
 ) -> Marks:
     """Run the cells and mark each task on hidden inputs drawn with `seed`.
 
-    package: a folder with a copy of `companion` (`copied_package`), for many submissions; else one
-    is made.
+    python: the interpreter that runs them; None: this one. package: a folder with a copy of
+    `companion` (`copied_package`), for many submissions; else one is made.
     """
     if package is None:
         with copied_package() as package:
             return mark(cells, tasks, seed=seed, limits=limits, python=python, package=package)
     start = time.monotonic()
-    process = _Submission(list(cells), limits, python, package)
+    process = _Submission(list(cells), limits, python or sys.executable, package)
     marks = Marks()
     try:
         process.run_cells()
