@@ -14,16 +14,19 @@ weights, divided by the squared length of the true gradient.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from companion.core.settings import settings_class
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+Numbers = Sequence[float] | NDArray[Any]
 
 
 @settings_class
@@ -45,18 +48,18 @@ class BatchSizeLaw:
         """Emin: the examples that small batches need."""
         return self.least_steps * self.critical
 
-    def steps(self, batch_size: ArrayLike) -> NDArray[np.float64]:
+    def steps(self, batch_size: float | Numbers) -> NDArray[np.float64]:
         """Steps with batches of so many examples: Smin (1 + critical / B)."""
         batch = np.asarray(batch_size, dtype=np.float64)
         return np.asarray(self.least_steps * (1 + self.critical / batch), dtype=np.float64)
 
-    def examples(self, batch_size: ArrayLike) -> NDArray[np.float64]:
+    def examples(self, batch_size: float | Numbers) -> NDArray[np.float64]:
         """Examples with batches of so many: Emin (1 + B / critical)."""
         batch = np.asarray(batch_size, dtype=np.float64)
         return np.asarray(batch * self.steps(batch), dtype=np.float64)
 
 
-def fit_batch_size_law(batch_sizes: ArrayLike, steps: ArrayLike) -> BatchSizeLaw:
+def fit_batch_size_law(batch_sizes: Numbers, steps: Numbers) -> BatchSizeLaw:
     """The law with the least squared differences of log steps.
 
     batch_sizes, steps: one of each a run; three different batch sizes or more, or the two
