@@ -23,8 +23,8 @@ CARD = "_static/card.png"
 #: Pixels that those who show links ask for.
 CARD_SIZE = (1200, 630)
 CARD_ALT = (
-    "Trained to Predict: objective mismatch and generalization in language models. Every claim is "
-    "measured against a known truth."
+    "Trained to Predict: objective mismatch and generalization in language models. Claims are "
+    "measured against a known truth wherever there is one."
 )
 
 ADDRESS = re.compile(r'(?P<start>\s(?:href|src|action)=")(?P<to>[^"#][^"]*)"')

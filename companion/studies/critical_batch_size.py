@@ -54,7 +54,7 @@ class Config:
     learning_rates: tuple[float, ...] = (0.02, 0.04, 0.04, 0.08, 0.08)
     """Learning rate of AdamW for each batch size, the same at each step."""
     factors: tuple[float, ...] = ()
-    """Each batch is also trained with its rate times these; the stored control has 0.5 and 2."""
+    """Each batch is also trained with its rate times these; the stored runs have none."""
     untuned: tuple[int, ...] = (64, 256)
     """Batches that are also trained with the rate of the smallest batch."""
     target: float = 0.4
