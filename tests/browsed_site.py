@@ -33,8 +33,17 @@ def html_files() -> list[str]:
     )
 
 
+def shared(names: list[str], share: str) -> list[str]:
+    """The landing page and every n-th other, from the k-th on, for the share "k/n"."""
+    number, of = (int(part) for part in share.split("/"))
+    first = [name for name in names if name == "book/index.html"]
+    return first + [name for name in names if name not in first][number - 1 :: of]
+
+
 #: The landing page stands at the root address as well; 404.html is no page of the theme.
-PAGES = [name for name in html_files() if name not in {"index.html", "404.html"}]
+ALL = [name for name in html_files() if name not in {"index.html", "404.html"}]
+#: Those that are looked at: in `make test` a part that changes with the commit, by itself all.
+PAGES = shared(ALL, os.environ.get("SHARE") or "1/1")
 CHAPTERS = [name for name in PAGES if name not in GENERATED]
 
 

@@ -36,7 +36,9 @@ MOST_SCREENS = 2.0
 #: Points of the smallest lettering in figures by matplotlib; 9 in the few that the table names.
 FIGURE_POINTS = 10
 
-NOTEBOOKS = {p.relative_to(ROOT).with_suffix(".html").as_posix() for p in chapters.toc_notebooks()}
+NOTEBOOKS = {
+    p.relative_to(ROOT).with_suffix(".html").as_posix() for p in chapters.toc_notebooks()
+} & {*PAGES}
 
 
 def axe_script() -> str:
