@@ -73,7 +73,12 @@ def wrong_submissions(name: str) -> list[Tried]:
 
 
 def mark_notebook(
-    name: str, notebook: Mapping[str, Any], *, seed: int, limits: Limits = LIMITS
+    name: str,
+    notebook: Mapping[str, Any],
+    *,
+    seed: int,
+    limits: Limits = LIMITS,
+    python: str | None = None,
 ) -> Marks:
     """Marks of one notebook; none where it is no notebook."""
     tasks = tasks_of(name)
@@ -81,7 +86,7 @@ def mark_notebook(
         cells = cells_of(notebook, notebook_of(name, "release"))
     except ValueError as error:
         return no_points(name, str(error))
-    return mark(cells, tasks, seed=seed, limits=limits)
+    return mark(cells, tasks, seed=seed, limits=limits, python=python)
 
 
 def no_points(name: str, words: str) -> Marks:
@@ -157,7 +162,9 @@ def print_matrix(name: str, seed: int, jobs: int) -> bool:
     return right
 
 
-def mark_folder(name: str, folder: Path, seed: int, jobs: int) -> dict[str, Any]:
+def mark_folder(
+    name: str, folder: Path, seed: int, jobs: int, python: str | None = None
+) -> dict[str, Any]:
     """Mark the notebook of every student, so many at a time; writes feedback and marks.json."""
     paths = sorted(folder.glob(f"*/{name}.ipynb"))
     if not paths:
@@ -172,7 +179,7 @@ def mark_folder(name: str, folder: Path, seed: int, jobs: int) -> dict[str, Any]
 
     def one(path: Path) -> None:
         try:
-            found = mark_notebook(name, notebook_in(path), seed=seed)
+            found = mark_notebook(name, notebook_in(path), seed=seed, python=python)
         except Exception as error:  # one submission must not cost the others their marks
             words = f"could not be marked: {type(error).__name__}: {str(error)[:200]}"
             found = no_points(name, f"{words}; look at it by hand")
@@ -233,6 +240,7 @@ def main() -> int:
     marking = commands.add_parser("mark")
     marking.add_argument("name", choices=names())
     marking.add_argument("folder", type=Path)
+    marking.add_argument("--python", help="interpreter of the submissions, or what stands for it")
     for each in (trying, marking):
         each.add_argument("--seed", type=int, default=None, help="of the hidden inputs")
         each.add_argument("--jobs", type=int, default=2, help="submissions at a time (2)")
@@ -243,7 +251,7 @@ def main() -> int:
     print(f"hidden inputs from seed {seed}")
     if arguments.command == "try":
         return int(not try_all(arguments.names or names(), arguments.size, seed, arguments.jobs))
-    mark_folder(arguments.name, arguments.folder, seed, arguments.jobs)
+    mark_folder(arguments.name, arguments.folder, seed, arguments.jobs, arguments.python)
     return 0
 
 

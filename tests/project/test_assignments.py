@@ -131,6 +131,24 @@ def test_a_class_is_marked_and_one_broken_file_stops_nobody(tmp_path: Path) -> N
     assert "no notebook" in (tmp_path / "bob" / "feedback.txt").read_text(encoding="utf-8")
 
 
+def test_a_submission_that_cannot_be_marked_costs_no_other_its_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for student, text in {"ada": '{"cells": []}', "bob": "[" * 100_000, "cyd": "3"}.items():
+        (tmp_path / student).mkdir()
+        (tmp_path / student / f"{WHOLE}.ipynb").write_text(text, encoding="utf-8")
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise TypeError("unforeseen \udce4")
+
+    monkeypatch.setattr(assignments, "mark", broken)
+    marks = assignments.mark_folder(WHOLE, tmp_path, 3, 1)
+    assert sorted(marks["students"]) == ["ada", "bob", "cyd"]
+    assert json.loads((tmp_path / "marks.json").read_text(encoding="utf-8")) == marks
+    assert "look at it by hand" in (tmp_path / "ada" / "feedback.txt").read_text(encoding="utf-8")
+    assert "no notebook" in (tmp_path / "bob" / "feedback.txt").read_text(encoding="utf-8")
+
+
 def test_a_folder_without_submissions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a folder for each student"):
         assignments.mark_folder(WHOLE, tmp_path, 3, 1)
