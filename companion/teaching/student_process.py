@@ -60,8 +60,8 @@ CHANGES = (
 
 #: What no audit event tells of: taken away.
 TAKEN = {
-    "_posixsubprocess": ("fork_exec",),
     "subprocess": ("_fork_exec",),
+    "_posixsubprocess": ("fork_exec",),
     "os": ("mkfifo", "mknod", "pidfd_open"),
     "posix": ("mkfifo", "mknod", "pidfd_open"),
     "signal": ("pidfd_send_signal",),
@@ -248,7 +248,7 @@ def fence_off(own: str, readable: Sequence[str]) -> Callable[[], int]:
 
     for module, names in TAKEN.items():
         for name in names:
-            if module in sys.modules and hasattr(sys.modules[module], name):
+            if hasattr(__import__(module), name):
                 delattr(sys.modules[module], name)
     sys.addaudithook(hook)
     return fork

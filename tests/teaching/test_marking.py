@@ -129,7 +129,7 @@ def test_provided_cells_come_from_the_release_and_tests_are_left_out() -> None:
     assert cells_of({"cells": [odd]}, release) == ["import numpy", "b = 2"]
     for broken in (None, {}, {"cells": 3}, {"cells": [{"cell_type": "code"}]}):
         with pytest.raises(ValueError, match="no notebook"):
-            cells_of(broken, release)  # type: ignore[arg-type]
+            cells_of(broken, release)
 
 
 def task(name: str, reference: Any = lambda x: 2 * x, **more: Any) -> Task:
@@ -287,7 +287,12 @@ def test_what_the_fence_refuses(tmp_path: Path) -> None:
     outside = tmp_path / "file"
     outside.write_text("x", encoding="utf-8")
     seen: list[Any] = []
-    asked = task("done", judged=lambda answer: str(seen.append(answer) or ""), cases=None)
+
+    def judged(answer: Any) -> str:
+        seen.append(answer)
+        return ""
+
+    asked = task("done", judged=judged, cases=None)
     source = OUTSIDE.replace("OUTSIDE", repr(str(outside)))
     marks = mark([source], [asked], seed=1, limits=Limits(starts=1))
     assert marks.cells == []
