@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import secrets
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +37,7 @@ from companion.teaching.marking import (
     copied_package,
     mark,
 )
-from companion.teaching.student_process import MAGIC
+from companion.teaching.student_process import without_magic
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "assignments"
@@ -71,29 +73,40 @@ def wrong_submissions(name: str) -> list[Tried]:
 
 
 def mark_notebook(
-    name: str, notebook: Mapping[str, Any], package: Path, *, seed: int, limits: Limits = LIMITS
+    name: str,
+    notebook: Mapping[str, Any],
+    *,
+    seed: int,
+    limits: Limits = LIMITS,
+    python: str | None = None,
 ) -> Marks:
     """Marks of one notebook; none where it is no notebook."""
     tasks = tasks_of(name)
     try:
         cells = cells_of(notebook, notebook_of(name, "release"))
     except ValueError as error:
-        lost = [
-            Mark(task=t.name, cell=t.cell, points=0, possible=t.points, words=str(error))
-            for t in tasks
+        return no_points(name, str(error))
+    return mark(cells, tasks, seed=seed, limits=limits, python=python)
+
+
+def no_points(name: str, words: str) -> Marks:
+    """Marks of a submission that could not be marked, and why."""
+    return Marks(
+        marks=[
+            Mark(task=task.name, cell=task.cell, points=0, possible=task.points, words=words)
+            for task in tasks_of(name)
         ]
-        return Marks(marks=lost)
-    return mark(cells, tasks, seed=seed, limits=limits, package=package)
+    )
 
 
 #: Short, as nothing that is tried needs longer.
 TRYING = Limits(cell_seconds=10, call_seconds=3, memory_bytes=1 << 29)
 
 
-def try_one(name: str, tried: Tried, package: Path, seed: int) -> tuple[Marks, list[str]]:
+def try_one(name: str, tried: Tried, seed: int) -> tuple[Marks, list[str]]:
     """The marks of a submission that is tried, and what is unexpected of them."""
     notebook = tried.notebook(notebook_of(name, "source"))
-    marks = mark_notebook(name, notebook, package, seed=seed, limits=TRYING)
+    marks = mark_notebook(name, notebook, seed=seed, limits=TRYING)
     return marks, tried.unexpected(marks)
 
 
@@ -108,7 +121,7 @@ def run_whole(notebook: Mapping[str, Any]) -> float:
     RuntimeError with the last words of the first cell that fails.
     """
     cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
-    code = "\n\n".join(MAGIC.sub(r"\1pass", cell) for cell in cells)
+    code = "\n\n".join(map(without_magic, cells))
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, copied_package() as package:
         done = subprocess.run(
@@ -120,7 +133,7 @@ def run_whole(notebook: Mapping[str, Any]) -> float:
     return time.monotonic() - start
 
 
-def print_matrix(name: str, package: Path, seed: int, jobs: int) -> bool:
+def print_matrix(name: str, seed: int, jobs: int) -> bool:
     """Try all of an assignment; whether all came out as it should."""
     possible = sum(task.points for task in tasks_of(name))
     print(f"\n{name}: {possible:g} points; the reference notebook, whole: ", end="", flush=True)
@@ -129,8 +142,8 @@ def print_matrix(name: str, package: Path, seed: int, jobs: int) -> bool:
 
     def one(tried: Tried) -> tuple[Marks, list[str]]:
         if tried.name != "empty":
-            return try_one(name, tried, package, seed)
-        marks = mark_notebook(name, notebook_of(name, "release"), package, seed=seed)
+            return try_one(name, tried, seed)
+        marks = mark_notebook(name, notebook_of(name, "release"), seed=seed)
         return marks, tried.unexpected(marks)
 
     empty = Tried(name="empty", lost=everything_lost(name))
@@ -149,31 +162,47 @@ def print_matrix(name: str, package: Path, seed: int, jobs: int) -> bool:
     return right
 
 
-def mark_folder(name: str, folder: Path, seed: int, jobs: int) -> dict[str, Any]:
+def mark_folder(
+    name: str, folder: Path, seed: int, jobs: int, python: str | None = None
+) -> dict[str, Any]:
     """Mark the notebook of every student, so many at a time; writes feedback and marks.json."""
     paths = sorted(folder.glob(f"*/{name}.ipynb"))
     if not paths:
         raise ValueError(f"{folder} holds no */{name}.ipynb; a folder for each student is asked")
 
-    def one(path: Path) -> Marks:
-        try:
-            notebook = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            notebook = None
-        marks = mark_notebook(name, notebook, package, seed=seed)
-        path.with_name("feedback.txt").write_text(marks.feedback(), encoding="utf-8")
-        print(f"{path.parent.name:24}{marks.points:5g} points {marks.seconds:6.1f} s", flush=True)
-        return marks
-
-    with copied_package() as package, ThreadPoolExecutor(jobs) as pool:
-        found = list(pool.map(one, paths))
     cells: dict[str, float] = {}
     for task in tasks_of(name):
         cells[task.cell] = cells.get(task.cell, 0) + task.points
-    students = {path.parent.name: m.by_cell() for path, m in zip(paths, found, strict=True)}
+    students: dict[str, dict[str, float]] = {}
     marks = {"assignment": name, "cells": cells, "seed": seed, "students": students}
-    (folder / "marks.json").write_text(json.dumps(marks, indent=1), encoding="utf-8")
+    writing = threading.Lock()
+
+    def one(path: Path) -> None:
+        try:
+            found = mark_notebook(name, notebook_in(path), seed=seed, python=python)
+        except Exception as error:  # one submission must not cost the others their marks
+            words = f"could not be marked: {type(error).__name__}: {str(error)[:200]}"
+            found = no_points(name, f"{words}; look at it by hand")
+        path.with_name("feedback.txt").write_text(
+            found.feedback(), encoding="utf-8", errors="backslashreplace"
+        )
+        with writing:
+            students[path.parent.name] = found.by_cell()
+            (folder / "marks.json").write_text(json.dumps(marks, indent=1), encoding="utf-8")
+            print(f"{path.parent.name:24}{found.points:5g} points {found.seconds:6.1f} s")
+            sys.stdout.flush()
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(one, paths))
     return marks
+
+
+def notebook_in(path: Path) -> Any:
+    """What a file holds; None where it cannot be read as JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def write_class(name: str, folder: Path, size: int) -> None:
@@ -190,9 +219,8 @@ def write_class(name: str, folder: Path, size: int) -> None:
 def try_all(chosen: Iterable[str], size: int, seed: int, jobs: int) -> bool:
     """Print the matrix of each assignment, and time a class on the one with abuse."""
     right = True
-    with copied_package() as package:
-        for name in chosen:
-            right = print_matrix(name, package, seed, jobs) and right
+    for name in chosen:
+        right = print_matrix(name, seed, jobs) and right
     if size:
         with tempfile.TemporaryDirectory() as folder:
             write_class(ABUSED, Path(folder), size)
@@ -212,15 +240,18 @@ def main() -> int:
     marking = commands.add_parser("mark")
     marking.add_argument("name", choices=names())
     marking.add_argument("folder", type=Path)
+    marking.add_argument("--python", help="interpreter of the submissions, or what stands for it")
     for each in (trying, marking):
         each.add_argument("--seed", type=int, default=None, help="of the hidden inputs")
         each.add_argument("--jobs", type=int, default=2, help="submissions at a time (2)")
     arguments = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a folder's name may hold what cannot be printed
+        sys.stdout.reconfigure(errors="backslashreplace")
     seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
     print(f"hidden inputs from seed {seed}")
     if arguments.command == "try":
         return int(not try_all(arguments.names or names(), arguments.size, seed, arguments.jobs))
-    mark_folder(arguments.name, arguments.folder, seed, arguments.jobs)
+    mark_folder(arguments.name, arguments.folder, seed, arguments.jobs, arguments.python)
     return 0
 
 

@@ -186,10 +186,8 @@ def run_beyond(student, proxy, gold, n, seed):  # type: ignore[no-untyped-def]  
         return float(weights @ gold[np.argsort(proxy)])
 
     # A mistake in an earlier task is not charged twice: this one uses right functions.
-    student.beyond_chance.__globals__.update(
-        gold_of_best=gold_of_best,
-        control_proxy=lambda proxy, generator: generator.permutation(proxy),
-    )
+    student.use("gold_of_best", gold_of_best)
+    student.use("control_proxy", lambda proxy, generator: generator.permutation(proxy))
     return float(student.beyond_chance(proxy, gold, n, np.random.default_rng(seed), 400))
 
 

@@ -64,7 +64,7 @@ def run_beyond(student, planted, controls):  # type: ignore[no-untyped-def]  # n
         return math.log2(len(others) + 1) - math.log2(1 + int((others < planted).sum()))
 
     # A mistake in `exposure` is not charged twice.
-    student.beyond_luck.__globals__["exposure"] = exposure
+    student.use("exposure", exposure)
     return student.beyond_luck(planted, controls)
 
 

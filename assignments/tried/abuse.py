@@ -146,4 +146,67 @@ TRIED = [
         replaced={"perplexity": HEAD + "import subprocess; subprocess.run(['ls'])"},
         lost={PERPLEXITY: "may not do this"},
     ),
+    Tried(
+        name="the fence lifted through the main module",
+        first="import __main__\n__main__.LIFT(True)\n",
+        replaced={"perplexity": HEAD + "return float(len(open('/proc/1/cmdline').read()))"},
+        lost={PERPLEXITY: "own folder only"},
+    ),
+    Tried(
+        name="a path relative to another folder",
+        replaced={
+            "perplexity": HEAD + "import os\n    usr = os.open('/usr', os.O_RDONLY)\n"
+            "    return os.open('../proc/1/cmdline', os.O_RDONLY, dir_fd=usr)"
+        },
+        lost={PERPLEXITY: "own folder only"},
+    ),
+    Tried(
+        name="another working folder",
+        replaced={"perplexity": HEAD + "import os; os.chdir('/usr')"},
+        lost={PERPLEXITY: "own folder only"},
+    ),
+    Tried(
+        name="a program started through the C library",
+        replaced={
+            "perplexity": HEAD + "import ctypes; return ctypes.pythonapi.system(b'true')",
+        },
+        lost={PERPLEXITY: "may not do this"},
+    ),
+    Tried(
+        name="a program started below subprocess",
+        replaced={
+            "perplexity": HEAD + "import _posixsubprocess; return _posixsubprocess.fork_exec()",
+        },
+        lost={PERPLEXITY: "no attribute 'fork_exec'"},
+    ),
+    Tried(
+        name="the judge's process taken hold of",
+        replaced={"perplexity": HEAD + "import os; return os.pidfd_open(os.getppid())"},
+        lost={PERPLEXITY: "no attribute 'pidfd_open'"},
+    ),
+    Tried(
+        name="a datagram sent",
+        replaced={
+            "perplexity": HEAD + "import socket\n"
+            "    return socket.socket(2, 2).sendto(b'x', ('127.0.0.1', 9))"
+        },
+        lost={PERPLEXITY: "may not do this"},
+    ),
+    Tried(
+        name="a database elsewhere",
+        replaced={"perplexity": HEAD + "import sqlite3; sqlite3.connect('/usr/x.sqlite')"},
+        lost={PERPLEXITY: "own folder only"},
+    ),
+    Tried(
+        name="an error that no file can hold",
+        replaced={"perplexity": HEAD + "raise ValueError('\\udce4' * 1000)"},
+        lost={PERPLEXITY: "ValueError"},
+    ),
+    Tried(
+        name="folders in folders",
+        first="import os\nhome = os.getcwd()\nfor _ in range(1500):\n"
+        "    os.mkdir('d')\n    os.chdir('d')\nos.chdir(home)\n",
+        replaced={"perplexity": HEAD + "return 1.0"},
+        lost={PERPLEXITY: "too small"},
+    ),
 ]

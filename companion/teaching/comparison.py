@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from numbers import Complex, Integral, Number, Real
 from typing import Any
 
@@ -29,15 +30,20 @@ OF_NUMBERS = "float32"
 MOST_SHOWN = 60
 
 
-def difference(answer: Any, expected: Any, tolerance: int | float | None = None) -> str:
+def difference(
+    answer: Any, expected: Any, tolerance: int | float | None = None, *, strict: bool = False
+) -> str:
     """What is wrong with `answer`, in words; the empty string when nothing is.
 
     tolerance: the largest absolute difference of each number; None suits it to the coarser dtype
-    of the two (`TOLERANCES`). Whole numbers must then be equal.
+    of the two (`TOLERANCES`), or with strict to that of `expected`, so that a coarser answer gains
+    nothing. Whole numbers must then be equal.
     """
     try:
-        allowed = _suited(answer, expected) if tolerance is None else (0.0, float(tolerance))
-        return _compare(plain(answer), plain(expected), allowed, tolerance)
+        suited = _suited(expected) if strict else _suited(answer, expected)
+        allowed = suited if tolerance is None else (0.0, float(tolerance))
+        inner = partial(difference, tolerance=tolerance, strict=strict)
+        return _compare(plain(answer), plain(expected), allowed, inner)
     except Exception as error:  # an answer may be any object, with any method
         return f"got {short(answer)}, which cannot be compared ({type(error).__name__})"
 
@@ -105,7 +111,7 @@ def _dtype(value: Any) -> str:
 
 
 def _compare(
-    answer: Any, expected: Any, allowed: tuple[float, float], tolerance: int | float | None
+    answer: Any, expected: Any, allowed: tuple[float, float], inner: Callable[..., str]
 ) -> str:
     if expected is None or isinstance(expected, (bool, str, bytes)):
         return _compare_exactly(answer, expected)
@@ -114,7 +120,7 @@ def _compare(
     if isinstance(expected, np.ndarray):
         return _compare_arrays(answer, expected, allowed)
     if isinstance(expected, Mapping):
-        return _compare_mappings(answer, expected, tolerance)
+        return _compare_mappings(answer, expected, inner)
     if isinstance(expected, Set):
         if not isinstance(answer, (set, frozenset)):
             return f"a set is asked for, got {short(answer)}"
@@ -122,7 +128,7 @@ def _compare(
         missing, surplus = len(expected - found), len(found - expected)
         return f"{missing} missing and {surplus} too many in the set" if missing or surplus else ""
     if isinstance(expected, Sequence):
-        return _compare_sequences(answer, expected, tolerance)
+        return _compare_sequences(answer, expected, inner)
     if type(answer) is not type(expected):
         return f"got {short(answer)}"
     return "" if bool(expected == answer) else f"got {short(answer)}"
@@ -179,9 +185,7 @@ def _compare_arrays(answer: Any, expected: np.ndarray, allowed: tuple[float, flo
     return f"{int(wrong.sum())} of {wrong.size} entries are wrong, first [{place}], got {value}"
 
 
-def _compare_mappings(
-    answer: Any, expected: Mapping[Any, Any], tolerance: int | float | None
-) -> str:
+def _compare_mappings(answer: Any, expected: Mapping[Any, Any], inner: Callable[..., str]) -> str:
     if not isinstance(answer, Mapping):
         return f"a dictionary is asked for, got {short(answer)}"
     answer = dict(answer)
@@ -193,13 +197,13 @@ def _compare_mappings(
             f"{short((missing or surplus)[0])}"
         )
     for key, value in expected.items():
-        different = difference(answer[key], value, tolerance)
+        different = inner(answer[key], value)
         if different:
             return f"at [{short(key)}] {different}"
     return ""
 
 
-def _compare_sequences(answer: Any, expected: Sequence[Any], tolerance: int | float | None) -> str:
+def _compare_sequences(answer: Any, expected: Sequence[Any], inner: Callable[..., str]) -> str:
     if isinstance(answer, np.ndarray):
         answer = answer.tolist()
     if isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence):
@@ -208,7 +212,7 @@ def _compare_sequences(answer: Any, expected: Sequence[Any], tolerance: int | fl
     if len(answer) != len(expected):
         return f"{len(expected)} items are asked for, got {len(answer)}"
     for i, (item, value) in enumerate(zip(answer, expected, strict=True)):
-        different = difference(item, value, tolerance)
+        different = inner(item, value)
         if different:
             return f"at [{i}] {different}"
     return ""

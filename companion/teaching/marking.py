@@ -45,6 +45,15 @@ PACKAGE = Path(__file__).resolve().parent.parent
 #: A tag of provided cells that only show something: they are not run for marks.
 SHOWS = "shows"
 
+#: Runs the process, not as a module `__main__` whose names a cell could change.
+SERVE = "from companion.teaching.student_process import serve; serve()"
+
+#: Most characters of an error of a submission, and of all words on a task.
+MOST_ERROR, MOST_WORDS = 300, 1000
+
+#: Lines from a submission that are no reply, before it is ended.
+MOST_LINES = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -66,7 +75,8 @@ class Task:
     """In place of `reference`: what is wrong with an answer, in words, given it and the case."""
     driver: Callable[..., Any] | None = None
     """Runs in the student's process in place of the bare call: driver(student, *case). It imports
-    what it needs, and knows no answer."""
+    what it needs. A submission can read its source: it must not hold the answer to its own task,
+    and what it brings of earlier tasks may be seen."""
     tolerance: int | float | None = None
     """Largest absolute difference; None suits it to the dtype."""
     mistakes: tuple[Mistake, ...] = ()
@@ -89,8 +99,14 @@ class Limits:
     """Beside what the libraries take."""
     file_bytes: int = 64 << 20
     """For each file that it writes."""
-    answer_bytes: int = 16 << 20
+    answer_bytes: int = 1 << 20
     """For each answer."""
+    total_seconds: int | float = 600.0
+    """Processor time for the whole submission."""
+    total_waiting: int | float = 1800.0
+    """Seconds that the whole submission may take."""
+    cells: int = 200
+    """How many cells are run."""
 
 
 #: What a submission may use unless its instructor says otherwise.
@@ -181,8 +197,9 @@ def _source(cell: Mapping[str, Any]) -> str:
 def _nbgrader(cell: Mapping[str, Any]) -> tuple[str | None, bool, bool]:
     """A cell's `grade_id`, whether it is provided, and whether it is a visible test."""
     data = cell.get("metadata", {}).get("nbgrader", {})
+    name = data.get("grade_id")
     provided = bool(data.get("locked") or data.get("grade")) and not data.get("solution")
-    return data.get("grade_id"), provided, bool(data.get("grade"))
+    return name if isinstance(name, str) else None, provided, bool(data.get("grade"))
 
 
 def mark(
@@ -192,23 +209,19 @@ def mark(
     seed: int,
     limits: Limits = LIMITS,
     python: str | None = None,
-    package: Path | None = None,
 ) -> Marks:
     """Run the cells and mark each task on hidden inputs drawn with `seed`.
 
-    python: the interpreter that runs them; None: this one. package: a folder with a copy of
-    `companion` (`copied_package`), for many submissions; else one is made.
+    python: the interpreter that runs them; None: this one.
     """
-    if package is None:
-        with copied_package() as package:
-            return mark(cells, tasks, seed=seed, limits=limits, python=python, package=package)
     start = time.monotonic()
-    process = _Submission(list(cells), limits, python or sys.executable, package)
+    process = _Submission(list(cells), limits, python or sys.executable)
     marks = Marks()
     try:
         process.run_cells()
         for number, task in enumerate(tasks):
             words = _wrong(task, process, np.random.default_rng([seed, number]))
+            words = _printable(words, MOST_WORDS)
             points = 0.0 if words else task.points
             marks.marks.append(
                 Mark(
@@ -227,9 +240,13 @@ def mark(
 def copied_package() -> Iterator[Path]:
     """A folder with `companion` alone: no assignment, no test and no answer lies beside it."""
     with tempfile.TemporaryDirectory() as folder:
-        ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-        shutil.copytree(PACKAGE, Path(folder, "companion"), ignore=ignore)
-        yield Path(folder)
+        yield _copy_package(Path(folder))
+
+
+def _copy_package(folder: Path) -> Path:
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(PACKAGE, folder / "companion", ignore=ignore)
+    return folder
 
 
 def _wrong(task: Task, process: _Submission, generator: np.random.Generator) -> str:
@@ -248,13 +265,17 @@ def _wrong(task: Task, process: _Submission, generator: np.random.Generator) -> 
         if answer is None:
             return "Not answered yet."
         if task.judged is not None:
-            wrong = task.judged(answer, *copy.deepcopy(case))
+            try:
+                wrong = task.judged(answer, *copy.deepcopy(case))
+            except Exception as error:  # an answer of a type that the judge did not foresee
+                kind = type(error).__name__
+                wrong = f"{task.answer}: the answer cannot be judged ({kind}); is its type right?"
             if wrong:
                 return wrong
             continue
         assert task.reference is not None
         expected = task.reference(*copy.deepcopy(case))
-        wrong = difference(answer, expected, task.tolerance)
+        wrong = difference(answer, expected, task.tolerance, strict=True)
         if wrong:
             named = named_mistake(answer, expected, case, task.mistakes, task.tolerance)
             return _joined(f"{task.answer}: {wrong}", named or task.hint)
@@ -266,31 +287,50 @@ def _joined(wrong: str, hint: str) -> str:
     return f"{ended} Hint: {hint}" if hint else ended
 
 
-def _processor_seconds(pid: int) -> float:
+def _printable(words: Any, most: int) -> str:
+    """What a submission wrote, cut, and without characters that act on a terminal or a file."""
+    text = str(words)
+    kept = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])
+    return kept if len(text) <= most else f"{kept}..."
+
+
+def _processor_seconds(pid: int, *, children: bool = False) -> float:
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.Error:
         return 0.0
-    return float(times.user + times.system)
+    ended = times.children_user + times.children_system if children else 0.0
+    return float(times.user + times.system + ended)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, whatever a submission made of it."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:  # folders in folders in folders
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=False, stderr=subprocess.DEVNULL)
 
 
 class _Submission:
     """A student's process, started again without the cell that ended it."""
 
-    def __init__(self, cells: list[str], limits: Limits, python: str, package: Path) -> None:
-        self.cells: list[str | None] = list(cells)
+    def __init__(self, cells: list[str], limits: Limits, python: str) -> None:
+        self.cells: list[str | None] = list(cells[: limits.cells])
         self.limits = limits
         self.raised: list[str] = []
-        self._python, self._package = python, package
+        if len(cells) > limits.cells:
+            self.raised.append(f"{limits.cells + 1} and all after it were left out: too many")
+        self._python = python
         self._starts = 0
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = Path(tempfile.mkdtemp())
         self._process: subprocess.Popen[bytes] | None = None
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._begun, self._ended_seconds = time.monotonic(), 0.0
 
     def run_cells(self) -> None:
         """Start a process and run all cells but those that ended one before."""
         self._stop()
-        while self._starts < self.limits.starts:
+        while self._starts < self.limits.starts and not self._used_up():
             self._start()
             raised, ended = [], None
             for number, source in enumerate(self.cells):
@@ -301,7 +341,8 @@ class _Submission:
                     ended = number
                     break
                 if "error" in reply:
-                    raised.append(f"{number + 1} raised {reply['error']}")
+                    error = _printable(reply["error"], MOST_ERROR)
+                    raised.append(f"{number + 1} raised {error}")
             if ended is None:
                 self.raised += raised
                 return
@@ -317,6 +358,8 @@ class _Submission:
             "name": name, "driver": driver, "called": task.cases is not None,
             "inputs": to_json(list(case)),
         }  # fmt: skip
+        if self._used_up():
+            return {"error": "the submission had used all of its time"}
         if self._process is None:
             return {"error": "the process had ended too often to be started again"}
         # The fork keeps the limit itself; this one is for a process that no longer does.
@@ -324,43 +367,61 @@ class _Submission:
         if reply is None:
             self.run_cells()
             return {"error": "ended the process before it answered"}
+        if "error" in reply:
+            reply["error"] = _printable(reply["error"], MOST_ERROR)
         return reply
 
     def close(self) -> None:
         """End the process and remove its folder."""
         self._stop()
-        self._folder.cleanup()
+        _remove(self._folder)
+
+    def _seconds(self) -> float:
+        """Processor time of all that was started."""
+        if self._process is None:
+            return self._ended_seconds
+        return self._ended_seconds + _processor_seconds(self._process.pid, children=True)
+
+    def _used_up(self) -> bool:
+        waited = time.monotonic() - self._begun
+        return waited > self.limits.total_waiting or self._seconds() > self.limits.total_seconds
 
     def _start(self) -> None:
         self._starts += 1
-        folder = Path(self._folder.name, secrets.token_hex(4))
+        folder = self._folder / secrets.token_hex(4)
         folder.mkdir()
-        self._buffer = b""
+        # A copy of its own, as a submission may have found a way to write to it.
+        package = self._folder / secrets.token_hex(4)
+        package.mkdir()
+        _copy_package(package)
+        self._buffer.clear()
         kept = ("LANG", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT")
         self._process = subprocess.Popen(
-            [self._python, "-s", "-B", "-m", "companion.teaching.student_process"],
+            [self._python, "-s", "-B", "-c", SERVE],
             cwd=folder,
             env={
                 **{name: os.environ[name] for name in kept if name in os.environ},
-                "PYTHONPATH": str(self._package),
+                "PYTHONPATH": str(package),
                 "HOME": str(folder), "TMPDIR": str(folder), "MPLCONFIGDIR": str(folder),
                 "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
             },
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            start_new_session=True, bufsize=0,
         )  # fmt: skip
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         limits = self.limits
-        self._send(
-            {
-                "imports": ["numpy", "torch", "companion.teaching.checks"],
-                "readable": [str(self._package)],
-                "memory_bytes": limits.memory_bytes,
-                "file_bytes": limits.file_bytes,
-                "call_seconds": limits.call_seconds,
-                "answer_bytes": limits.answer_bytes,
-            }
-        )
-        if self._exchange({"cell": ""}, 120) is None:  # the libraries are imported
+        start = {
+            "imports": ["numpy", "torch", "companion.teaching.checks"],
+            "readable": [str(package)],
+            "memory_bytes": limits.memory_bytes,
+            "file_bytes": limits.file_bytes,
+            "call_seconds": limits.call_seconds,
+            "answer_bytes": limits.answer_bytes,
+        }
+        # The libraries are imported.
+        sent = self._send(start, _Deadline(self._process.pid, 120))
+        if not sent or self._exchange({"cell": ""}, 120) is None:
             raise RuntimeError(
                 f"{self._python} could not run companion.teaching.student_process; try "
                 f"`{self._python} -c 'import companion.teaching'` there"
@@ -369,32 +430,47 @@ class _Submission:
     def _stop(self) -> None:
         if self._process is None:
             return
+        self._ended_seconds = self._seconds()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+                pipe.close()
         self._process = None
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def _late(self, deadline: _Deadline) -> bool:
+        return deadline.over() or self._used_up()
+
+    def _send(self, message: Mapping[str, Any], deadline: _Deadline) -> bool:
+        """Whether the process took the message in time."""
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message).encode() + b"\n")
-        self._process.stdin.flush()
+        pipe = self._process.stdin.fileno()
+        left = memoryview(json.dumps(message).encode() + b"\n")
+        while left:
+            if self._late(deadline):
+                return False
+            if select.select([], [pipe], [], 0.5)[1]:
+                try:
+                    left = left[os.write(pipe, left[: 1 << 16]) :]
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    return False
+        return True
 
     def _exchange(self, message: Mapping[str, Any], seconds: int | float) -> dict[str, Any] | None:
         """The reply to a message; None when the process ended, or did not reply in time."""
-        number = secrets.token_hex(8)
-        try:
-            self._send({"id": number, **message})
-        except (BrokenPipeError, OSError):
-            return None
         assert self._process is not None
-        used = _processor_seconds(self._process.pid)
-        deadline = (time.monotonic() + WAITING * seconds, used + seconds)
-        while (line := self._line(*deadline)) is not None:
+        number = secrets.token_hex(8)
+        deadline = _Deadline(self._process.pid, seconds)
+        if not self._send({"id": number, **message}, deadline):
+            return None
+        for _ in range(MOST_LINES):
+            line = self._line(deadline)
+            if line is None:
+                return None
             try:
                 reply = json.loads(line)
             except (ValueError, RecursionError):
@@ -403,19 +479,33 @@ class _Submission:
                 return reply
         return None
 
-    def _line(self, moment: int | float, used: int | float) -> bytes | None:
-        """The next line, before that moment and before the process has used that much."""
+    def _line(self, deadline: _Deadline) -> bytes | None:
+        """The next line that comes in time."""
         assert self._process is not None
         assert self._process.stdout is not None
         reading = self._process.stdout.fileno()
         while b"\n" not in self._buffer:
-            while not select.select([reading], [], [], 0.5)[0]:
-                late = time.monotonic() > moment
-                if late or _processor_seconds(self._process.pid) > used:
-                    return None
-            piece = os.read(reading, 1 << 16)
-            if not piece or len(self._buffer) > 2 * self.limits.answer_bytes:
+            if self._late(deadline) or len(self._buffer) > 2 * self.limits.answer_bytes:
                 return None
-            self._buffer += piece
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
+            if select.select([reading], [], [], 0.5)[0]:
+                piece = os.read(reading, 1 << 16)
+                if not piece:
+                    return None
+                self._buffer += piece
+        line, _, rest = self._buffer.partition(b"\n")
+        self._buffer = rest
+        return bytes(line)
+
+
+class _Deadline:
+    """So much processor time of a process from now on; waiting may take longer."""
+
+    def __init__(self, pid: int, seconds: int | float) -> None:
+        self._pid = pid
+        self._moment = time.monotonic() + WAITING * seconds
+        self._used = _processor_seconds(pid) + seconds
+
+    def over(self) -> bool:
+        """Whether it has passed."""
+        late = time.monotonic() > self._moment
+        return late or _processor_seconds(self._pid) > self._used

@@ -5,9 +5,9 @@ then the inputs of hidden tests, one at a time, as lines of JSON over a pipe; wh
 numbers, strings, lists and arrays, never pickled objects. Each call runs in a fork of the process
 as the cells left it, so that one that exits, loops or fills the memory loses its own answer only.
 
-The fence (`fence_off`) refuses files outside a few folders, other programs and the network. It
-stops mistakes and plain cheating; it is no security boundary: who wants one puts the whole process
-into a container (assignments/README.md has a recipe).
+The fence (`fence_off`) refuses files outside a few folders, other programs and the network. It is
+an obstacle to mistakes and plain cheating, and no boundary: two lines can pass it. For a boundary
+the marking runs in a container (assignments/README.md has a recipe).
 """
 
 from __future__ import annotations
@@ -22,29 +22,51 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, ItemsView, KeysView, Sequence, ValuesView
 from typing import Any
 
 from companion.teaching.limits import WAITING
 
 #: Array types that may cross the pipe.
-DTYPES = ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")
+DTYPES = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64",
+)  # fmt: skip
 
-#: A line that Jupyter reads and Python does not: `%pip install`, `!ls`, `?name`.
-MAGIC = re.compile(r"^(\s*)[%!?].*$", re.MULTILINE)
+#: Most entries of a set or a dictionary that the judge reads.
+MOST_ENTRIES = 100_000
+
+#: Lines that Jupyter reads and Python does not: `%pip install`, `files = !ls`, `name?`, and those
+#: that go on after a backslash.
+MAGIC = re.compile(
+    r"^([ \t]*)(?:(\w[\w, ]*=)[ \t]*)?(?:[%!?](?:.*\\\n)*.*|[\w.]+\?{1,2}[ \t]*)$", re.MULTILINE
+)
 
 #: What the fence refuses at all, by the names of Python's audit events.
 REFUSED = (
-    "ctypes.dlopen", "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.posix_spawn",
-    "os.system", "pty.spawn", "signal.pthread_kill", "socket.bind", "socket.connect",
-    "socket.getaddrinfo", "subprocess.Popen",
+    "ctypes.dlopen", "ctypes.dlsym", "ctypes.dlsym/handle", "os.exec", "os.fork", "os.forkpty",
+    "os.kill", "os.killpg", "os.posix_spawn", "os.system", "pty.spawn", "signal.pthread_kill",
+    "socket.bind", "socket.connect", "socket.getaddrinfo", "socket.sendmsg", "socket.sendto",
+    "subprocess.Popen",
 )  # fmt: skip
 
 #: What it refuses outside the submission's own folder: their first argument is a path.
 CHANGES = (
-    "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink",
-    "os.truncate", "shutil.rmtree",
+    "os.chdir", "os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename",
+    "os.rmdir", "os.setxattr", "os.symlink", "os.truncate", "os.utime", "shutil.rmtree",
+    "sqlite3.connect",
 )  # fmt: skip
+
+#: What no audit event tells of: taken away.
+TAKEN = {
+    "subprocess": ("_fork_exec",),
+    "_posixsubprocess": ("fork_exec",),
+    "os": ("mkfifo", "mknod", "pidfd_open"),
+    "posix": ("mkfifo", "mknod", "pidfd_open"),
+    "signal": ("pidfd_send_signal",),
+    "_signal": ("pidfd_send_signal",),
+}
 
 
 # --- values as JSON ------------------------------------------------------------------------------
@@ -54,6 +76,8 @@ def to_json(value: Any) -> Any:
     """`value` as JSON; an object of another kind becomes the name of its type."""
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, (range, KeysView, ValuesView, ItemsView)):
+        value = list(value)
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [to_json(each) for each in value]}
@@ -85,9 +109,9 @@ def from_json(value: Any) -> Any:
     if "tuple" in value:
         return tuple(from_json(each) for each in value["tuple"])
     if "set" in value:
-        return {from_json(each) for each in value["set"]}
+        return {_key(each) for each in _bounded(value["set"])}
     if "dict" in value:
-        return {from_json(key): from_json(each) for key, each in value["dict"]}
+        return {_key(key): from_json(each) for key, each in _bounded(value["dict"])}
     if "other" in value:
         return Other(str(value["other"])[:100])
     kind = "tensor" if "tensor" in value else "array"
@@ -102,6 +126,26 @@ def from_json(value: Any) -> Any:
     import torch
 
     return torch.from_numpy(array)
+
+
+def _bounded(entries: list[Any]) -> list[Any]:
+    if len(entries) > MOST_ENTRIES:
+        raise ValueError(f"{len(entries)} entries; at most {MOST_ENTRIES} can be read")
+    return entries
+
+
+def _key(value: Any) -> Any:
+    """An entry of a set, or a key. Whole numbers beyond 64 bits could be chosen to collide."""
+
+    def small(found: Any) -> bool:
+        if isinstance(found, tuple):
+            return all(map(small, found))
+        return not isinstance(found, int) or abs(found) < 2**64
+
+    found = from_json(value)
+    if not small(found):
+        raise ValueError("a whole number in a set or a key has more than 64 bits")
+    return found
 
 
 class Other:
@@ -145,45 +189,69 @@ def limit_processor(seconds: int | float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
 
 
-def fence_off(own: str, readable: Sequence[str]) -> Callable[[bool], None]:
-    """Refuse what a submission has no business with; returns what lets this module through."""
+def fence_off(own: str, readable: Sequence[str]) -> Callable[[], int]:
+    """Refuse what a submission has no business with; returns a fork that is let through.
+
+    Its children are all that may be killed.
+    """
     real = os.path.realpath
     own = real(own)
     roots = (own, *map(real, readable))
-    lifted = [False]
+    expected, children = [False], set[int]()
 
     def within(path: Any, folders: Sequence[str]) -> bool:
         if isinstance(path, int) or path is None:
             return True
-        found = real(os.fsdecode(path))
+        text = os.fsdecode(path)
+        if not os.path.isabs(text) and ".." in text.split(os.sep):
+            return False  # relative to a folder that the event does not name
+        found = real(text)
         return any(found == root or found.startswith(root + os.sep) for root in folders)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if lifted[0]:
-            return
-        if event in REFUSED:
+        if event == "os.fork" and expected[0]:
+            expected[0] = False
+        elif event == "os.kill" and arguments[0] in children:
+            pass
+        elif event in REFUSED:
             raise PermissionError(f"a submission may not do this: {event}")
-        if event == "open" and arguments:
+        elif event == "open" and arguments:
             path, mode, flags = (*arguments, None, None)[:3]
             writes = bool((flags or 0) & (os.O_WRONLY | os.O_RDWR)) or bool(
                 isinstance(mode, str) and set(mode) & set("wax+")
             )
-            if not within(path, (own, os.devnull) if writes else roots):
+            # A folder that is open could stand in front of any relative path.
+            folder = isinstance(path, (str, bytes)) and os.path.isdir(path)
+            allowed = (own, os.devnull) if writes else (own,) if folder else roots
+            if not within(path, allowed):
                 raise PermissionError("a submission may open files of its own folder only")
         elif event in ("os.listdir", "os.scandir"):
             if not within(arguments[0], roots):
                 raise PermissionError("a submission may list its own folder only")
-        elif event in CHANGES and not all(
-            within(each, (own,)) for each in arguments[:2] if isinstance(each, (str, bytes))
-        ):
-            raise PermissionError("a submission may change its own folder only")
+        elif event in CHANGES:
+            paths = [each for each in arguments[:2] if isinstance(each, (str, bytes))]
+            if event == "sqlite3.connect" and os.fsdecode(arguments[0]).startswith("file:"):
+                raise PermissionError("a submission may not do this: sqlite3.connect by an URI")
+            if event == "os.setxattr":
+                paths = paths[:1]
+            if not all(within(each, (own,)) for each in paths):
+                raise PermissionError("a submission may change its own folder only")
 
+    def fork() -> int:
+        expected[0] = True
+        child = os.fork()
+        if child:
+            children.add(child)
+        else:
+            children.clear()
+        return child
+
+    for module, names in TAKEN.items():
+        for name in names:
+            if hasattr(__import__(module), name):
+                delattr(sys.modules[module], name)
     sys.addaudithook(hook)
-
-    def lift(value: bool) -> None:
-        lifted[0] = value
-
-    return lift
+    return fork
 
 
 # --- cells and calls -----------------------------------------------------------------------------
@@ -201,11 +269,31 @@ class Student:
             raise NameError(f"{name} is not defined; was its cell deleted, renamed, or in error?")
         return self._names[name]
 
+    def use(self, name: str, value: Any) -> None:
+        """Give the student's functions another value of a name, such as a right function."""
+        self._names[name] = value
+
+
+class _Shell:
+    """In place of IPython's own: it does nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def without_magic(source: str) -> str:
+    """A cell without the lines that Python cannot read, where there are such."""
+    try:
+        compile(source, "<cell>", "exec")
+    except SyntaxError:
+        return MAGIC.sub(lambda m: f"{m[1]}{m[2]} None" if m[2] else f"{m[1]}pass", source)
+    return source
+
 
 def run_cell(source: str, names: dict[str, Any]) -> dict[str, Any]:
     """Run a cell; what it raised, if anything."""
     try:
-        code = compile(MAGIC.sub(r"\1pass", source), "<cell>", "exec")
+        code = compile(without_magic(source), "<cell>", "exec")
         exec(code, names)
     except BaseException as error:  # SystemExit and KeyboardInterrupt too
         return {"error": _words(error)}
@@ -244,13 +332,16 @@ def _words(error: BaseException) -> str:
 
 
 def answer_in_fork(
-    message: dict[str, Any], names: dict[str, Any], seconds: int | float, most_bytes: int
+    message: dict[str, Any],
+    names: dict[str, Any],
+    seconds: int | float,
+    most_bytes: int,
+    fork: Callable[[], int],
 ) -> dict[str, Any]:
     """`run_call` in a fork, which may use so much processor time and answer with so much."""
     reading, writing = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
-        LIFT(False)
         try:
             os.close(reading)
             limit_processor(seconds)
@@ -285,17 +376,20 @@ def answer_in_fork(
     try:
         found = json.loads(reply)
         return found if isinstance(found, dict) else {"error": "gave no answer"}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"error": "ended the process before it answered"}
 
 
-#: What lifts the fence for this module; set by `serve`.
-LIFT: Callable[[bool], None] = lambda _: None  # noqa: E731
+def keep_one_thread() -> None:
+    """Threads do not live on in a fork, where torch would wait for them."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+        torch.set_num_threads = lambda number: None  # type: ignore[attr-defined]
 
 
 def serve() -> None:
     """Answer the judge's messages until it closes the pipe."""
-    global LIFT
     commands, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -303,22 +397,20 @@ def serve() -> None:
     start = json.loads(commands.readline())
     for module in start["imports"]:
         __import__(module)
+    keep_one_thread()
     readable = [sys.prefix, sys.base_prefix, *start["readable"]]
     sys.path[:] = [p for p in sys.path if any(p.startswith(root) for root in readable)]
     system = ("/dev", "/usr", "/lib", "/lib64", "/etc", "/sys", f"/proc/{os.getpid()}")
-    LIFT = fence_off(os.getcwd(), [*readable, *system, "/proc/cpuinfo", "/proc/meminfo"])
+    fork = fence_off(os.getcwd(), [*readable, *system, "/proc/cpuinfo", "/proc/meminfo"])
     limit_memory(start["memory_bytes"], start["file_bytes"])
-    names: dict[str, Any] = {"__name__": "__main__"}
+    sys.modules["__main__"] = notebook = types.ModuleType("__main__")
+    names = vars(notebook)
+    names.update(display=print, get_ipython=_Shell)
+    seconds, most_bytes = start["call_seconds"], start["answer_bytes"]
     for line in commands:
         message = json.loads(line)
         if "cell" in message:
             reply = run_cell(message["cell"], names)
         else:
-            LIFT(True)
-            reply = answer_in_fork(message, names, start["call_seconds"], start["answer_bytes"])
-            LIFT(False)
+            reply = answer_in_fork(message, names, seconds, most_bytes, fork)
         os.write(answers, json.dumps({"id": message["id"], **reply}).encode() + b"\n")
-
-
-if __name__ == "__main__":
-    serve()

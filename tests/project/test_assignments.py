@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from companion.teaching.marking import cells_of, copied_package
+from companion.teaching.marking import cells_of
 from tools import assignments, chapters
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -86,21 +85,15 @@ def test_enough_is_tried_and_each_edit_fits_the_reference(name: str) -> None:
         assert len(tried) >= 30
 
 
-@pytest.fixture(scope="module")
-def package() -> Iterator[Path]:
-    with copied_package() as folder:
-        yield folder
-
-
 @unix
 @pytest.mark.slow
 @each_assignment
-def test_the_reference_gets_all_points_and_the_empty_version_none(name: str, package: Path) -> None:
+def test_the_reference_gets_all_points_and_the_empty_version_none(name: str) -> None:
     source = assignments.notebook_of(name, "source")
-    marks = assignments.mark_notebook(name, source, package, seed=1)
+    marks = assignments.mark_notebook(name, source, seed=1)
     assert (marks.points, marks.possible) == (20, 20), marks.feedback()
     empty = assignments.notebook_of(name, "release")
-    marks = assignments.mark_notebook(name, empty, package, seed=1)
+    marks = assignments.mark_notebook(name, empty, seed=1)
     assert marks.points == 0, marks.feedback()
 
 
@@ -115,11 +108,9 @@ def test_the_reference_runs_whole_in_an_empty_folder(name: str) -> None:
 @unix
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_wrong_submissions_get_their_points_and_a_hint_that_names_their_mistake(
-    package: Path,
-) -> None:
+def test_wrong_submissions_get_their_points_and_a_hint_that_names_their_mistake() -> None:
     for tried in assignments.wrong_submissions(WHOLE):
-        _, unexpected = assignments.try_one(WHOLE, tried, package, seed=2)
+        _, unexpected = assignments.try_one(WHOLE, tried, seed=2)
         assert unexpected == [], tried.name
 
 
@@ -137,6 +128,24 @@ def test_a_class_is_marked_and_one_broken_file_stops_nobody(tmp_path: Path) -> N
     assert sum(marks["cells"].values()) == 20
     assert json.loads((tmp_path / "marks.json").read_text(encoding="utf-8")) == marks
     assert "20 of 20 points" in (tmp_path / "ada" / "feedback.txt").read_text(encoding="utf-8")
+    assert "no notebook" in (tmp_path / "bob" / "feedback.txt").read_text(encoding="utf-8")
+
+
+def test_a_submission_that_cannot_be_marked_costs_no_other_its_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for student, text in {"ada": '{"cells": []}', "bob": "[" * 100_000, "cyd": "3"}.items():
+        (tmp_path / student).mkdir()
+        (tmp_path / student / f"{WHOLE}.ipynb").write_text(text, encoding="utf-8")
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise TypeError("unforeseen \udce4")
+
+    monkeypatch.setattr(assignments, "mark", broken)
+    marks = assignments.mark_folder(WHOLE, tmp_path, 3, 1)
+    assert sorted(marks["students"]) == ["ada", "bob", "cyd"]
+    assert json.loads((tmp_path / "marks.json").read_text(encoding="utf-8")) == marks
+    assert "look at it by hand" in (tmp_path / "ada" / "feedback.txt").read_text(encoding="utf-8")
     assert "no notebook" in (tmp_path / "bob" / "feedback.txt").read_text(encoding="utf-8")
 
 

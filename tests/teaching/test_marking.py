@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ import pytest
 import torch
 
 from companion.teaching.checks import Mistake
+from companion.teaching.comparison import difference
 from companion.teaching.marking import Limits, Marks, Task, cells_of, mark
-from companion.teaching.student_process import Other, from_json, to_json
+from companion.teaching.student_process import Other, from_json, to_json, without_magic
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -23,6 +26,7 @@ unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
         {(1, 2): 3}, {1, (2, 3)},
         np.arange(6.0).reshape(2, 3), np.array([True]), torch.tensor([[1, 2]]),
         torch.tensor(0.5, dtype=torch.float16), np.float32(0.25),
+        np.array([-3], dtype=np.int16), np.array([2**63], dtype=np.uint64),
     ],
 )  # fmt: skip
 def test_values_cross_the_pipe_as_they_are(value: Any) -> None:
@@ -59,6 +63,42 @@ def test_objects_cross_the_pipe_as_names_and_nothing_is_unpickled() -> None:
         from_json({"array": "", "dtype": "object", "shape": [0]})
 
 
+def test_views_and_ranges_cross_the_pipe_as_lists() -> None:
+    assert from_json(to_json(range(3))) == [0, 1, 2]
+    assert from_json(to_json({"a": 1}.items())) == [("a", 1)]
+
+
+@pytest.mark.parametrize("kind", ["set", "dict"])
+def test_keys_that_could_be_chosen_to_collide_are_not_read(kind: str) -> None:
+    def entries(keys: Any) -> Any:
+        return {kind: [key if kind == "set" else [key, 0] for key in keys]}
+
+    assert len(from_json(entries(range(9)))) == 9
+    for keys in ([2**64], [{"tuple": [1, {"tuple": [2**64]}]}]):
+        with pytest.raises(ValueError, match="more than 64 bits"):
+            from_json(entries(keys))
+    with pytest.raises(ValueError, match="100001 entries"):
+        from_json(entries(range(100_001)))
+
+
+def test_a_coarser_answer_gains_nothing_where_the_expected_value_decides() -> None:
+    expected = np.array([1.0003, 2.0007])
+    coarse = expected.astype(np.float16)
+    for answer, right in ((coarse, expected), ({"a": [coarse]}, {"a": [expected]})):
+        assert difference(answer, right) == ""
+        assert "entries are wrong" in difference(answer, right, strict=True)
+    assert difference(expected + 1e-9, expected, strict=True) == ""
+
+
+def test_what_only_jupyter_reads_is_left_out_and_python_stays() -> None:
+    assert without_magic('x = ("%d"\n     % 3)') == 'x = ("%d"\n     % 3)'
+    source = (
+        "%time f()\nif a:\n    !pip install \\\n        b\nfiles = !ls\ny = %time f()\nf?\nz = 1"
+    )
+    wanted = "pass\nif a:\n    pass\nfiles = None\ny = None\npass\nz = 1"
+    assert without_magic(source) == wanted
+
+
 def cell(source: str, name: str = "", *, kind: str = "solution", tags: Any = ()) -> dict[str, Any]:
     data = {
         "grade_id": name, "solution": kind == "solution", "grade": kind == "test",
@@ -84,9 +124,12 @@ def test_provided_cells_come_from_the_release_and_tests_are_left_out() -> None:
     }  # fmt: skip
     assert cells_of(submission, release) == ["import numpy", "own = 1", "a = 1"]
     assert cells_of({"cells": []}, release) == ["import numpy"]
+    odd = cell("b = 2")
+    odd["metadata"] = {"nbgrader": {"grade_id": []}}
+    assert cells_of({"cells": [odd]}, release) == ["import numpy", "b = 2"]
     for broken in (None, {}, {"cells": 3}, {"cells": [{"cell_type": "code"}]}):
         with pytest.raises(ValueError, match="no notebook"):
-            cells_of(broken, release)  # type: ignore[arg-type]
+            cells_of(broken, release)
 
 
 def task(name: str, reference: Any = lambda x: 2 * x, **more: Any) -> Task:
@@ -197,3 +240,153 @@ def test_hidden_inputs_are_drawn_anew_with_each_seed_and_sent_only_when_asked() 
     for seed in (1, 2, 1):
         assert mark(["def f(x):\n    return x"], [cases], seed=seed).points == 1
     assert seen[0] == seen[2] != seen[1]
+
+
+OUTSIDE = """
+import os, socket, sqlite3, subprocess, sys
+import _posixsubprocess, ctypes
+import __main__
+home = os.getcwd()
+outside = OUTSIDE
+tries = {
+    "lift": lambda: __main__.LIFT(True),
+    "lift of the module": lambda: __import__(
+        "companion.teaching.student_process", fromlist=["LIFT"]).LIFT(True),
+    "a folder as a way to others": lambda: os.open("/usr", os.O_RDONLY),
+    "a relative path": lambda: open(os.path.relpath(outside)),
+    "chdir": lambda: os.chdir("/usr"),
+    "system": lambda: ctypes.pythonapi.system(b"true"),
+    "fork_exec": lambda: _posixsubprocess.fork_exec(),
+    "run": lambda: subprocess.run(["true"]),
+    "fork": lambda: os.fork() or os._exit(0),
+    "kill": lambda: os.kill(os.getppid(), 0),
+    "pidfd": lambda: os.pidfd_open(os.getppid()),
+    "fifo": lambda: os.mkfifo("fifo"),
+    "utime": lambda: os.utime(outside),
+    "chown": lambda: os.chown(outside, -1, -1),
+    "sendto": lambda: socket.socket(2, 2).sendto(b"x", ("127.0.0.1", 9)),
+    "sqlite": lambda: sqlite3.connect(outside + ".sqlite"),
+    "sqlite by URI": lambda: sqlite3.connect("file:" + outside, uri=True),
+}
+done = []
+for name, act in tries.items():
+    try:
+        act()
+        done.append(name)
+    except (PermissionError, AttributeError):
+        pass
+    except Exception as error:
+        done.append(name + " " + repr(error))
+os.makedirs("a/b"), os.chdir("a"), os.chdir(home), open("a/b/c", "w").close(), os.remove("a/b/c")
+"""
+
+
+@unix
+@pytest.mark.slow
+def test_what_the_fence_refuses(tmp_path: Path) -> None:
+    outside = tmp_path / "file"
+    outside.write_text("x", encoding="utf-8")
+    seen: list[Any] = []
+
+    def judged(answer: Any) -> str:
+        seen.append(answer)
+        return ""
+
+    asked = task("done", judged=judged, cases=None)
+    source = OUTSIDE.replace("OUTSIDE", repr(str(outside)))
+    marks = mark([source], [asked], seed=1, limits=Limits(starts=1))
+    assert marks.cells == []
+    assert seen == [[]]
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+PIPES = """
+import json, os, stat, sys, time
+frame = sys._getframe()
+while "message" not in frame.f_locals:
+    frame = frame.f_back
+for end in range(3, 12):
+    try:
+        if stat.S_ISFIFO(os.fstat(end).st_mode):
+            answers = end
+    except OSError:
+        pass
+"""
+FLOODS = PIPES + "while True:\n    os.write(answers, b'\\n' * 10)\n    time.sleep(0.05)"
+#: Says that the cell has ended, and never reads the next.
+STOPS = (
+    PIPES
+    + "reply = {'id': frame.f_locals['message']['id']}\n"
+    + "os.write(answers, json.dumps(reply).encode() + b'\\n')\ntime.sleep(3000)"
+)
+
+
+@unix
+@pytest.mark.slow
+@pytest.mark.parametrize("cells", [[FLOODS], [STOPS, "#" * 300_000]])
+def test_a_flood_and_a_pipe_that_is_not_read_end_in_time(cells: list[str]) -> None:
+    value = task("value", lambda: 1, cases=None)
+    start = time.monotonic()
+    mark([*cells, "value = 1"], [value], seed=1, limits=Limits(cell_seconds=1, starts=1))
+    assert time.monotonic() - start < 100
+
+
+@unix
+def test_a_submission_has_a_limit_of_time_as_a_whole_and_of_cells() -> None:
+    value = task("value", lambda: 1, cases=None)
+    marks = mark(["pass"] * 3, [value], seed=1, limits=Limits(total_waiting=0, cells=2))
+    assert "had used all of its time" in marks.marks[0].words
+    assert marks.cells == ["3 and all after it were left out: too many"]
+
+
+def uses_a_right_helper(student, x):  # type: ignore[no-untyped-def]
+    student.use("helper", lambda x: 2 * x)
+    return student.f(x)
+
+
+HONEST = """
+import functools, torch
+torch.set_num_threads(2)
+(torch.ones(400, 400) @ torch.ones(400, 400)).exp().sum()
+def helper(x):
+    return 0
+---
+def partly(x, k):
+    return helper(x)
+f = functools.partial(partly, k=0)
+---
+@functools.lru_cache
+def f(x):
+    return helper(x)
+f = f
+---
+display("shown")
+get_ipython().run_line_magic("matplotlib", "inline")
+y = %time sum([1])
+def threads(x):
+    return float((torch.ones(400, 400) @ torch.ones(400, 400))[0, 0]) / 200 * x
+---
+def shouts(x):
+    raise ValueError("\\udce4\\x1b[2J" + "x" * 1000)
+---
+def mixed(x):
+    return ["a", 1]
+"""
+
+
+@unix
+@pytest.mark.slow
+def test_honest_ways_of_writing_are_marked_and_odd_ones_stop_nothing(tmp_path: Path) -> None:
+    cells = HONEST.split("---\n")
+    tasks = [
+        task("f", driver=uses_a_right_helper), task("threads"), task("shouts"),
+        task("mixed", judged=lambda answer, x: str(sum(answer))),
+    ]  # fmt: skip
+    marks = mark(cells, tasks, seed=1, limits=Limits(starts=1))
+    found = by_name(marks)
+    assert {name for name, (points, _) in found.items() if points} == {"f", "threads"}, found
+    assert "cannot be judged (TypeError)" in found["mixed"][1]
+    words = found["shouts"][1]
+    assert words.isprintable()
+    assert 300 < len(words) < 400
+    (tmp_path / "feedback").write_text(marks.feedback(), encoding="utf-8")
