@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from companion.teaching.checks import Mistake, named_mistake
 from companion.teaching.comparison import difference
@@ -295,6 +294,8 @@ def _printable(words: Any, most: int) -> str:
 
 
 def _processor_seconds(pid: int, *, children: bool = False) -> float:
+    import psutil
+
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.Error:
