@@ -52,7 +52,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """A test's output is no place for an access log."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site() -> Iterator[str]:
     """The site's address on this machine."""
     assert (HTML / "index.html").exists(), "the site is not built: run `make site-test`"
@@ -65,9 +65,9 @@ def site() -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's, Ubuntu's or Google's build, whichever the machine has."""
+    """Debian's, Ubuntu's or Google's build, whichever the machine has; one at a time, by module."""
     named = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else CHROMIUM
     found = next((path for path in map(shutil.which, named) if path), None)
     if found is None:

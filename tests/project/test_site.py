@@ -232,7 +232,7 @@ def test_on_a_phone_choosing_a_section_closes_the_contents_and_nothing_is_cut(
 
 #: Pages with a picture whose frames are files.
 WITH_FRAMES = [
-    name for name in CHAPTERS if "_images/frames/" in (HTML / name).read_text(encoding="utf-8")
+    name for name in ALL if "_images/frames/" in (HTML / name).read_text(encoding="utf-8")
 ]
 
 
@@ -407,10 +407,11 @@ FACTS = """
 
 #: Pages that ask for a guess.
 ASKING = [
-    name for name in CHAPTERS if '<form class="guess"' in (HTML / name).read_text(encoding="utf-8")
+    name for name in ALL if '<form class="guess"' in (HTML / name).read_text(encoding="utf-8")
 ]
 #: One page is enough for what the script does everywhere alike.
 one_page = pytest.mark.parametrize("name", ASKING[:1])
+each_asking = pytest.mark.parametrize("name", [name for name in ASKING if name in PAGES])
 
 #: Forms and results of a page, as they are.
 STATE = """
@@ -455,7 +456,7 @@ def visit(browser: Browser, site: str) -> Iterator[Callable[..., Page]]:
         context.close()
 
 
-@pytest.mark.parametrize("name", ASKING)
+@each_asking
 def test_without_a_script_results_are_closed_and_a_click_opens_them(
     visit: Callable[..., Page], name: str
 ) -> None:
@@ -474,7 +475,7 @@ def test_without_a_script_results_are_closed_and_a_click_opens_them(
     assert page.locator(".guess-stored-table").first.is_visible()
 
 
-@pytest.mark.parametrize("name", ASKING)
+@each_asking
 def test_a_guess_opens_its_result_and_is_there_after_a_reload(
     visit: Callable[..., Page], name: str
 ) -> None:
@@ -519,7 +520,7 @@ def test_a_guess_opens_its_result_and_is_there_after_a_reload(
         assert facts["cut_without_hint"] == []
 
 
-@pytest.mark.parametrize("name", ASKING)
+@each_asking
 def test_each_field_and_button_has_a_name(visit: Callable[..., Page], name: str) -> None:
     page = visit(name)
     for form in page.locator("form.guess").all():
