@@ -32,11 +32,8 @@ NBVAL   := -p tools.nbval_tags --nbval --nbval-current-env --nbval-sanitize-with
 TWO := $(MAKE) --no-print-directory --jobs=2 \
        $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-# Each commit looks at the landing page and a sixth of the others; a weekly workflow at all pages.
-SITE_SHARE = $(shell echo $$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 0) % 6 + 1))/6)
-
 .DELETE_ON_ERROR:
-.PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test colab minimum lock \
+.PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test site-sample colab minimum lock \
         mutants results costs gpu-results slides repository install clean real-model rehearsal \
         assignments gradebook pdf epub zip paper-test newest
 
@@ -50,7 +47,7 @@ test: $(READY)  ## everything that CI runs
 	+@$(TWO) lint types $(SITE)
 	+@$(MAKE) --no-print-directory package
 	+@$(MAKE) --no-print-directory nbval
-	+@$(TWO) minimum site-test SHARE=$(SITE_SHARE)
+	+@$(TWO) minimum site-sample
 	+@$(MAKE) --no-print-directory colab
 	@echo "All tiers passed: lint, types, unit, slow, notebooks, site, Colab, minimum versions."
 
@@ -197,10 +194,15 @@ elsewhere: $(READY)  ## tests and chapters that train, rounded as elsewhere (VAR
 	variables=$$($(PY) -m tools.variants $(VARIANT)) && env $$variables $(PYTEST) $(NBVAL) -n $(WORKERS) \
 	  $$($(PY) -m tools.chapters --that-train --share $(SHARE))
 
-site-test: $(SITE)  ## the built site: links, search, every page in Chromium, a table (SCREENSHOTS=1 keeps pictures; SHARE=1/6)
+SITE_TESTS := SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) --unchecked -m browser tests/project tests/teaching \
+	  --ignore tests/project/test_whole_paper.py
+
+site-sample: $(SITE)  ## the site's tests on the landing page and a sixth of the others
+	SHARE=1/6 $(SITE_TESTS) --ignore tests/project/test_site_table.py
+
+site-test: $(SITE)  ## the whole site: links, search, every page in Chromium, a table (SCREENSHOTS=1 keeps pictures)
 	@rm -f _build/site-table.txt
-	SCREENSHOTS=$(SCREENSHOTS) SHARE=$(SHARE) $(PYTEST) --unchecked -m browser tests/project tests/teaching \
-	  --ignore tests/project/test_whole_paper.py; status=$$?; cat _build/site-table.txt; exit $$status
+	$(SITE_TESTS); status=$$?; cat _build/site-table.txt; exit $$status
 
 paper-test: $(PAPER).pdf $(PAPER).epub $(PAPER).zip  ## these three, looked through
 	$(PYTEST) --unchecked -m browser tests/project/test_whole_paper.py

@@ -42,7 +42,7 @@ def shared(names: list[str], share: str) -> list[str]:
 
 #: The landing page stands at the root address as well; 404.html is no page of the theme.
 ALL = [name for name in html_files() if name not in {"index.html", "404.html"}]
-#: Those that are looked at: in `make test` a part that changes with the commit, by itself all.
+#: Those that are looked at: all, or a share (`make site-sample`).
 PAGES = shared(ALL, os.environ.get("SHARE") or "1/1")
 CHAPTERS = [name for name in PAGES if name not in GENERATED]
 
