@@ -242,9 +242,9 @@ def judge_string(answer: Any, tokens: list[int], first: Any, table: Any) -> str:
     rows = [first, *(table[token] for token in tokens[:-1])]
     bits = -sum(math.log2(row[token]) for row, token in zip(rows, tokens, strict=True))
     back = decoded(answer, len(tokens), first, table)
+    if back == tokens and len(answer) <= bits + 2.1:
+        return ""
     if back == tokens:
-        if len(answer) <= bits + 2.1:
-            return ""
         return (
             f"encode: the string can be decoded and has {len(answer)} bits for a surprisal of "
             f"{bits:.1f}. Hint: two bits more than the surprisal are enough; see the formula for "
@@ -325,9 +325,9 @@ WASTE_MISTAKES = (
 # --- 6. a claim ----------------------------------------------------------------------------------
 
 REASONS = {
-    "A": "repeating the held-out text makes it easy for zlib and tells it nothing of English",
+    "A": "repeating the held-out text makes it easy for lzma and tells it nothing of English",
     "B": "both start from nothing and learn from the same text",
-    "C": "both have seen the training text, and neither pays for what was learnt from it",
+    "C": "both have all of the training text at hand, and neither pays for what it learnt from it",
     "D": "a token and a byte are different units",
 }
 

@@ -154,11 +154,11 @@ def judge_control(answer: Any, proxy: Any, seed: int) -> str:
     A right one correlates with the proxy by more than 0.4 at one of 10**8 seeds (200 values).
     """
     controls = answer["controls"]
-    if any(each.shape != proxy.shape for each in controls):
+    if not all(each.shape == proxy.shape for each in controls):
         return f"control_proxy: shape {proxy.shape} is asked for, got {controls[0].shape}."
     if not np.array_equal(answer["proxy"], proxy):
         return "control_proxy: the argument was changed; shuffle a copy."
-    if any(not np.allclose(np.sort(each), np.sort(proxy)) for each in controls):
+    if not all(np.allclose(np.sort(each), np.sort(proxy)) for each in controls):
         return (
             "control_proxy: the control has other values than the proxy. Hint: new noise differs "
             "from the proxy in its spread too; permute the proxy's own values."
@@ -167,7 +167,7 @@ def judge_control(answer: Any, proxy: Any, seed: int) -> str:
         return "control_proxy: the control is missing: this is the proxy itself."
     if np.array_equal(controls[0], controls[1]):
         return "control_proxy: two calls gave the same order. Hint: is a generator seeded inside?"
-    if any(abs(np.corrcoef(each, proxy)[0, 1]) > 0.4 for each in controls):
+    if not all(abs(np.corrcoef(each, proxy)[0, 1]) <= 0.4 for each in controls):
         return "control_proxy: the control still knows the proxy. Hint: shuffle all of its values."
     return ""
 
@@ -195,7 +195,8 @@ def judge_beyond(answer: Any, proxy: Any, gold: Any, n: int, seed: int) -> str:
     """What is wrong with a gain over chance.
 
     Over permutations a control's mean is the pool's, and its standard deviation is known; with 400
-    of them a right mean is outside of six standard errors at fewer than one of 10**8 seeds.
+    of them a right mean is outside of six standard errors at fewer than one of 10**8 seeds. It is
+    the pool's mean to nine digits at fewer than one of 10**6: who gives that drew no controls.
     """
     best, mean = gold_of_best(proxy, gold, n), float(gold.mean())
     weights = np.diff((np.arange(len(gold) + 1) / len(gold)) ** n)
@@ -203,6 +204,11 @@ def judge_beyond(answer: Any, proxy: Any, gold: Any, n: int, seed: int) -> str:
     room = 6 * spread / math.sqrt(400)
     if not isinstance(answer, float):
         return "beyond_chance: a number is asked for."
+    if abs(answer - (best - mean)) <= 1e-9:
+        return (
+            "beyond_chance: no controls were drawn: this subtracts the pool's mean itself. Hint: "
+            "the mean of `repeats` controls is a measurement, near that mean."
+        )
     if abs(answer - (best - mean)) <= room:
         return ""
     if abs(answer - best) <= room:
@@ -220,7 +226,7 @@ def judge_beyond(answer: Any, proxy: Any, gold: Any, n: int, seed: int) -> str:
 REASONS = {
     "A": "the control is chosen from in the same way, and does not fall",
     "B": "one proxy on one pool was measured",
-    "C": "the gold reward was highest at n = 8, above n = 1",
+    "C": "compare the two numbers that the text gives, for n = 1 and for n = 8",
     "D": "the average over the pool says little of the few texts that the proxy likes best",
 }
 

@@ -164,9 +164,14 @@ PROB_MISTAKES = (
 
 def judge_sum(answer: Any, context: Any, counts: Any, size: int) -> str:
     """What is wrong with a whole distribution."""
-    if not isinstance(answer, list) or abs(sum(answer) - 1) > 1e-6 or min(answer) <= 0:
-        return "prob: over all tokens the probabilities must be positive and sum to one."
-    return ""
+    right = (
+        isinstance(answer, list)
+        and all(isinstance(each, float) and each > 0 for each in answer)
+        and abs(sum(answer) - 1) <= 1e-6
+    )
+    if right:  # what must be true: a nan is neither above nor below anything
+        return ""
+    return "prob: over all tokens the probabilities must be positive and sum to one."
 
 
 def some_table(generator: np.random.Generator) -> tuple[Any, ...]:

@@ -12,6 +12,14 @@ TRIED = [
         },
     ),
     Tried(
+        name="nan in place of a number",
+        edits=[("token-bits", "return -chosen / math.log(2)", "return chosen * math.nan")],
+        lost={
+            "surprisal of each target, in bits": "got nan",
+            "logits of size 1000": "got nan",
+        },
+    ),
+    Tried(
         name="softmax over time (time-major mix-up)",
         edits=[("token-bits", "log_softmax(dim=-1)", "log_softmax(dim=1)")],
         lost={

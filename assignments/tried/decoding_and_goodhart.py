@@ -88,6 +88,28 @@ TRIED = [
         lost={BEYOND: "average all of them"},
     ),
     Tried(
+        name="nan in place of a number",
+        edits=[
+            ("best-of-n", "return float(weights @", "return math.nan * float(weights @"),
+            ("control", "generator.permutation(proxy)", "np.full(len(proxy), np.nan)"),
+            (
+                "control",
+                "return gold_of_best(proxy, gold, n) - float(np.mean(controls))",
+                "return math.nan",
+            ),
+        ],
+        lost={
+            "best of n": "got nan",
+            "a control": "permute the proxy's own values",
+            BEYOND: "not the gain over the mean",
+        },
+    ),
+    Tried(
+        name="the pool's mean in place of controls",
+        edits=[("control", "float(np.mean(controls))", "float(np.mean(gold))")],
+        lost={BEYOND: "no controls were drawn"},
+    ),
+    Tried(
         name="nothing subtracted",
         edits=[
             (

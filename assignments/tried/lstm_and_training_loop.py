@@ -23,6 +23,14 @@ TRIED = [
         },
     ),
     Tried(
+        name="nan in place of a number",
+        edits=[("cell", "o.sigmoid() * c.tanh(), c", "math.nan * c, c")],
+        lost={
+            "the cell": "got nan",
+            "the cell's gradient": "does a gradient flow",
+        },
+    ),
+    Tried(
         name="the gradient cut",
         edits=[("cell", "x @ W.T", "x @ W.detach().T")],
         lost={"the cell's gradient": "look for detach()"},

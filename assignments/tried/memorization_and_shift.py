@@ -74,6 +74,17 @@ TRIED = [
         lost={"telling strange text apart": "a tie counts one half"},
     ),
     Tried(
+        name="nan in place of a number",
+        edits=[
+            (
+                "auroc",
+                "return float(((second > first) + 0.5 * (second == first)).mean())",
+                "return math.nan",
+            )
+        ],
+        lost={"telling strange text apart": "got nan"},
+    ),
+    Tried(
         name="familiar above strange",
         edits=[("auroc", "(second > first)", "(second < first)")],
         lost={"telling strange text apart": "wrong way round"},

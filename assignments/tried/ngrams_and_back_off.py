@@ -50,6 +50,17 @@ TRIED = [
         lost={FOLLOWED: "mix the two", OPEN: "mix the two", WHOLE: "sum to one"},
     ),
     Tried(
+        name="nan in place of a number",
+        edits=[
+            (
+                "back-off",
+                "return (followers[token] + types * lower) / (total + types)",
+                "return math.nan",
+            )
+        ],
+        lost={FOLLOWED: "got nan", OPEN: "got nan", WHOLE: "positive and sum to one"},
+    ),
+    Tried(
         name="the first tokens left out",
         edits=[
             (

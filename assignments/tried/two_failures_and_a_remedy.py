@@ -85,6 +85,11 @@ TRIED = [
         lost={"an interval": "take Student's t"},
     ),
     Tried(
+        name="nan in place of a number",
+        edits=[("interval", "half = t * d.std(ddof=1)", "half = math.nan * d.std(ddof=1)")],
+        lost={"an interval": "got nan"},
+    ),
+    Tried(
         name="standard deviation over n",
         edits=[("interval", "d.std(ddof=1)", "d.std()")],
         lost={"an interval": "n - 1"},

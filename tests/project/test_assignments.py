@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from assignments.tried import Tried
 from companion.teaching.marking import cells_of
 from tools import assignments, chapters
 
@@ -152,6 +153,84 @@ def test_a_submission_that_cannot_be_marked_costs_no_other_its_marks(
 def test_a_folder_without_submissions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a folder for each student"):
         assignments.mark_folder(WHOLE, tmp_path, 3, 1)
+
+
+def titles_in(text: str) -> set[str]:
+    """What stands in italics."""
+    return set(re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", text))
+
+
+@each_assignment
+def test_chapters_are_named_by_their_headings_and_alike_in_the_table(name: str) -> None:
+    notebooks = [path for path in chapters.toc_files() if path.suffix == ".ipynb"]
+    texts = [json.loads(path.read_text(encoding="utf-8"))["cells"][0] for path in notebooks]
+    headings = {
+        match[1] for cell in texts if (match := re.search(r"(?m)^# (.+)$", "".join(cell["source"])))
+    }
+    first = "".join(assignments.notebook_of(name, "source")["cells"][0]["source"])
+    needed = re.search(r"You need the chapters? (.*?) All cells run", first, re.DOTALL)
+    assert needed is not None
+    named = titles_in(needed[1])
+    assert named
+    assert named <= headings
+    table = (assignments.FOLDER / "README.md").read_text(encoding="utf-8")
+    row = re.search(rf"(?m)^\| `{name}` \|([^|]*)\|", table)
+    assert row is not None
+    assert titles_in(row[1]) == named
+
+
+@each_assignment
+def test_the_notebook_says_what_is_on_honour(name: str) -> None:
+    first = "".join(assignments.notebook_of(name, "source")["cells"][0]["source"])
+    assert first.count("on your honour") == 1
+
+
+#: What is too simple or half repaired, by solution cell, and a word of the visible test about it.
+REFUSED = [
+    ("decoding_and_goodhart", "best-of-n", "math.log(n) - (n - 1) / n", "0.0", "Not yet"),
+    (
+        "decoding_and_goodhart", "control",
+        "return gold_of_best(proxy, gold, n) - float(np.mean(controls))", "return 0.0",
+        "minus the mean of the controls",
+    ),
+    (
+        "memorization_and_shift", "exposure", "return means[0] - means[1]", "return 0.0",
+        "minus a mean over the controls",
+    ),
+    (
+        "memorization_and_shift", "parts", "MarkovSource(new).stationary",
+        "np.full(len(new), 1 / len(new))", "its share on the new source",
+    ),
+    ("memorization_and_shift", "auroc", " + 0.5 * (second == first)", "", "one is a tie"),
+    ("lstm_and_training_loop", "loop", "model.train()", "model.eval()", "dropout is off"),
+    ("lstm_and_training_loop", "loop", "nats / targets.numel()", "nats / len(targets)", "a mean"),
+    ("lstm_and_training_loop", "loop", "optimizer.zero_grad()", "pass", "loss alone"),
+    (
+        "lstm_and_training_loop", "loop", "None if state is None else state.detach()", "None",
+        "carry it on",
+    ),
+    (
+        "lstm_and_training_loop", "loop", "None if state is None else state.detach()", "state",
+        "detach the state",
+    ),
+    (
+        "lstm_and_training_loop", "loop",
+        "nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n        optimizer.step()",
+        "optimizer.step()\n        nn.utils.clip_grad_norm_(model.parameters(), max_norm)",
+        "clipped before the step",
+    ),
+]  # fmt: skip
+
+
+@unix
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "cell", "old", "new", "words"), REFUSED)
+def test_visible_tests_refuse_what_is_trivial_or_half_repaired(
+    name: str, cell: str, old: str, new: str, words: str
+) -> None:
+    tried = Tried(name="trivial", edits=[(cell, old, new)])
+    with pytest.raises(RuntimeError, match=words):
+        assignments.run_whole(tried.notebook(assignments.notebook_of(name, "source")))
 
 
 def test_cells_that_only_show_are_not_run_for_marks() -> None:
