@@ -3,7 +3,10 @@
 const slides = [...document.querySelectorAll("section")];
 const here = () => Math.min(Math.max(Number(location.hash.slice(1)) || 1, 1), slides.length);
 const show = () => slides.forEach((slide, i) => slide.classList.toggle("here", i + 1 === here()));
-const go = (number) => { location.hash = Math.min(Math.max(number, 1), slides.length); };
+const go = (number) => {
+  location.hash = Math.min(Math.max(number, 1), slides.length);
+  show(); // at once: the event comes later
+};
 const steps = { ArrowRight: 1, PageDown: 1, " ": 1, ArrowLeft: -1, PageUp: -1 };
 
 document.body.classList.add("turning");
