@@ -428,9 +428,10 @@ def test_pages_open_from_disk_without_an_error(chromium: Any) -> None:
     wrong: list[str] = []
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("requestfailed", lambda request: wrong.append(request.url))
+    page.on("requestfailed", lambda request: wrong.append(f"{request.url}: {request.failure}"))
     for name in FEW:
-        page.goto((HTML / f"{name}.html").as_uri(), wait_until="load")
+        page.goto((HTML / f"{name}.html").as_uri(), wait_until="networkidle")
         assert "Trained to Predict" in page.title()
     page.close()
-    assert wrong == []
+    # What leaving a page breaks off, as the fetching of its icon, is no fault of the page.
+    assert [each for each in wrong if not each.endswith("net::ERR_ABORTED")] == []
