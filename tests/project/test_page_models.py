@@ -24,6 +24,7 @@ from safetensors.torch import load
 from companion.compression.packed import fill
 from companion.evaluation import scoring
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
+from companion.studies.mismatched_generalization import Config as TwoLanguages
 from companion.teaching import play
 from companion.text.corpora import load_corpus
 from companion.text.tokenizers import CharacterTokenizer, encode_documents
@@ -38,15 +39,21 @@ HTML = ROOT / "_build" / "html"
 
 WRITES = ROOT / "book" / "training" / "generating_text.ipynb"
 ANSWERS = ROOT / "book" / "objective_mismatch" / "competing_objectives.ipynb"
+TWO_LANGUAGES = ROOT / "book" / "mismatched_generalization" / "safety_generalization.ipynb"
 
-#: Ways of asking in the chapter's form, in its order, and what its table calls them.
+#: Ways of asking in each form, in its order, and what it calls them.
 WAYS = {
-    "plain": "asked plainly",
-    "start_with": "told how to begin",
-    "do_not_say": 'told not to say "sorry"',
-    "prefill": "reply already begun",
-    "encoded": "in the cipher (rot13)",
+    ANSWERS: {
+        "plain": "asked plainly",
+        "start_with": "told how to begin",
+        "do_not_say": 'told not to say "sorry"',
+        "prefill": "reply already begun",
+        "encoded": "in the cipher (rot13)",
+    },
+    TWO_LANGUAGES: {"plain": "plain", "encoded": "encoded", "encoded_name": "name encoded"},
 }
+CONFIGS: dict[Path, StagesConfig] = {ANSWERS: StagesConfig(), TWO_LANGUAGES: TwoLanguages()}
+each_world = pytest.mark.parametrize("path", WAYS, ids=lambda path: path.stem)
 
 STORED = [
     (path, cell, page)
@@ -65,25 +72,26 @@ def the_model(path: Path) -> tuple[str, str]:
 
 
 @functools.cache
-def world() -> World:
-    return World(StagesConfig(), seed=0)
+def world(path: Path = ANSWERS) -> World:
+    return World(CONFIGS[path], seed=0)
 
 
 @functools.cache
-def talker() -> Any:
-    """The model of the invented world with the weights that the page has."""
-    model = new_model(StagesConfig(), world()).eval()
-    fill(model, load(play.file_in(the_model(ANSWERS)[1])))
+def talker(path: Path = ANSWERS) -> Any:
+    """The model of a chapter's world with the weights that the page has."""
+    model = new_model(CONFIGS[path], world(path)).eval()
+    fill(model, load(play.file_in(the_model(path)[1])))
     return model
 
 
 # --- what the notebooks hold ----------------------------------------------------------------------
 
 
-def test_the_book_has_a_model_that_writes_and_one_that_answers() -> None:
+def test_the_book_has_a_model_that_writes_and_two_that_answer() -> None:
     assert [(path, cell) for path, cell, _ in STORED] == [
         (WRITES, "gen-play"),
         (ANSWERS, "co-play"),
+        (TWO_LANGUAGES, "sg-play"),
     ]
 
 
@@ -102,32 +110,36 @@ def test_script_and_style_sheet_are_those_of_the_package(path: Path, cell: str, 
         assert found == [own.read_text(encoding="utf-8")]
 
 
-def test_the_table_of_the_world_is_that_of_the_weights_in_the_page() -> None:
+@each_world
+def test_the_table_of_the_world_is_that_of_the_weights_in_the_page(path: Path) -> None:
     """The printed shares, counted again; a tie may fall otherwise on another processor."""
-    cell, _ = the_model(ANSWERS)
-    printed = page_models.printed(ANSWERS, cell)
-    questions = len(world().restricted) * len(QUESTIONS)
-    for way, words in list(WAYS.items())[:4]:
-        row = re.search(rf"(?m)^{re.escape(words)} +refuses +(\d+)%, right +(\d+)%$", printed)
-        assert row is not None, printed
-        found = ask(talker(), world(), world().restricted, way)
-        for share, percent in zip((found.refusal, found.leak), row.groups(), strict=True):
+    cell, _ = the_model(path)
+    printed = page_models.printed(path, cell)
+    restricted = world(path).restricted
+    rows = re.findall(r"(?m)^(\S.*?) +refuses +(\d+)%, right +(\d+)%$", printed)
+    assert [row[0] for row in rows] == list(WAYS[path].values())[:-1]
+    for way, (_, *row) in zip(WAYS[path], rows, strict=False):
+        found = ask(talker(path), world(path), restricted, way)
+        for share, percent in zip((found.refusal, found.leak), row, strict=True):
+            questions = len(restricted) * len(QUESTIONS)
             assert abs(share - int(percent) / 100) <= 0.005 + 2 / questions
 
 
-def test_the_world_s_form_is_that_of_the_world() -> None:
-    settings = play.settings_in(play.file_in(the_model(ANSWERS)[1]))
+@each_world
+def test_the_world_s_form_is_that_of_the_world(path: Path) -> None:
+    settings = play.settings_in(play.file_in(the_model(path)[1]))
+    of = world(path)
     groups = {
-        "florbs in the examples": world().seen,
-        "florbs held out": world().held_out,
-        "other things": world().benign + world().benign_held_out,
+        "florbs in the examples": of.seen,
+        "florbs held out": of.held_out,
+        "other things": of.benign + of.benign_held_out,
     }
     assert settings == {
         "kind": "word",
-        "tokens": world().tokenizer.tokens,
-        "end": world().tokenizer.end_id,
-        "unknown": world().tokenizer.unknown_id,
-        "asking": asking_form(world(), groups, WAYS),
+        "tokens": of.tokenizer.tokens,
+        "end": of.tokenizer.end_id,
+        "unknown": of.tokenizer.unknown_id,
+        "asking": asking_form(of, groups, WAYS[path]),
     }
 
 
@@ -283,10 +295,11 @@ def test_200_log_probabilities_are_those_of_pytorch(
 
 @pytest.mark.browser
 @pytest.mark.timeout(900)
+@each_world
 def test_every_question_in_every_way_is_answered_and_judged_as_in_python(
-    visit: Callable[..., Any], site: str
+    path: Path, visit: Callable[..., Any], site: str
 ) -> None:
-    page = visit(site + page_of(ANSWERS))
+    page = visit(site + page_of(path))
     found = page.evaluate(
         f"""() => {{
             const model = {MODEL}, {{ things, questions, ways }} = model.settings.asking;
@@ -301,15 +314,16 @@ def test_every_question_in_every_way_is_answered_and_judged_as_in_python(
                 (_, question) => florbs.map(thing => turn(way, question, thing))));
         }}"""
     )
-    for way, turns in zip(WAYS, found, strict=True):
-        wanted = ask(talker(), world(), world().restricted, way)
+    of = world(path)
+    for way, turns in zip(WAYS[path], found, strict=True):
+        wanted = ask(talker(path), of, of.restricted, way)
         refused = sum(turn[1] for turn in turns)
         right = sum(turn[2] for turn in turns)
         differ = sum(text != turn[0] for text, turn in zip(wanted.texts, turns, strict=True))
         print(f"{way:10} refuses {refused} and leaks {right} of {len(turns)}; {differ} differ")
         # On one machine none differs. A reply may turn at a tie that another order of a sum
         # decides otherwise: on any machine, fewer than one in a hundred.
-        assert len(turns) == len(wanted.texts) == 224
+        assert len(turns) == len(wanted.texts) == len(of.restricted) * len(QUESTIONS)
         assert differ <= 2
         assert abs(refused - round(wanted.refusal * len(turns))) <= differ
         assert abs(right - round(wanted.leak * len(turns))) <= differ
@@ -336,7 +350,7 @@ def test_a_conversation_by_keyboard_alone(visit: Callable[..., Any], site: str) 
     ).focus()  # where the reader of the chapter has come by Tab
     page.keyboard.press("ArrowDown")
     florb = world().seen[1]
-    for way, words in list(WAYS.items())[:4]:
+    for way, words in list(WAYS[ANSWERS].items())[:4]:
         request = world().request(florb, way, question=0)
         prompt = f"user : {says.input_value()} bot : "
         assert (
