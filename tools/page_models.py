@@ -6,6 +6,9 @@ from pathlib import Path
 
 from tools import chapters
 
+#: How the HTML of each begins.
+SHELL = '<div class="play"'
+
 
 def stored(path: Path) -> dict[str, str]:
     """The HTML of each model in a chapter, by the id of the cell that shows it."""
@@ -13,7 +16,7 @@ def stored(path: Path) -> dict[str, str]:
     for cell in chapters.code_cells(chapters.read_notebook(path)):
         for output in cell["outputs"]:
             page = "".join(output.get("data", {}).get("text/html", ""))
-            if '<div class="play"' in page:
+            if SHELL in page:
                 found[str(cell["id"])] = page
     return found
 

@@ -3,10 +3,7 @@
 A cell that shows a `companion.teaching.Play` stores its weights, script and style sheet in the
 notebook. On the site the weights go to `_static/models/<SHA-256>.js`, a script, since a page that
 is opened from a disk may load one and no other kind of file. The form's own script and style sheet
-are one file each for all pages. `{model-in-page}` shows a chapter's model on another page:
-
-    :::{model-in-page} training/generating_text gen-play
-    :::
+are one file each for all pages.
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
-from sphinx.util.docutils import SphinxDirective
 from sphinx.util.osutil import relative_uri
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,14 +28,13 @@ from companion.teaching import play  # noqa: E402
 from tools import page_models  # noqa: E402
 
 FOLDER = "models"
-SHELL = '<div class="play"'
 CHECKSUM = re.compile(r'data-sha256="(\w+)"')
 OWN_FILES = re.compile(r"(?s)<(style|script)>.*?</\1>\n?")
 
 
 def is_model(node: nodes.Node) -> bool:
     """Whether a node is the HTML of a model."""
-    return isinstance(node, nodes.raw) and SHELL in node.astext()
+    return isinstance(node, nodes.raw) and page_models.SHELL in node.astext()
 
 
 def without_weights(page: str, source: str) -> str:
@@ -57,18 +52,15 @@ def weights_script(page: str) -> tuple[str, str]:
 
 
 class MoveWeights(SphinxPostTransform):
-    """Moves the weights of each model out of its page; a book on paper or in an EPUB has none."""
+    """Moves the weights of each model out of its page."""
 
     default_priority = 6  # when of each output one form has been chosen
+    formats = ("html",)
 
     def run(self, **kwargs: Any) -> None:
         """Sphinx's entry point to a transform."""
         builder = self.app.builder
         for node in [node for node in self.document.findall(nodes.raw) if is_model(node)]:
-            if builder.format != "html" or builder.name.startswith("epub"):
-                words = "Here the site of this book has a model that runs in the page."
-                node.replace_self(nodes.paragraph("", words))
-                continue
             checksum, script = weights_script(node.astext())
             name = f"_static/{FOLDER}/{checksum}.js"
             path = Path(builder.outdir) / name
@@ -77,22 +69,6 @@ class MoveWeights(SphinxPostTransform):
             source = relative_uri(builder.get_target_uri(self.env.docname), name)
             moved = without_weights(node.astext(), source)
             node.replace_self(nodes.raw("", moved, format="html"))
-
-
-class ModelInPage(SphinxDirective):
-    """The model that a cell of a chapter shows; arguments are the chapter and the cell's id."""
-
-    required_arguments = 2
-
-    def run(self) -> list[nodes.Node]:
-        """Sphinx's entry point to a directive."""
-        chapter, cell = self.arguments
-        path = ROOT / "book" / f"{chapter}.ipynb"
-        self.env.note_dependency(str(path))
-        found = page_models.stored(path)
-        if cell not in found:
-            raise self.error(f"no cell {cell} of {chapter} shows a model; there are: {[*found]}")
-        return [nodes.raw("", found[cell], format="html")]
 
 
 def copy_files(app: Sphinx) -> None:
@@ -114,7 +90,6 @@ def add_files(app: Sphinx, page: str, template: str, context: Any, doctree: Any)
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx's entry point."""
     app.add_post_transform(MoveWeights)
-    app.add_directive("model-in-page", ModelInPage)
     app.connect("builder-inited", copy_files)
     app.connect("html-page-context", add_files)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

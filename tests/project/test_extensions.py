@@ -138,15 +138,13 @@ def test_a_drawing_within_the_text_is_part_of_the_page() -> None:
 MODELS = [page for path in chapters.toc_notebooks() for page in stored_models.stored(path).values()]
 
 
-def moved(page: str, folder: Path, *, builder: str = "html") -> nodes.Node:
+def moved(page: str, folder: Path) -> nodes.Node:
     """What a chapter's page has in place of a model's HTML."""
     document = new_document("page")
     document.settings.env = SimpleNamespace(
         docname="book/training/chapter",
         app=SimpleNamespace(
             builder=SimpleNamespace(
-                name=builder,
-                format="latex" if builder == "latex" else "html",
                 outdir=str(folder),
                 get_target_uri=lambda name: f"{name}.html",
             )
@@ -169,14 +167,6 @@ def test_the_weights_of_a_model_stand_in_a_file_of_their_own(page: str, tmp_path
     assert weights is not None
     assert weights[1] == file.stem
     assert base64.b64decode(weights[2]) == play.file_in(page)
-
-
-@pytest.mark.parametrize("builder", ["latex", "epub"])
-def test_a_book_without_scripts_says_where_its_models_are(builder: str, tmp_path: Path) -> None:
-    node = moved(MODELS[0], tmp_path, builder=builder)
-    assert isinstance(node, nodes.paragraph)
-    assert "the site of this book" in node.astext()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_without_its_weights_is_refused() -> None:

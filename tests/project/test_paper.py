@@ -47,6 +47,18 @@ WIDGET = f"""
 <noscript>The controls need JavaScript.</noscript><figcaption>A caption</figcaption></figure>
 """
 
+#: Models that run in the page, without their weights, style sheets and scripts.
+MODELS = """
+<div class="play" data-kind="writes"><form><p class="play-title">A writer</p>
+<p class="play-notice" role="status">No script has run here</p><fieldset disabled="disabled">
+<label>Text <textarea class="play-text">ROMEO:
+</textarea></label><label>Seed <input type="number" value="0"></label>
+<button type="button">Let it write</button></fieldset></form></div>
+<div class="play" data-kind="answers"><form><p class="play-title">A talker</p>
+<fieldset disabled="disabled"><label>Thing <select><option>the model is loading</option></select>
+</label><button type="button">Ask</button></fieldset></form></div>
+"""
+
 FORMULA = (
     '<span class="katex"><span class="katex-mathml"><math><semantics><mrow><mi>H</mi><mo>&lt;</mo>'
     '<mn>2</mn></mrow><annotation encoding="application/x-tex">H &lt; 2</annotation></semantics>'
@@ -71,7 +83,7 @@ A line &nbsp; more <!-- unseen --></p>
 <lineargradient id="g1"/>
 <rect width="1" height="1" fill="url(#g1)"/><a href="other.html"><text>To other</text></a></svg>
 <dl><dd>A definition of nothing</dd></dl><p id="g2">One</p><p id="g2">Two</p>
-{WIDGET}<p class="not-on-paper">Try it</p>
+{WIDGET}{MODELS}
 </section><section id="second"><h2>Second</h2><button>Copy</button>
 <table border="1"><tr><td align="left">1</td><td>2</td></tr></table>
 </section></article></body></html>"""
@@ -120,8 +132,25 @@ def test_a_picture_that_responds_shows_its_first_frame_and_says_which(page: Any)
     assert page.article.select_one("figcaption").get_text() == "A caption"
 
 
+def test_a_model_that_runs_in_the_page_leaves_its_text_and_says_where_it_runs(page: Any) -> None:
+    writer, talker = page.article.select(".model")
+    address = f"{chapters.project()['project']['urls']['Documentation']}book/a-page.html"
+    for model, title, does in (
+        (writer, "A writer", "goes on with this text"),
+        (talker, "A talker", "answers your questions"),
+    ):
+        assert model.select_one(".play-title").get_text() == title
+        said = f"The model runs in this page of the site, and {does} there: {address}"
+        assert model.select_one(".play-place").get_text() == said
+        assert model.select_one("a")["href"] == address
+    assert [text.get_text() for text in page.article.select(".play-text")] == ["ROMEO:\n"]
+    for dead in ("label", "select", "textarea", "fieldset"):
+        assert page.article.select(dead) == [], dead
+    assert "loading" not in page.article.get_text()
+
+
 def test_nothing_is_left_that_only_a_screen_can_use(page: Any) -> None:
-    for kind in ("button", "form", "style", ".headerlink", ".not-on-paper", "[hidden]"):
+    for kind in ("button", "form", "style", ".headerlink", "[hidden]"):
         assert page.article.select(kind) == [], kind
     assert page.title == "A page & H < 2"
 
@@ -186,7 +215,7 @@ def test_an_epub_links_its_pages_to_each_other_and_the_rest_to_the_site(
     documentation = chapters.project()["project"]["urls"]["Documentation"]
     assert links == [
         "other.xhtml#place", "a-page.xhtml#a-page", "other.xhtml", f"{documentation}genindex.html",
-        "other.xhtml",
+        "other.xhtml", *[f"{documentation}book/a-page.html"] * 2,
     ]  # fmt: skip
     contents = parsed(book, "nav.xhtml")
     assert [str(link["href"]) for link in contents.select("a")] == [

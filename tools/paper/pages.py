@@ -23,11 +23,10 @@ OUT = chapters.ROOT / "_build" / "paper"
 #: The names of the files in OUT begin so.
 STEM = "trained-to-predict"
 
-#: What only a screen can use: elements, and classes. `not-on-paper` is for pages that have more.
+#: What only a screen can use: elements, and classes.
 SCREEN_TAGS = {"button", "noscript", "script", "style", "link", "template", "dialog"}
 SCREEN_CLASSES = {
-    "headerlink", "toggle-button", "copybtn", "not-on-paper", "explore-status", "guess-table",
-    "guess",
+    "headerlink", "toggle-button", "copybtn", "explore-status", "guess-table", "guess",
 }  # fmt: skip
 
 #: Attributes that name places of the same page.
@@ -87,7 +86,7 @@ def read(order: list[tuple[str, str]] | None = None, html: Path = HTML) -> list[
         article = soup.select_one("article.bd-article")
         if article is None:
             raise SystemExit(f"{path} has no <article>: is it a page of the book?")
-        fit_for_paper(article)
+        fit_for_paper(article, name)
         heading = article.find("h1")
         title = plain(heading) if isinstance(heading, Tag) else name
         pages.append(Page(name, part, title, article))
@@ -106,8 +105,13 @@ def plain(heading: Tag) -> str:
 # --- what paper cannot do ------------------------------------------------------------------------
 
 
-def fit_for_paper(article: Tag) -> None:
-    """Open what is closed, show the first frame of what responds, drop what only a screen uses."""
+def fit_for_paper(article: Tag, name: str) -> None:
+    """Open what is closed, show the first frame of what responds, drop what only a screen uses.
+
+    name: the page's, for what is only there.
+    """
+    for model in having(article, "play"):
+        model.replace_with(model_on_paper(model, name))
     for picture in having(article, "explore"):
         hold_still(picture)
     for one in article.find_all(only_for_screens):
@@ -121,10 +125,8 @@ def fit_for_paper(article: Tag) -> None:
     for link in having(article, "image-reference"):
         link.unwrap()
     for image in article.find_all("img"):
-        for name in ("loading", "decoding", "data-src"):
-            value = image.attrs.pop(name, None)
-            if name == "data-src" and value:
-                image["src"] = value
+        for attribute in ("loading", "decoding"):
+            image.attrs.pop(attribute, None)
     for one in article.find_all(tabindex=True):
         del one["tabindex"]
     drop_empty_cells(article)
@@ -186,6 +188,24 @@ def hold_still(picture: Tag) -> None:
     for form in picture.select("form"):
         form.name = "div"
         form.attrs = {}
+
+
+def model_on_paper(model: Tag, name: str) -> Tag:
+    """In place of a model that runs in the page: what it is, its first text, and where it runs."""
+    address = f"{chapters.project()['project']['urls']['Documentation']}{name}.html"
+    box = new("div", "", "model")
+    title = model.select_one(".play-title")
+    box.append(new("p", title.get_text() if title else "", "play-title"))
+    text = model.select_one("textarea")
+    if text is not None:
+        box.append(new("pre", text.get_text(), "play-text"))
+    does = "goes on with this text" if text is not None else "answers your questions"
+    line = new("p", f"The model runs in this page of the site, and {does} there: ", "play-place")
+    link = new("a", address, "")
+    link["href"] = address
+    line.append(link)
+    box.append(line)
+    return box
 
 
 def open_details(details: Tag) -> None:
