@@ -3,7 +3,9 @@
 A cell that shows a `companion.teaching.Play` stores its weights, script and style sheet in the
 notebook. On the site the weights go to `_static/models/<SHA-256>.js`, a script, since a page that
 is opened from a disk may load one and no other kind of file. The form's own script and style sheet
-are one file each for all pages.
+are one file each for all pages. A page that holds the comment `<!--model: CHAPTER CELL-->`, such as
+`<!--model: training/generating_text gen-play-->`, shows that chapter's model there; in Jupyter and
+in Colab the comment shows nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.osutil import relative_uri
 
@@ -28,6 +32,7 @@ from companion.teaching import play  # noqa: E402
 from tools import page_models  # noqa: E402
 
 FOLDER = "models"
+BORROWED = re.compile(r"<!--model: (\S+) (\S+)-->")
 CHECKSUM = re.compile(r'data-sha256="(\w+)"')
 OWN_FILES = re.compile(r"(?s)<(style|script)>.*?</\1>\n?")
 
@@ -49,6 +54,27 @@ def weights_script(page: str) -> tuple[str, str]:
         raise ValueError("a stored model lacks its weights; run `make notebooks`")
     name = json.dumps(checksum[1])
     return checksum[1], f"(window.playModels ??= {{}})[{name}] = {json.dumps(weights[1])};\n"
+
+
+class BorrowModels(SphinxTransform):
+    """Puts the model that another chapter shows where a comment asks for it."""
+
+    default_priority = 500
+
+    def apply(self, **kwargs: Any) -> None:
+        """Sphinx's entry point to a transform."""
+        for node in list(self.document.findall(nodes.raw)):
+            if not (asked := BORROWED.fullmatch(node.astext().strip())):
+                continue
+            path = ROOT / "book" / f"{asked[1]}.ipynb"
+            self.env.note_dependency(str(path))
+            shown = page_models.stored(path)
+            if asked[2] not in shown:
+                raise ExtensionError(
+                    f"{self.env.docname} asks for the model of cell {asked[2]} of {asked[1]}, "
+                    f"which has models in the cells {[*shown]}"
+                )
+            node.replace_self(nodes.raw("", shown[asked[2]], format="html"))
 
 
 class MoveWeights(SphinxPostTransform):
@@ -89,6 +115,7 @@ def add_files(app: Sphinx, page: str, template: str, context: Any, doctree: Any)
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx's entry point."""
+    app.add_transform(BorrowModels)
     app.add_post_transform(MoveWeights)
     app.connect("builder-inited", copy_files)
     app.connect("html-page-context", add_files)

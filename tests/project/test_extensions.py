@@ -172,3 +172,20 @@ def test_the_weights_of_a_model_stand_in_a_file_of_their_own(page: str, tmp_path
 def test_a_model_without_its_weights_is_refused() -> None:
     with pytest.raises(ValueError, match="run `make notebooks`"):
         page_models.weights_script(play.WEIGHTS.sub("", MODELS[0]))
+
+
+def test_a_model_is_borrowed_by_a_comment_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    def page(comment: str) -> nodes.Node:
+        document = new_document("page")
+        noted: list[str] = []
+        document.settings.env = SimpleNamespace(docname="page", note_dependency=noted.append)
+        document += nodes.raw("", f"{comment}\n", format="html")
+        page_models.BorrowModels(document).apply()
+        assert all(Path(name).exists() for name in noted)
+        return document[0]
+
+    (wanted,) = stored_models.stored(ROOT / "book" / "training" / "generating_text.ipynb").values()
+    assert page("<!--model: training/generating_text gen-play-->").astext() == wanted
+    assert page("<!-- a remark -->").astext() == "<!-- a remark -->\n"
+    with pytest.raises(page_models.ExtensionError, match=r"\['gen-play'\]"):
+        page("<!--model: training/generating_text other-->")
