@@ -14,9 +14,11 @@ import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+
+_Item = TypeVar("_Item")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -115,18 +117,23 @@ def measured() -> dict[str, dict[str, Any]]:
     return {name: figures for name, figures in one.items() if name != "seed"}
 
 
-def listed(*, longest_first: bool, that_train: bool, share: str) -> list[Path]:
-    """The notebooks that the command line asks for; ValueError for a share that is none."""
+def share_of(items: list[_Item], share: str) -> list[_Item]:
+    """The k-th of n shares of a list, for "k/n"; ValueError for a share that is none."""
     part, _, parts = share.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise ValueError(f"a share is like 1/3 (the first of three), got {share!r}")
+    return items[int(part) - 1 :: int(parts)]
+
+
+def listed(*, longest_first: bool, that_train: bool, share: str) -> list[Path]:
+    """The notebooks that the command line asks for; ValueError for a share that is none."""
     found = toc_notebooks()
     if longest_first or that_train:
         known = {name: figures["cpu_minutes"] for name, figures in measured().items()}
         found.sort(key=lambda path: known.get(path.stem, math.inf), reverse=True)
     if that_train:
         found = [path for path in found if trained_cells(path)]
-    return found[int(part) - 1 :: int(parts)]
+    return share_of(found, share)
 
 
 def main() -> None:
