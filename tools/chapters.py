@@ -62,20 +62,27 @@ def first_cell() -> str:
     return FIRST_CELL.format(url=repository_url(), branch=BRANCH)
 
 
-def toc_files() -> list[Path]:
-    """Every document in _toc.yml, in reading order, with its suffix."""
+def toc() -> list[tuple[str, str]]:
+    """Name and part of every document in _toc.yml, in reading order; the first one has no part."""
 
-    def entries(node: Any) -> list[str]:
+    def names(node: Any) -> list[str]:
         if isinstance(node, list):
-            return [name for item in node for name in entries(item)]
+            return [name for item in node for name in names(item)]
         if not isinstance(node, dict):
             return []
-        own = [node[key] for key in ("root", "file") if key in node]
-        return own + [name for value in node.values() for name in entries(value)]
+        own = [node["file"]] if "file" in node else []
+        return own + [name for value in node.values() for name in names(value)]
 
-    names = entries(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+    listed = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [(listed["root"], "")] + [
+        (name, part["caption"]) for part in listed["parts"] for name in names(part["chapters"])
+    ]
+
+
+def toc_files() -> list[Path]:
+    """Every document in _toc.yml, in reading order, with its suffix."""
     files = []
-    for name in names:
+    for name, _ in toc():
         found = [p for p in (ROOT / f"{name}.ipynb", ROOT / f"{name}.md") if p.exists()]
         if len(found) != 1:
             raise ValueError(f"_toc.yml names {name}: exactly one of .ipynb and .md must exist")

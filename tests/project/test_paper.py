@@ -159,14 +159,12 @@ def test_a_cell_with_nothing_to_show_leaves_no_box(page: Any) -> None:
     assert len(page.article.select(".cell")) == 1
 
 
-def test_the_book_is_read_in_the_order_of_its_contents() -> None:
-    order = pages.reading_order()
-    names = [
-        path.relative_to(chapters.ROOT).with_suffix("").as_posix() for path in chapters.toc_files()
-    ]
-    assert [name for name, _ in order] == names
-    assert dict(order)["book/training/lstm"] == "Training"
-    assert dict(order)["book/reference/core"] == "Reference"
+def test_each_page_of_the_book_has_its_part() -> None:
+    toc = chapters.toc()
+    assert toc[0] == ("book/index", "")
+    assert dict(toc)["book/training/lstm"] == "Training"
+    assert dict(toc)["book/reference/core"] == "Reference"
+    assert "" not in {part for _, part in toc[1:]}
 
 
 def test_a_site_that_is_not_built_is_said(tmp_path: Path) -> None:
@@ -315,14 +313,14 @@ def few(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from tools.paper import pdf
 
     path = tmp_path_factory.mktemp("paper") / "few.pdf"
-    order = [entry for entry in pages.reading_order() if entry[0] in FEW]
+    order = [entry for entry in chapters.toc() if entry[0] in FEW]
     path.write_bytes(pdf.made(browser, pages.read(order)))
     return PdfReader(path)
 
 
 @pytest.mark.browser
 def test_a_printed_book_has_contents_with_numbers_and_links(few: Any) -> None:
-    order = [entry for entry in pages.reading_order() if entry[0] in FEW]
+    order = [entry for entry in chapters.toc() if entry[0] in FEW]
     assert check.wrong_numbers(few, pages.read(order)) == []
     assert check.dead_links(few) == []
     assert check.internal_links(few) > 20

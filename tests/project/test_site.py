@@ -716,11 +716,3 @@ def test_the_reference_has_a_place_for_every_public_name() -> None:
         wanted = {name for names in reference.by_module()[package].values() for name in names}
         assert wanted <= read_links(page).places
         assert page.stat().st_size < 700_000
-
-
-def test_a_chapter_opens_in_colab_at_our_repository() -> None:
-    owner_and_name = chapters.repository_url().removeprefix("https://github.com/")
-    for path in chapters.toc_notebooks():
-        name = path.relative_to(ROOT)
-        text = (HTML / name).with_suffix(".html").read_text(encoding="utf-8")
-        assert f"https://colab.research.google.com/github/{owner_and_name}/blob/main/{name}" in text

@@ -182,15 +182,9 @@ def contents(book: list[Page], numbers: list[int], site: Path) -> str:
         rows.append(row("contents-page", page.title))
     if at != len(numbers):
         raise ValueError(f"the book has {at} parts and pages, its outline {len(numbers)}")
-    project = chapters.project()["project"]
-    url = project["urls"]["Documentation"]
     title = (
         '<section class="title-page"><p class="title-of-book">Trained to Predict</p>'
-        "<p>Objective mismatch and generalization in language models</p>"
-        f"<p>{html.escape(project['authors'][0]['name'])}</p>"
-        f"<p>Version {chapters.version()}</p>"
-        f'<p><a href="{url}">{url}</a></p>'
-        "<p>Text and figures: CC BY 4.0. Code: BSD-3-Clause.</p></section>"
+        f"{pages.about_book()}</section>"
     )
     listed = (
         f'<section class="contents"><p class="contents-title">Contents</p>{"".join(rows)}</section>'
