@@ -5,25 +5,26 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[1]
+from tools import chapters, chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = chapters.ROOT
 HTML = ROOT / "_build" / "html"
+HOST = "127.0.0.1"
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
-#: Written by Sphinx itself rather than by us; still loaded, but not judged as prose.
-GENERATED = {"search.html"}
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+#: The one page that is no document: nobody links to it, and the sitemap leaves it out.
+SEARCH = "search.html"
 
 
 def html_files() -> list[str]:
@@ -34,17 +35,23 @@ def html_files() -> list[str]:
 
 
 def shared(names: list[str], share: str) -> list[str]:
-    """The landing page and every n-th other, from the k-th on, for the share "k/n"."""
-    number, of = (int(part) for part in share.split("/"))
+    """The landing page, and of the others the share "k/n"."""
     first = [name for name in names if name == "book/index.html"]
-    return first + [name for name in names if name not in first][number - 1 :: of]
+    return first + chapters.share_of([name for name in names if name not in first], share)
 
 
 #: The landing page stands at the root address as well; 404.html is no page of the theme.
 ALL = [name for name in html_files() if name not in {"index.html", "404.html"}]
 #: Those that are looked at: all, or a share (`make site-sample`).
 PAGES = shared(ALL, os.environ.get("SHARE") or "1/1")
-CHAPTERS = [name for name in PAGES if name not in GENERATED]
+DOCUMENTS = [name for name in PAGES if name != SEARCH]
+
+
+def missing(what: str) -> NoReturn:
+    """End a test that lacks something: with CI=true, where all should be there, as a failure."""
+    if IN_CI:
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -52,33 +59,65 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """A test's output is no place for an access log."""
 
 
-@pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    """The site's address on this machine."""
-    assert (HTML / "index.html").exists(), "the site is not built: run `make site-test`"
-    handler = functools.partial(_Quiet, directory=str(HTML))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address on this machine at which a folder is served."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer((HOST, 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
+        yield f"http://{HOST}:{server.server_port}/"
         server.shutdown()
         thread.join()
 
 
 @pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The site's address on this machine."""
+    assert (HTML / "index.html").exists(), "the site is not built: run `make site-test`"
+    with served(HTML) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's, Ubuntu's or Google's build, whichever the machine has; one at a time, by module."""
-    named = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else CHROMIUM
-    found = next((path for path in map(shutil.which, named) if path), None)
-    if found is None:
-        message = (
-            "no Chromium here, so the built site is not looked at; install it (Debian: "
-            "apt-get install chromium) or name it in the variable CHROMIUM"
-        )
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+    """The Chromium of this machine; one at a time, by module."""
+    pytest.importorskip("playwright.sync_api", reason="playwright drives Chromium")
+    try:
+        chromium.path()
+    except SystemExit as none:
+        missing(str(none))
+    with chromium.running() as browser:
         yield browser
-        browser.close()
+
+
+def faults_of(page: Page) -> list[str]:
+    """What goes wrong in a page from now on; the list grows while the page is looked at.
+
+    Messages of its scripts, errors that nobody caught, requests that fail, and requests to any
+    other host. What leaving a page breaks off, as the fetching of its icon, is no fault of it.
+    """
+    faults: list[str] = []
+
+    def on_console(message: Any) -> None:
+        if message.type in ("error", "warning", "log"):
+            faults.append(message.text)
+
+    def on_request(request: Any) -> None:
+        if not request.url.startswith((f"http://{HOST}:", "file:", "data:", "blob:")):
+            faults.append(f"another host: {request.url}")
+
+    def on_response(response: Any) -> None:
+        if response.status >= 400:
+            faults.append(f"{response.status} {response.url}")
+
+    def on_failed(request: Any) -> None:
+        if request.failure != "net::ERR_ABORTED":
+            faults.append(f"{request.failure} {request.url}")
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", on_request)
+    page.on("response", on_response)
+    page.on("requestfailed", on_failed)
+    return faults

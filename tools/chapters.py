@@ -14,9 +14,11 @@ import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+
+_Item = TypeVar("_Item")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,20 +62,27 @@ def first_cell() -> str:
     return FIRST_CELL.format(url=repository_url(), branch=BRANCH)
 
 
-def toc_files() -> list[Path]:
-    """Every document in _toc.yml, in reading order, with its suffix."""
+def toc() -> list[tuple[str, str]]:
+    """Name and part of every document in _toc.yml, in reading order; the first one has no part."""
 
-    def entries(node: Any) -> list[str]:
+    def names(node: Any) -> list[str]:
         if isinstance(node, list):
-            return [name for item in node for name in entries(item)]
+            return [name for item in node for name in names(item)]
         if not isinstance(node, dict):
             return []
-        own = [node[key] for key in ("root", "file") if key in node]
-        return own + [name for value in node.values() for name in entries(value)]
+        own = [node["file"]] if "file" in node else []
+        return own + [name for value in node.values() for name in names(value)]
 
-    names = entries(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+    listed = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [(listed["root"], "")] + [
+        (name, part["caption"]) for part in listed["parts"] for name in names(part["chapters"])
+    ]
+
+
+def toc_files() -> list[Path]:
+    """Every document in _toc.yml, in reading order, with its suffix."""
     files = []
-    for name in names:
+    for name, _ in toc():
         found = [p for p in (ROOT / f"{name}.ipynb", ROOT / f"{name}.md") if p.exists()]
         if len(found) != 1:
             raise ValueError(f"_toc.yml names {name}: exactly one of .ipynb and .md must exist")
@@ -115,18 +124,23 @@ def measured() -> dict[str, dict[str, Any]]:
     return {name: figures for name, figures in one.items() if name != "seed"}
 
 
-def listed(*, longest_first: bool, that_train: bool, share: str) -> list[Path]:
-    """The notebooks that the command line asks for; ValueError for a share that is none."""
+def share_of(items: list[_Item], share: str) -> list[_Item]:
+    """The k-th of n shares of a list, for "k/n"; ValueError for a share that is none."""
     part, _, parts = share.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise ValueError(f"a share is like 1/3 (the first of three), got {share!r}")
+    return items[int(part) - 1 :: int(parts)]
+
+
+def listed(*, longest_first: bool, that_train: bool, share: str) -> list[Path]:
+    """The notebooks that the command line asks for; ValueError for a share that is none."""
     found = toc_notebooks()
     if longest_first or that_train:
         known = {name: figures["cpu_minutes"] for name, figures in measured().items()}
         found.sort(key=lambda path: known.get(path.stem, math.inf), reverse=True)
     if that_train:
         found = [path for path in found if trained_cells(path)]
-    return found[int(part) - 1 :: int(parts)]
+    return share_of(found, share)
 
 
 def main() -> None:

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tools import chapters, costs
 from tools.chapters import ROOT
 
@@ -95,13 +93,12 @@ def direct(found: Mapping[Path, Iterable[Path]]) -> list[tuple[Path, Path]]:
 
 def parts() -> dict[str, list[Path]]:
     """The chapters of each part, by the part's name."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     notebooks = set(chapters.toc_notebooks())
-    found = {}
-    for part in toc["parts"]:
-        own = [ROOT / f"{entry['file']}.ipynb" for entry in part["chapters"]]
-        if kept := [path for path in own if path in notebooks]:
-            found[str(part["caption"])] = kept
+    found: dict[str, list[Path]] = {}
+    for name, part in chapters.toc():
+        path = ROOT / f"{name}.ipynb"
+        if path in notebooks:
+            found.setdefault(part, []).append(path)
     return found
 
 

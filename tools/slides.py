@@ -33,7 +33,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -42,7 +41,7 @@ from typing import Any
 
 import yaml
 
-from tools import chapters, landing
+from tools import chapters, chromium, landing
 from tools.chapters import ROOT
 
 LECTURES = ROOT / "book" / "slides"
@@ -388,13 +387,8 @@ def write(folder: Path) -> list[Path]:
 
 def _print(page: Path) -> None:
     """The page as a PDF beside it, one slide a sheet."""
-    found = os.environ.get("CHROMIUM") or next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if found is None:
-        raise SystemExit("error: no Chromium to print with; install it, or name it in CHROMIUM")
     subprocess.run(
-        [found, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
+        [chromium.path(), "--headless", *chromium.FLAGS, "--no-pdf-header-footer",
          f"--print-to-pdf={page.with_suffix('.pdf')}", page.as_uri()],
         check=True, capture_output=True,
     )  # fmt: skip

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import re
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
+from extensions import extension
 
 from companion.evaluation.claims import Claims
 from companion.figures.drawings import CATALOGUE
@@ -22,20 +21,9 @@ from tools import page_models as stored_models
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def load(name: str) -> ModuleType:
-    """An extension, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-line_ends = load("line_ends")
-inline_drawings = load("inline_drawings")
-page_models = load("page_models")
+line_ends = extension("line_ends")
+inline_drawings = extension("inline_drawings")
+page_models = extension("page_models")
 
 
 def joined(*parts: nodes.Node) -> list[str]:

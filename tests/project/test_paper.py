@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import xml.etree.ElementTree as ElementTree
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browsed_site
+import paper_check as check
 import pytest
 from bs4 import BeautifulSoup, Tag
 from PIL import Image, ImageChops, ImageStat
@@ -159,14 +159,12 @@ def test_a_cell_with_nothing_to_show_leaves_no_box(page: Any) -> None:
     assert len(page.article.select(".cell")) == 1
 
 
-def test_the_book_is_read_in_the_order_of_its_contents() -> None:
-    order = pages.reading_order()
-    names = [
-        path.relative_to(chapters.ROOT).with_suffix("").as_posix() for path in chapters.toc_files()
-    ]
-    assert [name for name, _ in order] == names
-    assert dict(order)["book/training/lstm"] == "Training"
-    assert dict(order)["book/reference/core"] == "Reference"
+def test_each_page_of_the_book_has_its_part() -> None:
+    toc = chapters.toc()
+    assert toc[0] == ("book/index", "")
+    assert dict(toc)["book/training/lstm"] == "Training"
+    assert dict(toc)["book/reference/core"] == "Reference"
+    assert "" not in {part for _, part in toc[1:]}
 
 
 def test_a_site_that_is_not_built_is_said(tmp_path: Path) -> None:
@@ -254,11 +252,9 @@ def test_pictures_become_files_that_every_reader_shows(book: zipfile.ZipFile) ->
 
 
 def faults_of(path: Path) -> str:
-    from tools.paper import check
-
     said = check.epub_faults(path)
     if said is None:
-        pytest.skip("no epubcheck here (Debian: apt-get install epubcheck)")
+        pytest.skip("no epubcheck here, or no Java for it (Debian: apt-get install epubcheck)")
     return said
 
 
@@ -306,38 +302,25 @@ def test_a_zip_leaves_out_the_notebooks_and_links_to_them_in_the_repository(tmp_
 FEW = ["book/index", "book/cross_entropy/known_source", "book/reference/core"]
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from tools.paper import pdf
-
-    try:
-        pdf.chromium()
-    except SystemExit as missing:
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
-    with pdf.browser() as opened:
-        yield opened
+browser = browsed_site.browser  # a fixture
 
 
 @pytest.fixture(scope="module")
-def few(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def few(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Three pages of the book as a PDF."""
     from pypdf import PdfReader
 
     from tools.paper import pdf
 
     path = tmp_path_factory.mktemp("paper") / "few.pdf"
-    order = [entry for entry in pages.reading_order() if entry[0] in FEW]
-    path.write_bytes(pdf.made(chromium, pages.read(order)))
+    order = [entry for entry in chapters.toc() if entry[0] in FEW]
+    path.write_bytes(pdf.made(browser, pages.read(order)))
     return PdfReader(path)
 
 
 @pytest.mark.browser
 def test_a_printed_book_has_contents_with_numbers_and_links(few: Any) -> None:
-    from tools.paper import check
-
-    order = [entry for entry in pages.reading_order() if entry[0] in FEW]
+    order = [entry for entry in chapters.toc() if entry[0] in FEW]
     assert check.wrong_numbers(few, pages.read(order)) == []
     assert check.dead_links(few) == []
     assert check.internal_links(few) > 20
@@ -354,8 +337,6 @@ def test_a_printed_book_has_contents_with_numbers_and_links(few: Any) -> None:
 @pytest.mark.browser
 def test_a_printed_chapter_holds_all_its_text_and_code(few: Any) -> None:
     """The folded and the wide included; and no sign that its font lacks."""
-    from tools.paper import check
-
     printed = check.words("".join(page.extract_text() for page in few.pages))
     chapter = chapters.read_notebook(chapters.ROOT / f"{FEW[1]}.ipynb")
     for cell in chapters.code_cells(chapter):
@@ -368,27 +349,27 @@ def test_a_printed_chapter_holds_all_its_text_and_code(few: Any) -> None:
 
 
 @pytest.mark.browser
-def test_what_is_wider_than_the_page_or_cannot_be_shown_is_refused(chromium: Any) -> None:
+def test_what_is_wider_than_the_page_or_cannot_be_shown_is_refused(browser: Any) -> None:
     from tools.paper import pdf
 
     wide = '<div class="bd-article"><pre style="width:2000px!important">wide</pre></div>'
     with pytest.raises(ValueError, match=r"wider than the page: .*wide"):
-        pdf.printed(chromium, pdf.shell(wide, "", HTML), tagged=False)
+        pdf.printed(browser, pdf.shell(wide, "", HTML), tagged=False)
     missing = '<div class="bd-article"><img src="missing.png"></div>'
     with pytest.raises(ValueError, match=r"cannot be shown: .*missing\.png"):
-        pdf.printed(chromium, pdf.shell(missing, "", HTML), tagged=False)
+        pdf.printed(browser, pdf.shell(missing, "", HTML), tagged=False)
 
 
 @pytest.mark.browser
-def test_a_sign_without_a_font_and_a_dead_link_are_noticed(chromium: Any) -> None:
+def test_a_sign_without_a_font_and_a_dead_link_are_noticed(browser: Any) -> None:
     from pypdf import PdfReader, PdfWriter
     from pypdf.annotations import Link
     from pypdf.generic import NameObject, TextStringObject
 
-    from tools.paper import check, pdf
+    from tools.paper import pdf
 
     text = '<div class="bd-article"><p>\U0010fffd</p></div>'
-    made = pdf.printed(chromium, pdf.shell(text, "", HTML), tagged=False)
+    made = pdf.printed(browser, pdf.shell(text, "", HTML), tagged=False)
     reader = PdfReader(io.BytesIO(made))
     assert check.boxes(reader.pages[0]) == 1
     writer = PdfWriter(clone_from=reader)
@@ -433,11 +414,11 @@ PALE = """
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_that_a_reader_prints_is_dark_on_white_whole_and_open(
-    chromium: Any, scheme: str
+    browser: Any, scheme: str
 ) -> None:
     from tools.paper import pdf
 
-    page = chromium.new_page(viewport={"width": pdf.TEXT_WIDTH, "height": 900}, color_scheme=scheme)
+    page = browser.new_page(viewport={"width": pdf.TEXT_WIDTH, "height": 900}, color_scheme=scheme)
     page.goto((HTML / f"{FEW[1]}.html").as_uri(), wait_until="load")
     page.wait_for_function("s => document.documentElement.dataset.theme === s", arg=scheme)
     page.emulate_media(media="print", color_scheme=scheme)
@@ -452,15 +433,11 @@ def test_a_page_that_a_reader_prints_is_dark_on_white_whole_and_open(
 
 
 @pytest.mark.browser
-def test_pages_open_from_disk_without_an_error(chromium: Any) -> None:
-    page = chromium.new_page()
-    wrong: list[str] = []
-    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("requestfailed", lambda request: wrong.append(f"{request.url}: {request.failure}"))
+def test_pages_open_from_disk_without_an_error(browser: Any) -> None:
+    page = browser.new_page()
+    faults = browsed_site.faults_of(page)
     for name in FEW:
         page.goto((HTML / f"{name}.html").as_uri(), wait_until="networkidle")
         assert "Trained to Predict" in page.title()
     page.close()
-    # What leaving a page breaks off, as the fetching of its icon, is no fault of the page.
-    assert [each for each in wrong if not each.endswith("net::ERR_ABORTED")] == []
+    assert faults == []

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlparse
 import browsed_site
 import pytest
 import yaml
-from browsed_site import ALL, CHAPTERS, GENERATED, HTML, PAGES, ROOT, html_files
+from browsed_site import ALL, DOCUMENTS, HTML, PAGES, ROOT, SEARCH, faults_of, html_files
 from playwright.sync_api import Browser, Page
 
 from tools import chapters
@@ -37,12 +37,8 @@ browser, site = browsed_site.browser, browsed_site.site  # fixtures
 class Look:
     """What one visit to a page showed."""
 
-    elsewhere: list[str]
-    """Requests to any host but this one."""
-    failed: list[str]
-    """Requests that failed, or were answered with 400 and above."""
-    console: list[str]
-    """Errors and warnings in the console, and exceptions nobody caught."""
+    faults: list[str]
+    """What went wrong, as `faults_of` lists it."""
     facts: dict[str, dict[str, Any]]
     """What FACTS measured in the page, each way of looking at it."""
 
@@ -65,28 +61,7 @@ def look(browser: Browser, site: str) -> Callable[[str], Look]:
             viewport={"width": 1280, "height": 900}, color_scheme="light", reduced_motion="reduce"
         )
         page = context.new_page()
-        elsewhere: list[str] = []
-        failed: list[str] = []
-        console: list[str] = []
-
-        def on_request(request: Any) -> None:
-            parsed = urlparse(request.url)
-            if parsed.scheme not in ("data", "blob") and parsed.hostname != "127.0.0.1":
-                elsewhere.append(request.url)
-
-        def on_response(response: Any) -> None:
-            if response.status >= 400:
-                failed.append(f"{response.status} {response.url}")
-
-        def on_console(message: Any) -> None:
-            if message.type in ("error", "warning"):
-                console.append(message.text)
-
-        page.on("request", on_request)
-        page.on("response", on_response)
-        page.on("requestfailed", lambda request: failed.append(request.url))
-        page.on("console", on_console)
-        page.on("pageerror", lambda error: console.append(str(error)))
+        faults = faults_of(page)
         page.goto(site + name, wait_until="load")
         stem = name.removesuffix(".html").replace("/", "-")
         facts = {}
@@ -105,7 +80,7 @@ def look(browser: Browser, site: str) -> Callable[[str], Look]:
                 page.evaluate("window.scrollTo(0, 0)")
                 page.screenshot(path=SCREENSHOTS / f"{stem}-{kind}.png", full_page=True)
         context.close()
-        return Look(elsewhere=elsewhere, failed=failed, console=console, facts=facts)
+        return Look(faults=faults, facts=facts)
 
     return visit
 
@@ -119,8 +94,7 @@ def test_the_site_has_every_document_of_the_table_of_contents() -> None:
 def test_a_page_asks_no_other_host_and_raises_no_error(
     look: Callable[[str], Look], name: str
 ) -> None:
-    seen = look(name)
-    assert (seen.elsewhere, seen.failed, seen.console) == ([], [], [])
+    assert look(name).faults == []
 
 
 def test_the_root_address_is_the_landing_page_and_says_what_it_is(
@@ -178,14 +152,14 @@ def test_what_crawlers_and_lost_readers_get() -> None:
     missing = (HTML / "404.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:href|action)="([^"]+)"', missing) == [BASE, f"{BASE}search.html"]
     listed = re.findall("<loc>(.*?)</loc>", (HTML / "sitemap.xml").read_text(encoding="utf-8"))
-    known = {*ALL} - {*GENERATED, "book/index.html"}
+    known = {*ALL} - {SEARCH, "book/index.html"}
     assert set(listed) == {BASE, *(BASE + name for name in known)}
     assert f"Sitemap: {BASE}sitemap.xml" in (HTML / "robots.txt").read_text(encoding="utf-8")
     assert (HTML / "_static" / "card.png").stat().st_size < 300_000
     assert not (HTML / "genindex.html").exists()
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_page_says_what_a_link_to_it_shows(name: str) -> None:
     text = (HTML / name).read_text(encoding="utf-8")
     tags = dict(re.findall(r'<meta property="(og:[\w:]+)" content="([^"]*)"', text))
@@ -208,7 +182,7 @@ def test_a_chapter_says_what_it_takes_and_is_edited_as_a_notebook(path: Path) ->
     assert not re.search(r"<th[^>]*>(?:<p></p>)?</th>", text)
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", PAGES)
 def test_on_a_phone_choosing_a_section_closes_the_contents_and_nothing_is_cut(
     visit: Callable[..., Page], name: str
 ) -> None:
@@ -260,7 +234,7 @@ def test_frames_are_fetched_when_a_reader_touches_the_picture(
     page.close()
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_has_one_heading_and_describes_itself(
     look: Callable[[str], Look], name: str
 ) -> None:
@@ -272,7 +246,7 @@ def test_a_page_has_one_heading_and_describes_itself(
     assert facts["broken_images"] == []
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", PAGES)
 def test_mathematics_is_typeset_in_the_page(look: Callable[[str], Look], name: str) -> None:
     """KaTeX ran at build time: no raw TeX is left, no formula failed, and its fonts are loaded."""
     facts = look(name).facts["light"]
@@ -281,13 +255,13 @@ def test_mathematics_is_typeset_in_the_page(look: Callable[[str], Look], name: s
     assert facts["formula_font"]
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_fits_a_phone(look: Callable[[str], Look], name: str) -> None:
     """At 390 px nothing sticks out: wide tables, code and formulas scroll inside themselves."""
     assert look(name).facts["phone"]["width"] <= 390
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", PAGES)
 def test_formulas_fit_a_large_screen_and_what_scrolls_shows_so(
     look: Callable[[str], Look], name: str
 ) -> None:
@@ -298,7 +272,7 @@ def test_formulas_fit_a_large_screen_and_what_scrolls_shows_so(
         assert facts[kind]["cut_without_hint"] == []
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", PAGES)
 def test_no_line_of_a_phone_begins_with_a_full_stop_and_printed_sentences_wrap(
     look: Callable[[str], Look], name: str
 ) -> None:
@@ -309,7 +283,7 @@ def test_no_line_of_a_phone_begins_with_a_full_stop_and_printed_sentences_wrap(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", PAGES)
 def test_words_of_drawings_can_be_read_on_the_page_itself(
     look: Callable[[str], Look], name: str, scheme: str
 ) -> None:
@@ -321,7 +295,7 @@ def test_words_of_drawings_can_be_read_on_the_page_itself(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", PAGES)
 def test_text_and_links_can_be_read(look: Callable[[str], Look], name: str, scheme: str) -> None:
     """Contrast of running text and links against the page is at least 4.5 to 1 (WCAG AA)."""
     facts = look(name).facts[scheme]
@@ -639,12 +613,11 @@ def test_an_address_that_names_nothing_raises_no_error(
     visit: Callable[..., Page], name: str
 ) -> None:
     page = visit(name)
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    faults = faults_of(page)
     for place in ("#%", "#nowhere", "#"):
         page.goto(page.url.partition("#")[0] + place)
         page.reload(wait_until="load")
-    assert errors == []
+    assert faults == []
 
 
 @one_page
@@ -743,11 +716,3 @@ def test_the_reference_has_a_place_for_every_public_name() -> None:
         wanted = {name for names in reference.by_module()[package].values() for name in names}
         assert wanted <= read_links(page).places
         assert page.stat().st_size < 700_000
-
-
-def test_a_chapter_opens_in_colab_at_our_repository() -> None:
-    owner_and_name = chapters.repository_url().removeprefix("https://github.com/")
-    for path in chapters.toc_notebooks():
-        name = path.relative_to(ROOT)
-        text = (HTML / name).with_suffix(".html").read_text(encoding="utf-8")
-        assert f"https://colab.research.google.com/github/{owner_and_name}/blob/main/{name}" in text

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 import gzip
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import browsed_site
 import pytest
-from browsed_site import CHAPTERS, PAGES, ROOT
+from browsed_site import IN_CI, PAGES, ROOT
 from playwright.sync_api import Browser, Page
 
 from tools import chapters
@@ -46,7 +45,7 @@ def axe_script() -> str:
     try:
         import axe_playwright_python
     except ModuleNotFoundError:
-        if os.environ.get("CI", "").lower() in ("1", "true"):
+        if IN_CI:
             pytest.fail("axe-playwright-python is missing: pip install -e '.[dev]'")
         return ""
     return Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
@@ -236,7 +235,7 @@ def test_a_page_is_accessible_and_every_focus_is_seen(row: Row, name: str) -> No
         assert not seen[kind], kind
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", PAGES)
 def test_labels_of_figures_and_drawings_can_be_read_on_a_phone(row: Row, name: str) -> None:
     seen = row(name)
     assert seen["label"] >= LEAST_LABEL, seen["where"]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
+import browsed_site
 import pytest
 import yaml
 from bs4 import BeautifulSoup
 
 from tools import slides
+
+browser = browsed_site.browser  # a fixture
 
 LECTURES = slides.lectures()
 CHAPTER = slides.ROOT / "book" / "background" / "two_problems.ipynb"
@@ -159,37 +160,22 @@ def test_a_number_on_a_slide_is_the_one_that_the_chapter_has_now(
 
 
 @pytest.mark.browser
-def test_slides_fit_the_screen_and_turn_by_keys(tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives Chromium")
-    chromium = (
-        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    )
-    if chromium is None:
-        pytest.skip("no Chromium here; install it, or name it in the variable CHROMIUM")
-    written = slides.write(tmp_path)
-    with playwright.sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = driver.chromium.launch(executable_path=chromium, args=flags)
-        for path in written:
-            page = browser.new_page(viewport={"width": 1280, "height": 720})
-            said: list[str] = []
-            page.on("console", lambda message, said=said: said.append(message.text))
-            page.on("pageerror", lambda error, said=said: said.append(str(error)))
-            page.on("request", lambda request, said=said: said.append(request.url))
-            page.goto(path.as_uri())
-            number = page.locator("section").count()
-            for place in range(1, number + 1):
-                shown = page.locator("section:visible")
-                assert [shown.count(), shown.get_attribute("id")] == [1, str(place)]
-                sizes = shown.evaluate(
-                    "s => [s.scrollHeight - s.clientHeight, s.scrollWidth - s.clientWidth]"
-                )
-                assert sizes == [0, 0], f"slide {place} of {path.stem} does not fit"
-                page.keyboard.press("ArrowRight")
-            page.keyboard.press("Home")
-            page.get_by_role("button", name="Next").click()
-            assert page.locator("section:visible").get_attribute("id") == "2"
-            outside = [each for each in said if not each.startswith(("file:", "data:"))]
-            assert outside == []
-            page.close()
-        browser.close()
+def test_slides_fit_the_screen_and_turn_by_keys(browser: Any, tmp_path: Path) -> None:
+    for path in slides.write(tmp_path):
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        faults = browsed_site.faults_of(page)
+        page.goto(path.as_uri())
+        number = page.locator("section").count()
+        for place in range(1, number + 1):
+            shown = page.locator("section:visible")
+            assert [shown.count(), shown.get_attribute("id")] == [1, str(place)]
+            sizes = shown.evaluate(
+                "s => [s.scrollHeight - s.clientHeight, s.scrollWidth - s.clientWidth]"
+            )
+            assert sizes == [0, 0], f"slide {place} of {path.stem} does not fit"
+            page.keyboard.press("ArrowRight")
+        page.keyboard.press("Home")
+        page.get_by_role("button", name="Next").click()
+        assert page.locator("section:visible").get_attribute("id") == "2"
+        assert faults == []
+        page.close()

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
+from extensions import extension
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def load() -> ModuleType:
-    """The extension, which is no part of a package."""
-    path = ROOT / "book" / "_ext" / "waiting_results.py"
-    spec = importlib.util.spec_from_file_location("waiting_results", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look
-    spec.loader.exec_module(module)
-    return module
-
-
-waiting = load()
+waiting = extension("waiting_results")
 
 
 def cell(source: str, output: str = "", tag: str = "") -> nodes.container:

@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlparse
 
+import browsed_site
+import paper_check as check
 import pytest
+from browsed_site import faults_of, missing
 from bs4 import BeautifulSoup
 from pypdf import PdfReader
 
 from tools import chapters
-from tools.paper import check, pages, pdf
+from tools.paper import pages, pdf
 from tools.paper.pages import OUT, STEM
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1800)]
+
+browser = browsed_site.browser  # a fixture
 
 FILES = {kind: OUT / f"{STEM}.{kind}" for kind in ("pdf", "epub", "zip")}
 
@@ -77,7 +82,7 @@ def test_every_sign_of_the_pdf_has_a_font_and_every_link_leads_somewhere(
 def test_a_strict_reader_finds_no_fault_in_the_epub() -> None:
     said = check.epub_faults(FILES["epub"])
     if said is None:
-        pytest.skip("no epubcheck here (Debian: apt-get install epubcheck)")
+        missing("no epubcheck here, or no Java for it (Debian: apt-get install epubcheck)")
     assert said == ""
 
 
@@ -115,20 +120,12 @@ def test_every_link_of_the_zip_leads_to_a_file_in_it(unpacked: Path) -> None:
 
 
 def test_every_page_of_the_zip_opens_from_disk_without_an_error(
-    unpacked: Path, book: list[pages.Page]
+    browser: Any, unpacked: Path, book: list[pages.Page]
 ) -> None:
-    wrong: list[str] = []
-
-    def note(said: Any) -> None:
-        if said.type == "error":
-            wrong.append(said.text)
-
-    with pdf.browser() as opened:
-        page = opened.new_page()
-        page.on("console", note)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("requestfailed", lambda request: wrong.append(request.url))
-        for one in book:
-            page.goto((unpacked / f"{one.name}.html").as_uri(), wait_until="load")
-            assert one.title.split()[0] in page.title()
-    assert wrong == []
+    page = browser.new_page()
+    faults = faults_of(page)
+    for one in book:
+        page.goto((unpacked / f"{one.name}.html").as_uri(), wait_until="load")
+        assert one.title.split()[0] in page.title()
+    page.close()
+    assert faults == []

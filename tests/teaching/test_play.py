@@ -11,13 +11,13 @@ import copy
 import hashlib
 import html
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import browsed_site
 import pytest
 import torch
 
@@ -194,11 +194,8 @@ def test_the_form_asks_what_the_world_asks() -> None:
 
 # --- in a browser ---------------------------------------------------------------------------------
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
+browser = browsed_site.browser  # a fixture
+
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Models</title>
 <link rel="icon" href="data:,"><meta name="viewport" content="width=device-width,initial-scale=1">
 <style>:root{{color-scheme:light dark}}
@@ -210,37 +207,20 @@ body{{margin:1rem;background:Canvas;color:CanvasText;font-family:sans-serif}}</s
 TOLERANCE = 1e-3
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives Chromium")
-    if not Path(CHROMIUM).exists() and not os.environ.get("CI"):
-        pytest.skip(f"there is no {CHROMIUM}: install the package chromium to run this")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def show(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Shows models in a page on the disk; at the end, no message and no request to elsewhere."""
+def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Shows models in a page on the disk; at the end, nothing went wrong in it."""
     contexts: list[Any] = []
-    noise: list[str] = []
-
-    def request(made: Any) -> None:
-        if not made.url.startswith(("file:", "data:")):
-            noise.append(made.url)
+    faults: list[list[str]] = []
 
     def open_with(*models: Play | str, ready: bool = True, **options: Any) -> Any:
         page_html = "".join(
             each if isinstance(each, str) else each._repr_html_() for each in models
         )
         (tmp_path / "page.html").write_text(PAGE.format(page_html), encoding="utf-8")
-        contexts.append(chromium.new_context(**options))
+        contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
-        page.on("console", lambda message: noise.append(message.text))
-        page.on("pageerror", lambda error: noise.append(str(error)))
-        page.on("request", request)
+        faults.append(browsed_site.faults_of(page))
         page.goto((tmp_path / "page.html").as_uri())
         if ready:
             page.wait_for_selector('.play[data-ready="yes"]')
@@ -249,7 +229,7 @@ def show(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     yield open_with
     for context in contexts:
         context.close()
-    assert noise == []
+    assert [each for each in faults if each] == []
 
 
 ROOT = "document.querySelector('.play').model"

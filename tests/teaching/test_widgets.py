@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import base64
-import functools
-import http.server
 import io
-import os
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
+import browsed_site
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -405,24 +402,13 @@ def test_an_error_in_a_live_drawing_is_shown_where_the_picture_was() -> None:
 
 # --- in a browser --------------------------------------------------------------------------------
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
+browser = browsed_site.browser  # a fixture
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Pictures</title>
 <link rel="icon" href="data:,"><meta name="viewport" content="width=device-width,initial-scale=1">
 <style>:root{{color-scheme:light dark}}
 body{{margin:1rem;background:Canvas;color:CanvasText}}</style>
 </head><body><div>{}</div><div>{}</div><div>{}</div></body></html>"""
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files and says nothing."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
 
 def words(n: int, how: str) -> str:
@@ -440,49 +426,28 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     html = PAGE.format(*(picture.html for picture in pictures))
     (folder / "index.html").write_text(html, encoding="utf-8")
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives Chromium")
-    if not Path(CHROMIUM).exists() and not os.environ.get("CI"):
-        pytest.skip(f"there is no {CHROMIUM}: install the package chromium to run this")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        yield browser
-        browser.close()
+    with browsed_site.served(folder) as found:
+        yield found
 
 
 @pytest.fixture
-def open_page(chromium: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Opens the page; at the end, no message in the console and no request to elsewhere."""
-    contexts, noise = [], []
-
-    def request(made: Any) -> None:
-        if not made.url.startswith((address, "data:")):
-            noise.append(made.url)
+def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
+    """Opens the page; at the end, nothing went wrong in it."""
+    contexts: list[Any] = []
+    faults: list[list[str]] = []
 
     def open_with(**options: Any) -> Any:
-        context = chromium.new_context(**options)
+        context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: noise.append(message.text))
-        page.on("pageerror", lambda error: noise.append(str(error)))
-        page.on("request", request)
+        faults.append(browsed_site.faults_of(page))
         page.goto(address)
         return page
 
     yield open_with
     for context in contexts:
         context.close()
-    assert not noise
+    assert [each for each in faults if each] == []
 
 
 def shown(page: Any, picture: int) -> str:

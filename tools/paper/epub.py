@@ -234,15 +234,9 @@ def navigation(book: list[Page]) -> str:
 
 def title_page() -> str:
     """What the book is called, whose it is, and what may be done with it."""
-    project = chapters.project()["project"]
-    site = project["urls"]["Documentation"]
     return document(
         "Trained to Predict",
-        '<main class="title-page"><h1>Trained to Predict</h1>'
-        "<p>Objective mismatch and generalization in language models</p>"
-        f"<p>{html.escape(project['authors'][0]['name'])}</p><p>Version {chapters.version()}</p>"
-        f'<p><a href="{site}">{site}</a></p>'
-        "<p>Text and figures: CC BY 4.0. Code: BSD-3-Clause.</p></main>",
+        f'<main class="title-page"><h1>Trained to Predict</h1>{pages.about_book()}</main>',
     )
 
 

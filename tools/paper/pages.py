@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import io
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlparse
 
-import yaml
 from bs4 import BeautifulSoup, Tag
 from PIL import Image
 
@@ -57,29 +57,23 @@ def slug(name: str) -> str:
     return name.removeprefix("book/").replace("/", "-")
 
 
-def reading_order() -> list[tuple[str, str]]:
-    """Name and part of each document in _toc.yml."""
-    toc = yaml.safe_load((chapters.ROOT / "_toc.yml").read_text(encoding="utf-8"))
-
-    def files(node: Any) -> Iterator[str]:
-        if isinstance(node, dict):
-            if "file" in node:
-                yield node["file"]
-            node = list(node.values())
-        if isinstance(node, list):
-            for child in node:
-                yield from files(child)
-
-    return [(toc["root"], "")] + [
-        (name, part["caption"]) for part in toc["parts"] for name in files(part["chapters"])
-    ]
+def about_book() -> str:
+    """What stands below the book's name on a title page."""
+    project = chapters.project()["project"]
+    site = project["urls"]["Documentation"]
+    return (
+        "<p>Objective mismatch and generalization in language models</p>"
+        f"<p>{html.escape(project['authors'][0]['name'])}</p><p>Version {chapters.version()}</p>"
+        f'<p><a href="{site}">{site}</a></p>'
+        "<p>Text and figures: CC BY 4.0. Code: BSD-3-Clause.</p>"
+    )
 
 
-def read(order: list[tuple[str, str]] | None = None, html: Path = HTML) -> list[Page]:
-    """The pages of the site at `html`, all of them or those named, each fit for paper."""
+def read(order: list[tuple[str, str]] | None = None, site: Path = HTML) -> list[Page]:
+    """The pages of the site at `site`, all of them or those named, each fit for paper."""
     pages = []
-    for name, part in order or reading_order():
-        path = html / f"{name}.html"
+    for name, part in order or chapters.toc():
+        path = site / f"{name}.html"
         if not path.exists():
             raise SystemExit(f"{path} is missing: run `make book` first")
         soup = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")

@@ -9,27 +9,21 @@ from __future__ import annotations
 
 import html
 import io
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bs4 import BeautifulSoup
-from playwright.sync_api import Browser, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.constants import PageLabelStyle
 from pypdf.generic import ArrayObject, Destination, FloatObject, NameObject, NullObject
 
-from tools import chapters
+from tools import chapters, chromium
 from tools.paper import pages
 from tools.paper.pages import Page
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 #: Milliseconds for a thousand pages of a busy machine.
 PATIENCE = 1_200_000
@@ -66,27 +60,6 @@ async () => {
   return images.filter(image => !image.naturalWidth).map(image => image.src.slice(0, 200));
 }
 """
-
-
-def chromium() -> str:
-    """The Chromium of this machine; SystemExit where there is none."""
-    named = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else CHROMIUM
-    found = next((path for path in map(shutil.which, named) if path), None)
-    if found is None:
-        raise SystemExit(
-            "no Chromium here to print the book; install it (Debian: apt-get install chromium) "
-            "or name it in the variable CHROMIUM"
-        )
-    return found
-
-
-@contextmanager
-def browser() -> Iterator[Browser]:
-    """A running Chromium."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        yield launched
-        launched.close()
 
 
 # --- one document --------------------------------------------------------------------------------
@@ -158,13 +131,15 @@ def document(book: list[Page], site: Path) -> str:
 
 def printed(browser: Browser, text: str, *, tagged: bool) -> bytes:
     """A document as PDF; ValueError for what cannot be shown or is wider than the page."""
-    pages.OUT.mkdir(parents=True, exist_ok=True)
-    path = pages.OUT / "printed.html"
-    path.write_text(text, encoding="utf-8")
     page = browser.new_page(viewport={"width": TEXT_WIDTH, "height": 900}, color_scheme="light")
     page.set_default_timeout(PATIENCE)
     page.emulate_media(media="print")
-    page.goto(path.as_uri(), wait_until="load")
+    pages.OUT.mkdir(parents=True, exist_ok=True)
+    # Below the home folder: Ubuntu's Chromium does not see /tmp.
+    with tempfile.TemporaryDirectory(dir=pages.OUT) as folder:
+        path = Path(folder) / "printed.html"
+        path.write_text(text, encoding="utf-8")
+        page.goto(path.as_uri(), wait_until="load")
     broken = page.evaluate(READY)
     if broken:
         raise ValueError(f"pictures that cannot be shown: {', '.join(broken)}")
@@ -176,7 +151,6 @@ def printed(browser: Browser, text: str, *, tagged: bool) -> bytes:
         format="A4", print_background=True, prefer_css_page_size=True, tagged=tagged, outline=tagged
     )
     page.close()
-    path.unlink()
     return made
 
 
@@ -208,15 +182,9 @@ def contents(book: list[Page], numbers: list[int], site: Path) -> str:
         rows.append(row("contents-page", page.title))
     if at != len(numbers):
         raise ValueError(f"the book has {at} parts and pages, its outline {len(numbers)}")
-    project = chapters.project()["project"]
-    url = project["urls"]["Documentation"]
     title = (
         '<section class="title-page"><p class="title-of-book">Trained to Predict</p>'
-        "<p>Objective mismatch and generalization in language models</p>"
-        f"<p>{html.escape(project['authors'][0]['name'])}</p>"
-        f"<p>Version {chapters.version()}</p>"
-        f'<p><a href="{url}">{url}</a></p>'
-        "<p>Text and figures: CC BY 4.0. Code: BSD-3-Clause.</p></section>"
+        f"{pages.about_book()}</section>"
     )
     listed = (
         f'<section class="contents"><p class="contents-title">Contents</p>{"".join(rows)}</section>'
@@ -273,7 +241,7 @@ def made(opened: Browser, book: list[Page], site: Path = pages.HTML) -> bytes:
 
 def write(book: list[Page], path: Path) -> None:
     """Print a book to `path`."""
-    with browser() as opened:
+    with chromium.running() as opened:
         content = made(opened, book)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

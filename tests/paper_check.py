@@ -87,9 +87,9 @@ def wrong_numbers(reader: PdfReader, book: list[pages.Page]) -> list[str]:
 
 
 def epub_faults(path: Path) -> str | None:
-    """What epubcheck says of a file, one fault a line; None where there is no epubcheck."""
+    """What epubcheck says of a file, one fault a line; None where it or its Java is missing."""
     found = shutil.which("epubcheck")
-    if found is None:
+    if found is None or shutil.which("java") is None:
         return None
     # Debian's is a Java archive, which not every machine starts by itself.
     start = ["java", "-jar", found] if zipfile.is_zipfile(found) else [found]
