@@ -38,6 +38,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="leave the package's annotations unchecked: for tests of the site and of installation",
     )
+    parser.addoption(
+        "--share", default="1/1", help="2/3: every third of the files with tests, from the second"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files that are in another `--share`."""
+    if not collection_path.match("test_*.py") or (share := config.getoption("share")) == "1/1":
+        return None
+    from tools.chapters import share_of  # asks for packages of the book
+
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    return True if collection_path not in share_of(files, share) else None
 
 
 def pytest_configure(config: pytest.Config) -> None:

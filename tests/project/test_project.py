@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -799,3 +800,21 @@ def test_make_elsewhere_stops_at_a_variant_that_is_none(variant: str) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "VARIANT must be one of as-is avx2 default two-threads, got" in done.stderr
+
+
+def test_shares_of_the_tests_are_all_of_them_once(request: pytest.FixtureRequest) -> None:
+    (plugin,) = (
+        plugin
+        for plugin in request.config.pluginmanager.get_plugins()
+        if getattr(plugin, "__file__", None) == str(ROOT / "tests" / "conftest.py")
+    )
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+
+    def collected(share: str) -> list[Path]:
+        config = SimpleNamespace(getoption=lambda name: share)
+        return [path for path in files if not plugin.pytest_ignore_collect(path, config)]
+
+    shares = [collected(f"{number}/3") for number in (1, 2, 3)]
+    assert all(len(files) // 3 <= len(share) <= len(files) // 3 + 1 for share in shares)
+    assert sorted(sum(shares, [])) == files == collected("1/1")
+    assert not plugin.pytest_ignore_collect(ROOT / "tests" / "core", SimpleNamespace())
