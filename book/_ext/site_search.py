@@ -150,7 +150,7 @@ def index(found: list[Section], synonyms: dict[str, dict[str, str]]) -> dict[str
     pages = list(dict.fromkeys(section.page for section in found))
     titles = {section.page: section.title for section in reversed(found)}
     terms: dict[str, dict[str, list[int]]] = defaultdict(dict)
-    vocabulary: Counter[str] = Counter()
+    vocabulary: set[str] = set()
     texts: list[list[str]] = [[]]
     rows = []
     for number, section in enumerate(found):
@@ -158,7 +158,7 @@ def index(found: list[Section], synonyms: dict[str, dict[str, str]]) -> dict[str
             texts.append([])
         texts[-1].append(section.prose)
         counts = counted(section)
-        vocabulary.update(set(tokens(f"{section.title} {section.prose}")))
+        vocabulary.update(tokens(f"{section.title} {section.prose}"))
         where = [len(texts) - 1, len(texts[-1]) - 1]
         title = "" if section.title == section.anchor else section.title
         rows.append([pages.index(section.page), section.anchor, title, counts.total(), *where])
@@ -169,7 +169,6 @@ def index(found: list[Section], synonyms: dict[str, dict[str, str]]) -> dict[str
         page = entry.get("page", "")
         key = " ".join(map(stem, tokens(phrase)))
         also[key] = [entry.get("also", ""), pages.index(page) if page in pages else -1]
-    frequent = sorted(word for word, count in vocabulary.items() if len(word) > 3)
     files: dict[str, Any] = {
         "sections": {
             "pages": [[page, titles[page]] for page in pages],
@@ -178,7 +177,7 @@ def index(found: list[Section], synonyms: dict[str, dict[str, str]]) -> dict[str
             "stop": sorted(english_stopwords),
             "starts": sorted(terms),
         },
-        "words": " ".join(frequent),
+        "words": " ".join(sorted(word for word in vocabulary if len(word) > 3)),
     }
     files |= {f"terms-{start}": of for start, of in sorted(terms.items())}
     files |= {f"text-{number}": of for number, of in enumerate(texts)}

@@ -13,7 +13,10 @@
       const script = document.createElement("script");
       script.src = `${folder}${name}.js`;
       script.onload = () => done(parts[name]);
-      script.onerror = () => fail(new Error(`${script.src} is missing: build the site again`));
+      script.onerror = () => {
+        delete waiting[name]; // the next query tries again
+        fail(new Error(`${script.src} could not be loaded`));
+      };
       document.head.append(script);
     }));
 
@@ -148,10 +151,13 @@
   };
 
   const root = document.documentElement.dataset.content_root || "./";
-  const show = async (found, from) => {
+  let latest = 0;
+  // The next results, unless another query than `mine` has come; whether they are shown.
+  const show = async (found, from, mine) => {
     const { sections, pages } = await load("sections");
     const rows = found.order.slice(from, from + SHOWN).map((at) => sections[at]);
     const texts = await Promise.all(rows.map((row) => load(`text-${row[4]}`)));
+    if (mine !== latest) return false;
     rows.forEach(([page, anchor, name, , , place], i) => {
       const title = name || anchor;
       const item = document.createElement("li");
@@ -173,28 +179,43 @@
       more.id = "site-search-more";
       more.type = "button";
       more.addEventListener("click", async () => {
-        await show(found, from + SHOWN);
-        list.children[from + SHOWN].querySelector("a").focus();
+        more.disabled = true;
+        try {
+          if (await show(found, from + SHOWN, mine)) {
+            list.children[from + SHOWN].querySelector("a").focus();
+          }
+        } catch {
+          failed(mine);
+          more.disabled = false;
+        }
       });
       list.after(more);
     }
+    return true;
   };
 
-  let latest = 0;
-  const search = async (query) => {
+  const failed = (mine) => {
+    if (mine === latest) status.textContent = "A part of the search could not be loaded; try again.";
+  };
+
+  const answer = async (query) => {
     const mine = ++latest;
     list.replaceChildren();
+    delete list.dataset.query;
     document.getElementById("site-search-more")?.remove();
     status.textContent = query.trim() ? "Searching …" : "";
     if (!query.trim()) return;
-    const found = await rank(query);
-    if (mine !== latest) return; // another query has come
-    const count = found.order.length;
-    const number = count === 1 ? "One section" : `${count || "No"} sections`;
-    const other = found.instead.length ? `, with ${found.instead.join(", ")} for what you typed` : "";
-    status.textContent = `${number} found${other}.`;
-    await show(found, 0);
-    list.dataset.query = query;
+    try {
+      const found = await rank(query);
+      if (mine !== latest) return; // another query has come
+      const count = found.order.length;
+      const number = count === 1 ? "One section" : `${count || "No"} sections`;
+      const other = found.instead.length ? `, with ${found.instead.join(", ")} for what you typed` : "";
+      status.textContent = `${number} found${other}.`;
+      if (await show(found, 0, mine)) list.dataset.query = query;
+    } catch {
+      failed(mine);
+    }
   };
 
   const given = new URLSearchParams(location.search).get("q") ?? "";
@@ -203,7 +224,7 @@
   field.form.addEventListener("submit", (event) => {
     event.preventDefault();
     history.replaceState(null, "", `?${new URLSearchParams({ q: field.value })}`);
-    search(field.value);
+    answer(field.value);
   });
-  search(given);
+  answer(given);
 })();

@@ -818,3 +818,48 @@ def test_shares_of_the_tests_are_all_of_them_once(request: pytest.FixtureRequest
     assert all(len(files) // 3 <= len(share) <= len(files) // 3 + 1 for share in shares)
     assert sorted(path for share in shares for path in share) == files == collected("1/1")
     assert not plugin.pytest_ignore_collect(ROOT / "tests" / "core", SimpleNamespace())
+
+
+def imported_tools(path: Path) -> set[str]:
+    """The modules of tools that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "tools":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tools."):
+            found.add(str(node.module).removeprefix("tools."))
+    return found
+
+
+def test_the_site_is_built_again_after_a_change_of_what_its_extensions_import() -> None:
+    needed: set[str] = set()
+    measures = {
+        "commits",
+        "results",
+    }  # what `tools.costs` measures with; a page shows what is stored
+    new = set().union(*map(imported_tools, (ROOT / "book" / "_ext").glob("*.py")))
+    while new:
+        needed |= new
+        new = (
+            set().union(*(imported_tools(ROOT / "tools" / f"{n}.py") for n in new))
+            - needed
+            - measures
+        )
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    (listed,) = re.findall(r"patsubst %,tools/%\.py,([\w ]+)\)", makefile)
+    assert set(listed.split()) == needed
+    assert "CITATION.cff" in makefile.partition("SOURCES :=")[2].partition("\n")[0]
+
+
+def test_each_test_of_the_project_in_which_a_model_computes_runs_elsewhere_too() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"patsubst %,tests/project/test_%\.py,([\w ]+)\)", makefile)
+    computes = re.compile(
+        r"(?m)^from companion\.(?:models|training|evaluation\.scoring)|\bmark_notebook\("
+    )
+    found = {
+        path.stem.removeprefix("test_")
+        for path in (ROOT / "tests" / "project").glob("test_*.py")
+        if path.name != Path(__file__).name and computes.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == set(listed.split())

@@ -134,3 +134,55 @@ def test_more_results_come_by_keyboard(browser: Browser, site: str) -> None:
     page.wait_for_function("document.querySelectorAll('#site-search-results li').length > 10")
     page.wait_for_function("document.activeElement.closest('#site-search-results')")
     page.close()
+
+
+def test_a_slow_answer_does_not_come_after_that_of_a_later_query(
+    browser: Browser, site: str
+) -> None:
+    """The first query's words and excerpts arrive last."""
+    page = browser.new_page()
+    held: list[Any] = []
+    page.route("**/search/text-*.js", held.append)
+    page.goto(f"{site}search.html?q=perplexity", wait_until="load")
+    page.wait_for_function(
+        "/found/.test(document.querySelector('#site-search-status').textContent)"
+    )
+    slow, held[:] = [*held], []
+    page.unroute("**/search/text-*.js")
+    field = page.locator("#site-search-field")
+    field.fill("nucleus sampling")
+    field.press("Enter")
+    for route in slow:
+        route.continue_()
+    page.wait_for_selector("#site-search-results[data-query='nucleus sampling']", state="attached")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#site-search-results li").count() == 10
+    assert page.locator("#site-search-more").count() == 1
+    page.close()
+
+
+def test_what_cannot_be_loaded_is_said_and_tried_again(browser: Browser, site: str) -> None:
+    page = browser.new_page()
+    page.route("**/search/text-*.js", lambda route: route.abort("failed"))
+    page.goto(f"{site}search.html?q=perplexity", wait_until="load")
+    status = page.locator("#site-search-status")
+    page.wait_for_function(
+        "/try again/.test(document.querySelector('#site-search-status').textContent)"
+    )
+    assert status.inner_text() == "A part of the search could not be loaded; try again."
+    page.unroute("**/search/text-*.js")
+    page.locator("#site-search-field").press("Enter")
+    page.wait_for_selector("#site-search-results[data-query='perplexity']", state="attached")
+    assert status.inner_text().endswith("found.")
+    held: list[Any] = []
+    page.route("**/search/text-*.js", held.append)
+    more = page.locator("#site-search-more")
+    more.press("Enter")
+    page.wait_for_function("document.querySelector('#site-search-more').disabled")
+    for route in held:
+        route.abort("failed")
+    page.wait_for_function(
+        "/try again/.test(document.querySelector('#site-search-status').textContent)"
+    )
+    assert more.is_enabled()
+    page.close()

@@ -32,7 +32,7 @@ LEAST_LABEL = 9.0
 MOST_WIDE_CODE = 0.1
 MOST_SCREENS = 2.0
 
-#: Points of the smallest lettering in figures by matplotlib; 9 in the few that the table names.
+#: Points of the smallest lettering in figures, as `companion.figures` draws them.
 FIGURE_POINTS = 10
 
 NOTEBOOKS = {

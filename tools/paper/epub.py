@@ -6,7 +6,6 @@ out and XML may not. Each picture becomes a file; WebP, which older readers lack
 
 from __future__ import annotations
 
-import base64
 import datetime
 import hashlib
 import html
@@ -162,13 +161,6 @@ class Pictures:
         self.files[name] = content
         return name
 
-    def take(self, article: Tag) -> None:
-        """Keep the pictures that are part of a page."""
-        for image in article.find_all("img", src=re.compile("^data:")):
-            head, _, data = str(image["src"]).partition(",")
-            kind = head.removeprefix("data:image/").split(";")[0].split("+")[0]
-            image["src"] = self.add(base64.b64decode(data), f".{kind}")
-
     def from_site(self, path: str) -> str:
         """Keep a picture that is a file of the site."""
         return self.add((self.site / path).read_bytes(), Path(path).suffix.lower())
@@ -200,7 +192,6 @@ def chapter(page: Page, known: set[str], pictures: Pictures) -> str:
         pictures.from_site,
         known,
     )
-    pictures.take(page.article)
     sizes(page.article)
     page.article.name = "main"
     page.article.attrs = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from tools import chapters
 from tools.paper import pages
 
-#: What only Sphinx reads; `*.map`, which is left out too, is for those who write scripts.
+#: What only Sphinx reads.
 INTERNAL = {".doctrees", ".buildinfo", "objects.inv"}
 
 #: Copies of the notebooks, twice as large as all else: their links lead to the repository.
@@ -34,7 +34,7 @@ def write(path: Path, site: Path = pages.HTML) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for file in sorted(site.rglob("*")):
             name = file.relative_to(site)
-            if file.is_dir() or file.suffix == ".map" or name.parts[0] in {SOURCES, *INTERNAL}:
+            if file.is_dir() or name.parts[0] in {SOURCES, *INTERNAL}:
                 continue
             content = file.read_bytes()
             if file.suffix == ".html":
