@@ -124,7 +124,7 @@ def test_nine_intervals_of_ten_or_so_hold_the_planted_floor() -> None:
     held, widths = 0, []
     for seed in range(12):
         fit = bootstrap_scaling_law(
-            SIZES, TOKENS, noisy(seed, 0.01), resamples=200,
+            SIZES, TOKENS, noisy(seed, 0.01), resamples=60,
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         low, high = fit.interval("floor", 0.9)
