@@ -120,19 +120,19 @@ def test_resamples_that_cannot_be_fitted_are_drawn_again(monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_nine_intervals_of_ten_or_so_hold_the_planted_floor() -> None:
+def test_most_intervals_hold_the_planted_floor() -> None:
     held, widths = 0, []
-    for seed in range(12):
+    for seed in range(6):
         fit = bootstrap_scaling_law(
-            SIZES, TOKENS, noisy(seed, 0.01), resamples=60,
+            SIZES, TOKENS, noisy(seed, 0.01), resamples=200,
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         low, high = fit.interval("floor", 0.9)
         held += low <= PLANTED.floor <= high
         widths.append(high - low)
-    # If each holds it with probability .9, fewer than 8 of 12 do in 4 of 1,000 such tests. They
-    # may hold it more often, as a resample leaves runs out, but are no wider than this for that.
-    assert held >= 8
+    # If each holds it with probability .9, fewer than 3 of 6 do in 1 of 1,000 such tests. They may
+    # hold it more often, as a resample leaves runs out, but are no wider than this for that.
+    assert held >= 3
     assert 0.05 < np.median(widths) < 0.5
 
 
