@@ -380,7 +380,7 @@ def serve() -> None:
 
     # Threads do not live on in a fork, where torch would wait for them.
     torch.set_num_threads(1)
-    torch.set_num_threads = lambda number: None
+    torch.set_num_threads = lambda nthreads: None
     readable = [sys.prefix, sys.base_prefix, *start["readable"]]
     sys.path[:] = [p for p in sys.path if any(p.startswith(root) for root in readable)]
     system = ("/dev", "/usr", "/lib", "/lib64", "/etc", "/sys", f"/proc/{os.getpid()}")
