@@ -16,6 +16,7 @@ import importlib
 import io
 import json
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ from companion.teaching.marking import (
     Marks,
     Task,
     cells_of,
-    copied_package,
+    copy_package,
     mark,
 )
 from companion.teaching.student_process import without_magic
@@ -103,16 +104,11 @@ def no_points(name: str, words: str) -> Marks:
 TRYING = Limits(cell_seconds=10, call_seconds=3, memory_bytes=1 << 29)
 
 
-def try_one(name: str, tried: Tried, seed: int) -> tuple[Marks, list[str]]:
+def try_one(name: str, tried: Tried, seed: int, version: str = "source") -> tuple[Marks, list[str]]:
     """The marks of a submission that is tried, and what is unexpected of them."""
-    notebook = tried.notebook(notebook_of(name, "source"))
+    notebook = tried.notebook(notebook_of(name, version))
     marks = mark_notebook(name, notebook, seed=seed, limits=TRYING)
     return marks, tried.unexpected(marks)
-
-
-def everything_lost(name: str) -> Mapping[str, str]:
-    """What the empty student version loses."""
-    return {task.name: "" for task in tasks_of(name)}
 
 
 def run_whole(notebook: Mapping[str, Any]) -> float:
@@ -123,10 +119,11 @@ def run_whole(notebook: Mapping[str, Any]) -> float:
     cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
     code = "\n\n".join(map(without_magic, cells))
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, copied_package() as package:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as package:
+        copy_package(package)
         done = subprocess.run(
             [sys.executable, "-s", "-c", code], cwd=folder, capture_output=True, text=True,
-            env={"PYTHONPATH": str(package), "HOME": folder, "OMP_NUM_THREADS": "1", "PATH": ""},
+            env={"PYTHONPATH": package, "HOME": folder, "OMP_NUM_THREADS": "1", "PATH": ""},
         )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr[-1000:])
@@ -141,12 +138,9 @@ def print_matrix(name: str, seed: int, jobs: int) -> bool:
     right = True
 
     def one(tried: Tried) -> tuple[Marks, list[str]]:
-        if tried.name != "empty":
-            return try_one(name, tried, seed)
-        marks = mark_notebook(name, notebook_of(name, "release"), seed=seed)
-        return marks, tried.unexpected(marks)
+        return try_one(name, tried, seed, "release" if tried is empty else "source")
 
-    empty = Tried(name="empty", lost=everything_lost(name))
+    empty = Tried(name="empty", lost={task.name: "" for task in tasks_of(name)})
     everything = [empty, Tried(name="reference"), *wrong_submissions(name)]
     with ThreadPoolExecutor(jobs) as pool:
         for tried, (marks, wrong) in zip(everything, pool.map(one, everything), strict=True):
@@ -251,7 +245,13 @@ def main() -> int:
     print(f"hidden inputs from seed {seed}")
     if arguments.command == "try":
         return int(not try_all(arguments.names or names(), arguments.size, seed, arguments.jobs))
-    mark_folder(arguments.name, arguments.folder, seed, arguments.jobs, arguments.python)
+    python = None
+    if arguments.python:
+        python = shutil.which(arguments.python)
+        if python is None:
+            parser.error(f"--python: {arguments.python} is no program that can be run")
+        python = str(Path(python).absolute())  # it is started in another folder
+    mark_folder(arguments.name, arguments.folder, seed, arguments.jobs, python)
     return 0
 
 

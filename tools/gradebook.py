@@ -21,13 +21,12 @@ ASSIGNMENTS = Path(__file__).resolve().parent.parent / "assignments"
 
 
 def student_version(notebook: Any) -> Any:
-    """An nbgrader source notebook without solutions, hidden tests and outputs, and locked."""
+    """An nbgrader source notebook without solutions and outputs, and locked."""
     from nbgrader import preprocessors
 
     steps = (
         preprocessors.LockCells, preprocessors.ClearSolutions, preprocessors.ClearOutput,
         preprocessors.CheckCellMetadata, preprocessors.ComputeChecksums,
-        preprocessors.ClearHiddenTests, preprocessors.ComputeChecksums,
     )  # fmt: skip
     for step in steps:
         notebook, _ = step().preprocess(notebook, {})

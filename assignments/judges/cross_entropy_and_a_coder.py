@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from assignments.judges.shared import BITS, NATS, letters, times
+from assignments.judges.shared import BITS, NATS, letters, shares_of, times
 from companion.teaching.checks import Mistake
 from companion.teaching.marking import Task
 
@@ -285,13 +285,6 @@ def some_tables(generator: np.random.Generator) -> tuple[Any, ...]:
     truth = generator.dirichlet([6, 2, 1], size=3) * 0.97 + 0.01
     model = generator.dirichlet(np.full(3, 2.0), size=3) * 0.97 + 0.01
     return truth, model
-
-
-def shares_of(table: Any) -> Any:
-    """The long-run shares of a transition table."""
-    size = len(table)
-    rows = np.vstack([table.T - np.eye(size), np.ones(size)])
-    return np.linalg.lstsq(rows, np.append(np.zeros(size), 1.0), rcond=None)[0]
 
 
 def wasted_bits(truth: Any, model: Any) -> float:

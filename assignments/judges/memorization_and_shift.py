@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from assignments.judges.cross_entropy_and_a_coder import shares_of
-from assignments.judges.shared import BITS, letters, times
+from assignments.judges.shared import BITS, letters, shares_of, times
 from companion.teaching.checks import Mistake
 from companion.teaching.marking import Task
 

@@ -109,7 +109,7 @@ def prob(token: int, context: tuple[int, ...], counts: Counts, size: int, bug: s
 
 
 def some_context(generator: np.random.Generator) -> tuple[Any, ...]:
-    """A token after a context of two that something followed, none of it at the text's end."""
+    """Any token, and a context of two tokens that does not end the text."""
     ids = [*(int(each) for each in generator.integers(3, size=18)), 3]
     counts = count_ngrams(ids, 3)
     place = int(generator.integers(1, 15))
@@ -117,7 +117,7 @@ def some_context(generator: np.random.Generator) -> tuple[Any, ...]:
 
 
 def open_context(generator: np.random.Generator) -> tuple[Any, ...]:
-    """A context that nothing followed, and one that ends the text and is elsewhere too."""
+    """A context that nothing followed: its last token is not in the text."""
     ids = [int(each) for each in generator.integers(3, size=14)]
     counts = count_ngrams([*ids, 3, 0, 3], 3)
     return int(generator.integers(4)), (int(generator.integers(2)), 4), counts, 6
@@ -175,13 +175,12 @@ def judge_sum(answer: Any, context: Any, counts: Any, size: int) -> str:
 
 
 def some_table(generator: np.random.Generator) -> tuple[Any, ...]:
-    """A text and the probability of a token after each last token; after nothing, the last row."""
+    """A text, an order, and probabilities by length of the context, its last token and the next."""
     ids = [int(each) for each in generator.integers(4, size=12)]
     return ids, int(generator.integers(2, 5)), generator.dirichlet(np.ones(4), size=(5, 4))
 
 
 def run_mean(student, ids, order, table):  # type: ignore[no-untyped-def]  # noqa: D103
-    # What was last read decides the column, and how much was read decides the row.
     def prob_of(token, context):  # type: ignore[no-untyped-def]
         return float(table[len(context), context[-1] if context else 0, token])
 

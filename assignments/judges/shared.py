@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from companion.sources import MarkovSource
+
 BITS = math.log(2)
 NATS = "the result is in nats; one nat is 1 / ln 2 = 1.443 bits, so divide by math.log(2)"
 
@@ -17,6 +19,11 @@ Draw = Callable[[np.random.Generator], tuple[Any, ...]]
 def times(count: int, draw: Draw) -> Callable[[np.random.Generator], list[tuple[Any, ...]]]:
     """Draws so many cases."""
     return lambda generator: [draw(generator) for _ in range(count)]
+
+
+def shares_of(table: Any) -> Any:
+    """The long-run shares of a transition table."""
+    return MarkovSource(table).stationary
 
 
 def letters(name: str, right: set[str], reasons: Mapping[str, str]) -> Callable[[Any], str]:

@@ -147,8 +147,7 @@ TRIED = [
         lost={PERPLEXITY: "may not do this"},
     ),
     Tried(
-        name="the fence lifted through the main module",
-        first="import __main__\n__main__.LIFT(True)\n",
+        name="another process's file read",
         replaced={"perplexity": HEAD + "return float(len(open('/proc/1/cmdline').read()))"},
         lost={PERPLEXITY: "own folder only"},
     ),

@@ -181,8 +181,11 @@ def whole_folder(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
     try:
         with disk_errors(path):
             yield partial
-            if not (shared and path.exists()):
+            try:
                 partial.rename(path)
+            except OSError:
+                if not (shared and path.is_dir()):
+                    raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

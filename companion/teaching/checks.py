@@ -336,7 +336,7 @@ def raised_words(error: BaseException) -> str:
     """An exception in one short line."""
     try:
         words = " ".join(str(error)[:300].split())
-    except Exception:
+    except BaseException:  # an exception of the learner's own may do anything
         words = ""
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 

@@ -192,10 +192,8 @@ def _compare_mappings(answer: Any, expected: Mapping[Any, Any], inner: Callable[
     missing = [key for key in expected if key not in answer]
     surplus = [key for key in answer if key not in expected]
     if missing or surplus:
-        return (
-            f"{len(missing)} missing and {len(surplus)} too many keys, such as "
-            f"{short((missing or surplus)[0])}"
-        )
+        such = f", such as {short(surplus[0])}" if surplus else ""
+        return f"{len(missing)} missing and {len(surplus)} too many keys{such}"
     for key, value in expected.items():
         different = inner(answer[key], value)
         if different:

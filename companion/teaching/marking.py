@@ -26,8 +26,8 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ SHOWS = "shows"
 #: Runs the process, not as a module `__main__` whose names a cell could change.
 SERVE = "from companion.teaching.student_process import serve; serve()"
 
-#: Most characters of an error of a submission, and of all words on a task.
-MOST_ERROR, MOST_WORDS = 300, 1000
+#: Most characters of a cell's first line, of an error of a submission, and of all words on a task.
+MOST_NAME, MOST_ERROR, MOST_WORDS = 60, 300, 1000
 
 #: Lines from a submission that are no reply, before it is ended.
 MOST_LINES = 100
@@ -81,7 +81,8 @@ class Task:
     mistakes: tuple[Mistake, ...] = ()
     """Mistakes that are recognised by what they give."""
     hint: str = ""
-    """Words for any other wrong answer."""
+    """Words for an error, and for a wrong answer that is no known mistake. What `judged` says is
+    shown alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,8 @@ class Limits:
     call_seconds: int | float = 20.0
     """The same for each hidden input."""
     starts: int = 6
-    """How often the process is started again after it ended; what is open then earns nothing."""
+    """How often the process is started, the first time included; a cell that ends it is left out of
+    the next. What is open after the last one earns nothing."""
     memory_bytes: int = 2 << 30
     """Beside what the libraries take."""
     file_bytes: int = 64 << 20
@@ -130,7 +132,7 @@ class Marks:
 
     marks: list[Mark] = field(default_factory=list)
     cells: list[str] = field(default_factory=list)
-    """What cells raised, or how they ended the process."""
+    """What cells raised, or that they ended the process; each is named by its first line."""
     seconds: int | float = 0.0
 
     @property
@@ -230,22 +232,15 @@ def mark(
             )  # fmt: skip
     finally:
         process.close()
-    marks.cells = process.raised
+    marks.cells = [process.said[number] for number in sorted(process.said)]
     marks.seconds = time.monotonic() - start
     return marks
 
 
-@contextmanager
-def copied_package() -> Iterator[Path]:
-    """A folder with `companion` alone: no assignment, no test and no answer lies beside it."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield _copy_package(Path(folder))
-
-
-def _copy_package(folder: Path) -> Path:
+def copy_package(folder: str | Path) -> None:
+    """Put `companion` alone into a folder: no assignment, no test and no answer lies beside it."""
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(PACKAGE, folder / "companion", ignore=ignore)
-    return folder
+    shutil.copytree(PACKAGE, Path(folder) / "companion", ignore=ignore)
 
 
 def _wrong(task: Task, process: _Submission, generator: np.random.Generator) -> str:
@@ -293,6 +288,12 @@ def _printable(words: Any, most: int) -> str:
     return kept if len(text) <= most else f"{kept}..."
 
 
+def _first_line(source: str) -> str:
+    """A name for a cell: its number is another one in the student's notebook."""
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    return f"`{_printable(lines[0], MOST_NAME)}`" if lines else "(an empty one)"
+
+
 def _processor_seconds(pid: int, *, children: bool = False) -> float:
     import psutil
 
@@ -318,9 +319,10 @@ class _Submission:
     def __init__(self, cells: list[str], limits: Limits, python: str) -> None:
         self.cells: list[str | None] = list(cells[: limits.cells])
         self.limits = limits
-        self.raised: list[str] = []
+        self.said: dict[int, str] = {}
         if len(cells) > limits.cells:
-            self.raised.append(f"{limits.cells + 1} and all after it were left out: too many")
+            first = _first_line(cells[limits.cells])
+            self.said[limits.cells] = f"{first} and all after it were left out: too many"
         self._python = python
         self._starts = 0
         self._folder = Path(tempfile.mkdtemp())
@@ -333,23 +335,21 @@ class _Submission:
         self._stop()
         while self._starts < self.limits.starts and not self._used_up():
             self._start()
-            raised, ended = [], None
             for number, source in enumerate(self.cells):
                 if source is None:
                     continue
                 reply = self._exchange({"cell": source}, self.limits.cell_seconds)
+                name = _first_line(source)
                 if reply is None:
-                    ended = number
+                    self.cells[number] = None
+                    self.said[number] = f"{name} ended the process or did not end: it was left out"
+                    self._stop()
                     break
                 if "error" in reply:
                     error = _printable(reply["error"], MOST_ERROR)
-                    raised.append(f"{number + 1} raised {error}")
-            if ended is None:
-                self.raised += raised
+                    self.said[number] = f"{name} raised {error}"
+            else:
                 return
-            self.cells[ended] = None
-            self.raised.append(f"{ended + 1} ended the process or did not end: it was left out")
-            self._stop()
 
     def ask(self, task: Task, case: tuple[Any, ...]) -> dict[str, Any]:
         """The reply to a case."""
@@ -394,9 +394,9 @@ class _Submission:
         # A copy of its own, as a submission may have found a way to write to it.
         package = self._folder / secrets.token_hex(4)
         package.mkdir()
-        _copy_package(package)
+        copy_package(package)
         self._buffer.clear()
-        kept = ("LANG", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT")
+        kept = ("LANG", "LD_LIBRARY_PATH", "PATH")
         self._process = subprocess.Popen(
             [self._python, "-s", "-B", "-c", SERVE],
             cwd=folder,
@@ -413,7 +413,6 @@ class _Submission:
         os.set_blocking(self._process.stdin.fileno(), False)
         limits = self.limits
         start = {
-            "imports": ["numpy", "torch", "companion.teaching.checks"],
             "readable": [str(package)],
             "memory_bytes": limits.memory_bytes,
             "file_bytes": limits.file_bytes,

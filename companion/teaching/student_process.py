@@ -21,11 +21,11 @@ import select
 import signal
 import sys
 import time
-import traceback
 import types
 from collections.abc import Callable, ItemsView, KeysView, Sequence, ValuesView
 from typing import Any
 
+from companion.teaching.checks import raised_words
 from companion.teaching.limits import WAITING
 
 #: Array types that may cross the pipe.
@@ -40,7 +40,8 @@ MOST_ENTRIES = 100_000
 #: Lines that Jupyter reads and Python does not: `%pip install`, `files = !ls`, `name?`, and those
 #: that go on after a backslash.
 MAGIC = re.compile(
-    r"^([ \t]*)(?:(\w[\w, ]*=)[ \t]*)?(?:[%!?](?:.*\\\n)*.*|[\w.]+\?{1,2}[ \t]*)$", re.MULTILINE
+    r"^([ \t]*)(?:(\w[\w, ]*=)[ \t]*)?(?:(?:%%?\w|[!?])(?:.*\\\n)*.*|[\w.]+\?{1,2}[ \t]*)$",
+    re.MULTILINE,
 )
 
 #: What the fence refuses at all, by the names of Python's audit events.
@@ -163,11 +164,9 @@ class Other:
 
 
 def limit_memory(more_bytes: int, file_bytes: int) -> None:
-    """Allow this process so much memory beside what it has, and files of that size (on Unix)."""
-    try:
-        import resource
-    except ImportError:
-        return
+    """Allow this process so much memory beside what it has, and files of that size."""
+    import resource  # not on Windows, where nothing is marked
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     try:
@@ -179,11 +178,9 @@ def limit_memory(more_bytes: int, file_bytes: int) -> None:
 
 
 def limit_processor(seconds: int | float) -> None:
-    """End this process once it has used so much processor time (on Unix)."""
-    try:
-        import resource
-    except ImportError:
-        return
+    """End this process once it has used so much processor time."""
+    import resource
+
     whole = max(1, math.ceil(seconds))
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
@@ -296,7 +293,7 @@ def run_cell(source: str, names: dict[str, Any]) -> dict[str, Any]:
         code = compile(without_magic(source), "<cell>", "exec")
         exec(code, names)
     except BaseException as error:  # SystemExit and KeyboardInterrupt too
-        return {"error": _words(error)}
+        return {"error": raised_words(error)}
     return {}
 
 
@@ -320,15 +317,7 @@ def run_call(message: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
     except NotImplementedError:
         return {"unanswered": True}
     except BaseException as error:
-        return {"error": _words(error)}
-
-
-def _words(error: BaseException) -> str:
-    try:
-        last = traceback.format_exception_only(error)[-1]
-        return " ".join(last.split())[:300]
-    except BaseException:  # an exception of the student's own may do anything
-        return "an exception that cannot be shown"
+        return {"error": raised_words(error)}
 
 
 def answer_in_fork(
@@ -380,14 +369,6 @@ def answer_in_fork(
         return {"error": "ended the process before it answered"}
 
 
-def keep_one_thread() -> None:
-    """Threads do not live on in a fork, where torch would wait for them."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
-        torch.set_num_threads = lambda number: None  # type: ignore[attr-defined]
-
-
 def serve() -> None:
     """Answer the judge's messages until it closes the pipe."""
     commands, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
@@ -395,9 +376,11 @@ def serve() -> None:
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     start = json.loads(commands.readline())
-    for module in start["imports"]:
-        __import__(module)
-    keep_one_thread()
+    import torch  # before the limit of memory and the fence
+
+    # Threads do not live on in a fork, where torch would wait for them.
+    torch.set_num_threads(1)
+    torch.set_num_threads = lambda nthreads: None
     readable = [sys.prefix, sys.base_prefix, *start["readable"]]
     sys.path[:] = [p for p in sys.path if any(p.startswith(root) for root in readable)]
     system = ("/dev", "/usr", "/lib", "/lib64", "/etc", "/sys", f"/proc/{os.getpid()}")

@@ -16,6 +16,7 @@ from companion.core.files import (
     read_json,
     save_tensors,
     whole_file,
+    whole_folder,
     write_json,
     write_text,
 )
@@ -79,6 +80,32 @@ def test_processes_that_write_one_file_do_not_share_a_half_written_one(
         assert path.read_bytes() == b"theirs"
     assert path.read_bytes() == b"mine"
     assert names(tmp_path) == ["model.safetensors"]
+
+
+def test_of_processes_that_make_one_folder_the_first_one_s_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rename = tmp_path / "model", Path.rename
+
+    def another_comes_first(source: Path, target: Path) -> Path:
+        target.mkdir()
+        (target / "theirs").touch()
+        return rename(source, target)
+
+    def make(shared: bool) -> None:
+        with whole_folder(path, shared=shared) as partial:
+            partial.mkdir()
+            (partial / "mine").touch()
+
+    monkeypatch.setattr(Path, "rename", another_comes_first)
+    make(shared=True)
+    assert names(path) == ["theirs"]
+    monkeypatch.setattr(Path, "rename", rename)
+    make(shared=True)
+    with pytest.raises(files.FileError, match="cannot write"):
+        make(shared=False)
+    assert names(path) == ["theirs"]
+    assert names(tmp_path) == ["model"]
 
 
 def test_a_path_may_be_a_str(tmp_path: Path) -> None:
