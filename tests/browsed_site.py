@@ -94,13 +94,13 @@ def browser() -> Iterator[Browser]:
 def faults_of(page: Page) -> list[str]:
     """What goes wrong in a page from now on; the list grows while the page is looked at.
 
-    Messages of its scripts, errors that nobody caught, requests that fail, and requests to any
-    other host. What leaving a page breaks off, as the fetching of its icon, is no fault of it.
+    Warnings and errors in its console, errors that nobody caught, requests that fail, and requests
+    to any other host. What leaving a page breaks off, as the fetching of its icon, is no fault.
     """
     faults: list[str] = []
 
     def on_console(message: Any) -> None:
-        if message.type in ("error", "warning", "log"):
+        if message.type in ("error", "warning"):
             faults.append(message.text)
 
     def on_request(request: Any) -> None:

@@ -428,6 +428,24 @@ def test_a_page_that_a_reader_prints_is_dark_on_white_whole_and_open(
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize(
+    "name", ["training/generating_text", "objective_mismatch/competing_objectives"]
+)
+def test_a_model_on_a_page_that_a_reader_prints_has_no_dead_controls(
+    browser: Any, name: str
+) -> None:
+    page = browser.new_page()
+    page.goto((HTML / "book" / f"{name}.html").as_uri(), wait_until="load")
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".play .play-title:visible").count() == 1
+    assert page.locator(".play :is(button, input, select, .play-notice):visible").count() == 0
+    where = "getComputedStyle(document.querySelector('.play form'), '::after').content"
+    assert page.evaluate(where) == '"The model runs in this page of the site."'
+    page.close()
+
+
+@pytest.mark.browser
 def test_pages_open_from_disk_without_an_error(browser: Any) -> None:
     page = browser.new_page()
     faults = browsed_site.faults_of(page)

@@ -136,23 +136,34 @@ def test_more_results_come_by_keyboard(browser: Browser, site: str) -> None:
     page.close()
 
 
+FOUND = "/found/.test(document.querySelector('#site-search-status').textContent)"
+FAILED = "/try again/.test(document.querySelector('#site-search-status').textContent)"
+EXCERPTS = "**/search/text-*.js"
+
+
 def test_a_slow_answer_does_not_come_after_that_of_a_later_query(
     browser: Browser, site: str
 ) -> None:
-    """The first query's words and excerpts arrive last."""
+    """The excerpts of the first query arrive when the second one is asked."""
     page = browser.new_page()
     held: list[Any] = []
-    page.route("**/search/text-*.js", held.append)
+    released = False
+
+    def hold(route: Any) -> None:
+        if released:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route(EXCERPTS, hold)
     page.goto(f"{site}search.html?q=perplexity", wait_until="load")
-    page.wait_for_function(
-        "/found/.test(document.querySelector('#site-search-status').textContent)"
-    )
-    slow, held[:] = [*held], []
-    page.unroute("**/search/text-*.js")
+    page.wait_for_function(FOUND)
     field = page.locator("#site-search-field")
     field.fill("nucleus sampling")
     field.press("Enter")
-    for route in slow:
+    released = True
+    assert held
+    for route in held:
         route.continue_()
     page.wait_for_selector("#site-search-results[data-query='nucleus sampling']", state="attached")
     page.wait_for_load_state("networkidle")
@@ -163,26 +174,20 @@ def test_a_slow_answer_does_not_come_after_that_of_a_later_query(
 
 def test_what_cannot_be_loaded_is_said_and_tried_again(browser: Browser, site: str) -> None:
     page = browser.new_page()
-    page.route("**/search/text-*.js", lambda route: route.abort("failed"))
+    page.route(EXCERPTS, lambda route: route.abort("failed"))
     page.goto(f"{site}search.html?q=perplexity", wait_until="load")
-    status = page.locator("#site-search-status")
-    page.wait_for_function(
-        "/try again/.test(document.querySelector('#site-search-status').textContent)"
-    )
-    assert status.inner_text() == "A part of the search could not be loaded; try again."
-    page.unroute("**/search/text-*.js")
+    page.wait_for_function(FAILED)
+    page.unroute(EXCERPTS)
     page.locator("#site-search-field").press("Enter")
     page.wait_for_selector("#site-search-results[data-query='perplexity']", state="attached")
-    assert status.inner_text().endswith("found.")
+    assert page.evaluate(FOUND)
     held: list[Any] = []
-    page.route("**/search/text-*.js", held.append)
+    page.route(EXCERPTS, lambda route: held.append(route))
     more = page.locator("#site-search-more")
     more.press("Enter")
     page.wait_for_function("document.querySelector('#site-search-more').disabled")
     for route in held:
         route.abort("failed")
-    page.wait_for_function(
-        "/try again/.test(document.querySelector('#site-search-status').textContent)"
-    )
+    page.wait_for_function(FAILED)
     assert more.is_enabled()
     page.close()
