@@ -193,8 +193,10 @@ def test_a_chapter_of_each_part_is_among_those_that_run_every_time() -> None:
 
 
 def test_every_module_imports_in_colab(published: Path, tmp_path: Path) -> None:
-    """With what Colab holds: no jaxtyping, no nbclient, an older Jupyter. The one module that is not
-    imported belongs to exported models, and asks for Transformers, an extra."""
+    """With what Colab holds: no jaxtyping, no nbclient, an older Jupyter.
+
+    The one module left out is the source of exported models, which asks for Transformers, an extra.
+    """
     code = """
 import importlib, pkgutil, companion
 assert importlib.util.find_spec("jaxtyping") is None
