@@ -32,6 +32,9 @@ NBVAL   := -p tools.nbval_tags --nbval --nbval-current-env --nbval-sanitize-with
 TWO := $(MAKE) --no-print-directory --jobs=2 \
        $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
+# Which half of the slow tests is run: the commit decides. Weekly workflows run all.
+HALF = $(shell echo $$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 0) % 2 + 1)))/2
+
 .DELETE_ON_ERROR:
 .PHONY: help book test serve notebooks lint format types package unit slow nbval elsewhere site-test site-sample colab minimum lock \
         mutants results costs gpu-results slides repository install clean real-model rehearsal \
@@ -43,9 +46,9 @@ help:  ## list these targets
 book: $(SITE)  ## environment, package and site in _build/html
 	@echo "The book is ready. Open file://$(CURDIR)/$(SITE) or run 'make serve'."
 
-test: $(READY)  ## all that must pass; CI goes on with `make elsewhere`
+test: $(READY)  ## all that must pass, half of the slow tests by the commit; CI goes on with `make elsewhere`
 	+@$(TWO) lint types $(SITE)
-	+@$(MAKE) --no-print-directory package
+	+@$(MAKE) --no-print-directory package SLOW_SHARE=$(HALF)
 	+@$(MAKE) --no-print-directory nbval
 	+@$(TWO) minimum site-sample
 	+@$(MAKE) --no-print-directory colab
@@ -160,8 +163,8 @@ types: $(READY)  ## mypy
 	$(BIN)/mypy
 
 # In one session: each spends a while on importing torch and checking annotations.
-package: $(READY)  ## the two tiers below together
-	$(PYTEST) -n 2 --dist worksteal -m 'not (gpu or browser or network or rehearsal)'
+package: $(READY)  ## the two tiers below together (SLOW_SHARE=1/2 of the slow one)
+	$(PYTEST) -n 2 --dist worksteal $(if $(SLOW_SHARE),--slow-share $(SLOW_SHARE)) -m 'not (gpu or browser or network or rehearsal)'
 
 unit: $(READY)  ## quick tests of the package and of the project
 	$(PYTEST) -n 2 -m 'not (slow or gpu or browser or network or rehearsal)'

@@ -41,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--share", default="1/1", help="2/3: every third of the files with tests, from the second"
     )
+    parser.addoption(
+        "--slow-share", default="1/1", help="2/3: of the tests marked slow every third, all others"
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -51,6 +54,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
     files = sorted(Path(__file__).parent.rglob("test_*.py"))
     return True if collection_path not in share_of(files, share) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the slow tests that are in another `--slow-share`."""
+    if (share := config.getoption("slow_share")) == "1/1":
+        return
+    from tools.chapters import share_of
+
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    left_out = set(slow) - set(share_of(slow, share))
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_configure(config: pytest.Config) -> None:

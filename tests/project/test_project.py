@@ -802,12 +802,17 @@ def test_make_elsewhere_stops_at_a_variant_that_is_none(variant: str) -> None:
     assert "VARIANT must be one of as-is avx2 default two-threads, got" in done.stderr
 
 
-def test_shares_of_the_tests_are_all_of_them_once(request: pytest.FixtureRequest) -> None:
+def conftest_of(request: pytest.FixtureRequest) -> Any:
     (plugin,) = (
         plugin
         for plugin in request.config.pluginmanager.get_plugins()
         if getattr(plugin, "__file__", None) == str(ROOT / "tests" / "conftest.py")
     )
+    return plugin
+
+
+def test_shares_of_the_tests_are_all_of_them_once(request: pytest.FixtureRequest) -> None:
+    plugin = conftest_of(request)
     files = sorted((ROOT / "tests").rglob("test_*.py"))
 
     def collected(share: str) -> list[Path]:
@@ -818,6 +823,34 @@ def test_shares_of_the_tests_are_all_of_them_once(request: pytest.FixtureRequest
     assert all(len(files) // 3 <= len(share) <= len(files) // 3 + 1 for share in shares)
     assert sorted(path for share in shares for path in share) == files == collected("1/1")
     assert not plugin.pytest_ignore_collect(ROOT / "tests" / "core", SimpleNamespace())
+
+
+def test_a_share_of_the_slow_tests_leaves_all_others(request: pytest.FixtureRequest) -> None:
+    plugin = conftest_of(request)
+
+    class Item:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def get_closest_marker(self, name: str) -> int:
+            return self.number % 3
+
+    tests = [Item(number) for number in range(30)]
+
+    def kept(share: str) -> list[int]:
+        out: list[Any] = []
+        hook = SimpleNamespace(pytest_deselected=lambda items: out.extend(items))
+        found = list(tests)
+        config = SimpleNamespace(getoption=lambda name: share, hook=hook)
+        plugin.pytest_collection_modifyitems(config, found)
+        assert len(found) + len(out) == 30
+        return [test.number for test in found]
+
+    first, second = kept("1/2"), kept("2/2")
+    quick = set(range(0, 30, 3))
+    assert set(first) & set(second) == quick
+    assert set(first) | set(second) == set(kept("1/1")) == set(range(30))
+    assert len(first) == len(second) == 20
 
 
 def imported_tools(path: Path) -> set[str]:
