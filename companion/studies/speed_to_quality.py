@@ -128,6 +128,8 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
         result.cpu_seconds_used[f"{budget:g}"] = round(used, 1)
         ours_seconds += used
         ours_tokens += trainer.targets_done
+        # Some seconds tell the speed roughly, the last training tells it better.
+        steps_per_second = trainer.total_steps / used
     while usual_due:
         usual_seconds += _train_for(usual_due[0] - usual_seconds, usual.train_step)
         result.usual_perplexity[f"{usual_due.pop(0):g}"] = score(usual.model)
