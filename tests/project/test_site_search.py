@@ -156,7 +156,8 @@ def test_a_slow_answer_does_not_come_after_that_of_a_later_query(
             held.append(route)
 
     page.route(EXCERPTS, hold)
-    page.goto(f"{site}search.html?q=perplexity", wait_until="load")
+    # Not until all is loaded: that can wait for what is held.
+    page.goto(f"{site}search.html?q=perplexity", wait_until="domcontentloaded")
     page.wait_for_function(FOUND)
     field = page.locator("#site-search-field")
     field.fill("nucleus sampling")
