@@ -35,7 +35,8 @@ from typing import Any, NamedTuple
 from companion.evaluation.claims import numbers_by_name, stored_report
 from tools import chapters, landing
 
-COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+# All comments but the place of a model, `<!--model: CHAPTER CELL-->` (book/_ext/page_models.py).
+COMMENT = re.compile(r"<!--(?!model: ).*?-->", re.DOTALL)
 MARK = re.compile(r"<!--(?P<kind>[=~])(?P<rest>.*?)-->", re.DOTALL)
 # A sign behind a letter or a digit is a hyphen: "10-13 %". Of 3e-3, a part is no number.
 NUMBER = re.compile(

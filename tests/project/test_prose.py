@@ -95,3 +95,7 @@ def test_captions_and_alternative_texts_are_checked_and_put_right(tmp_path: Path
     assert cells[0]["metadata"]["mystnb"]["figure"]["caption"] == "It is 0.0<!--=mean toy: kl-->."
     assert cells[1] == text
     assert list(prose.plain_numbers(path)) == ["cell 1: ...No mark: 7...."]
+
+
+def test_the_place_of_a_model_is_no_mark() -> None:
+    assert prose.corrected("It runs here.\n\n<!--model: a/b cell-->", "page")[1] == []
