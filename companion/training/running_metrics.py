@@ -58,6 +58,9 @@ class RunningMetrics:
         start = self.windows[self.good - 1] if self.good else 0
         # One transfer, since each waits for the device; the rest is done on the CPU.
         nats, norms = torch.stack(self.nats[start:]), torch.stack(self.norms[self.good :])
+        # Kept together: a number left alone between large blocks that are freed keeps the memory
+        # around it from use, and a loop without records would grow by a megabyte a step.
+        self.nats[start:], self.norms[self.good :] = nats.unbind(), norms.unbind()
         numbers = torch.cat([nats, norms]).cpu()
         nats, norms = torch.split(numbers, [len(nats), len(norms)])
         wrong = self.beyond(nats / torch.tensor(self.sizes[start:]).clamp(min=1)).cumsum(0) > 0

@@ -382,6 +382,16 @@ def test_a_step_far_too_long_is_the_same_error_on_a_processor_that_rounds_otherw
     )
 
 
+def test_a_loop_without_records_keeps_its_losses_together() -> None:
+    """Not one by one among what is freed: the process would grow by a megabyte a step."""
+    trainer = Trainer(model(), text(), config(log_every=5))
+    for _ in trainer.steps(20):
+        pass
+    for kept in (trainer.watch.nats, trainer.watch.norms):
+        assert len(kept) == 20
+        assert len({each.untyped_storage().data_ptr() for each in kept}) == 4
+
+
 def test_a_learning_rate_of_1e30_diverges_in_its_second_step() -> None:
     with pytest.raises(TrainingError, match="training diverged at step 2"):
         train(model(), text(), config(learning_rate=1e30), device="cpu")
