@@ -62,17 +62,19 @@ def score_with_cache(
     model.require_tokens(ids, "ids", ndim=1)
     batch = scoring_streams(ids.cpu(), num_streams)
     require_fit(model, batch)
-    pieces = []
-    for piece in _pieces_with_memory(model, batch, config.size, window_length):
-        probs = piece.logits.float().softmax(dim=-1)
-        recalled, weight = piece.recalled(config.sharpness), config.weight
-        probs *= 1 - weight * recalled.sum(dim=-1, keepdim=True)  # an empty cache has no share
-        tokens = piece.tokens.unsqueeze(1).expand_as(recalled)
-        probs.scatter_add_(2, tokens, weight * recalled)
-        wanted = probs.gather(2, piece.targets.clamp(min=0).unsqueeze(2)).squeeze(2)
-        confidence, prediction = probs.max(dim=-1)
-        pieces.append((-wanted.log().cpu(), prediction.cpu(), confidence.cpu()))
-    return joined_scores(batch, pieces)
+
+    def scored() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for piece in _pieces_with_memory(model, batch, config.size, window_length):
+            probs = piece.logits.float().softmax(dim=-1)
+            recalled, weight = piece.recalled(config.sharpness), config.weight
+            probs *= 1 - weight * recalled.sum(dim=-1, keepdim=True)  # an empty cache has no share
+            tokens = piece.tokens.unsqueeze(1).expand_as(recalled)
+            probs.scatter_add_(2, tokens, weight * recalled)
+            wanted = probs.gather(2, piece.targets.clamp(min=0).unsqueeze(2)).squeeze(2)
+            confidence, prediction = probs.max(dim=-1)
+            yield -wanted.log(), prediction, confidence
+
+    return joined_scores(batch, scored())
 
 
 @torch.no_grad()

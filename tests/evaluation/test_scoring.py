@@ -349,3 +349,19 @@ def test_a_text_on_the_gpu_scores_as_on_the_cpu():
     scores = score(model.cuda(), ids.cuda(), num_streams=3)
     assert scores.targets.device.type == "cpu"
     torch.testing.assert_close(scores.nats, expected.nats, rtol=1e-4, atol=1e-4)
+
+
+def test_the_memory_of_logits_is_used_again() -> None:
+    """Of forty pieces of 13 MB, no more than a few are held at a time."""
+    psutil = pytest.importorskip("psutil", reason="psutil reads the memory of this process")
+    torch.manual_seed(0)
+    model = LSTMLanguageModel(
+        LSTMConfig(vocabulary_size=33_000, embedding_size=8, hidden_size=8, tie_weights=True)
+    )
+    ids = torch.randint(33_000, (32 * 120 + 1,))
+    score(model, ids[:400])
+    process = psutil.Process()
+    before = process.memory_info().rss
+    score(model, ids)
+    scoring.summed_nats_of_rows(model, scoring.scoring_streams(ids, 32))
+    assert process.memory_info().rss - before < 200 * 10**6
