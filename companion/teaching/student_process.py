@@ -47,9 +47,9 @@ MAGIC = re.compile(
 #: What the fence refuses at all, by the names of Python's audit events.
 REFUSED = (
     "ctypes.dlopen", "ctypes.dlsym", "ctypes.dlsym/handle", "os.exec", "os.fork", "os.forkpty",
-    "os.kill", "os.killpg", "os.posix_spawn", "os.system", "pty.spawn", "signal.pthread_kill",
-    "socket.bind", "socket.connect", "socket.getaddrinfo", "socket.sendmsg", "socket.sendto",
-    "subprocess.Popen",
+    "os.kill", "os.killpg", "os.posix_spawn", "os.system", "pty.spawn", "resource.prlimit",
+    "signal.pthread_kill", "socket.bind", "socket.connect", "socket.getaddrinfo",
+    "socket.sendmsg", "socket.sendto", "subprocess.Popen",
 )  # fmt: skip
 
 #: What it refuses outside the submission's own folder: their first argument is a path.
@@ -59,12 +59,18 @@ CHANGES = (
     "sqlite3.connect",
 )  # fmt: skip
 
+#: Functions that make files which wait, or act on other processes.
+POSIX = (
+    "mkfifo", "mknod", "pidfd_open", "sched_setaffinity", "sched_setparam", "sched_setscheduler",
+    "setpgid", "setpgrp", "setpriority", "setsid",
+)  # fmt: skip
+
 #: What no audit event tells of: taken away.
 TAKEN = {
     "subprocess": ("_fork_exec",),
     "_posixsubprocess": ("fork_exec",),
-    "os": ("mkfifo", "mknod", "pidfd_open"),
-    "posix": ("mkfifo", "mknod", "pidfd_open"),
+    "os": POSIX,
+    "posix": POSIX,
     "signal": ("pidfd_send_signal",),
     "_signal": ("pidfd_send_signal",),
 }
