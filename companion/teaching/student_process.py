@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import numbers
 import os
 import re
 import select
@@ -83,6 +84,8 @@ def to_json(value: Any) -> Any:
     """`value` as JSON; an object of another kind becomes the name of its type."""
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, str):  # a subclass, with its own methods or not; numpy's has a dtype too
+        return str.__str__(value)
     if isinstance(value, (range, KeysView, ValuesView, ItemsView)):
         value = list(value)
     if isinstance(value, (list, tuple)):
@@ -97,13 +100,21 @@ def to_json(value: Any) -> Any:
         value = value.detach().cpu()
         value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
     if hasattr(value, "dtype") and hasattr(value, "tobytes"):
+        if value.dtype.kind == "U":
+            return to_json(value.tolist())
+        if value.dtype.kind == "c" and not value.imag.any():
+            value = value.real
         if str(value.dtype) not in DTYPES:
             return {"other": f"array of {value.dtype}"}
         text = base64.b64encode(value.tobytes()).decode("ascii")
         return {kind: text, "dtype": str(value.dtype), "shape": list(value.shape)}
-    if isinstance(value, (int, float, str)):  # a subclass, with its own methods or not
-        base = next(kind for kind in (int, float, str) if isinstance(value, kind))
-        return base.__str__(value) if base is str else base.__add__(value, 0)  # type: ignore[operator]
+    if isinstance(value, (int, float)):
+        base = int if isinstance(value, int) else float
+        return base.__add__(value, 0)  # type: ignore[operator]
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, complex) and not value.imag:
+        return float(value.real)
     return {"other": type(value).__name__}
 
 
@@ -320,8 +331,8 @@ def run_call(message: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
             answer = getattr(student, message["name"])
             answer = answer(*given) if message["called"] else answer
         return {"answer": to_json(answer)}
-    except NotImplementedError:
-        return {"unanswered": True}
+    except NotImplementedError as error:  # with words it is a library's own
+        return {"error": raised_words(error)} if str(error) else {"unanswered": True}
     except BaseException as error:
         return {"error": raised_words(error)}
 
