@@ -180,8 +180,8 @@ assignments: $(READY) $(TEACH)  ## student versions, and all that was tried on t
 	$(PY) -m tools.assignments try $(NAME) $(if $(NAME),,--class 30)
 
 gradebook: $(READY) $(TEACH)  ## mark FOLDER/<student>/NAME.ipynb, and write FOLDER/grades.csv (INTERPRETER=of the students' process)
-	$(PY) -m tools.assignments mark $(NAME) $(FOLDER) $(if $(INTERPRETER),--python '$(INTERPRETER)')
-	.venv-teach/bin/python -m tools.gradebook export $(FOLDER)/marks.json $(FOLDER)/grades.csv
+	$(PY) -m tools.assignments mark $(NAME) $(FOLDER) $(if $(INTERPRETER),--python '$(INTERPRETER)'); status=$$?; \
+	[ $$status -le 1 ] && .venv-teach/bin/python -m tools.gradebook export $(FOLDER)/marks.json $(FOLDER)/grades.csv && exit $$status
 
 mutants: $(READY)  ## plant mistakes that a test should notice (ONLY=training.trainer, SAMPLE=20; the core modules: a day)
 	$(PY) -m tools.mutants $(if $(ONLY),--only $(ONLY)) $(if $(SAMPLE),--sample $(SAMPLE))

@@ -1,7 +1,8 @@
 """Mark submissions, and try each assignment on what students hand in.
 
 `python -m tools.assignments mark NAME FOLDER` marks FOLDER/<student>/NAME.ipynb for every student:
-a line each, feedback beside the notebook, and FOLDER/marks.json for `tools.gradebook export`.
+a line each, feedback beside the notebook, and FOLDER/marks.json for `tools.gradebook export`. Its
+status is 1 where something needs a look by hand, which is named at the end.
 
 `python -m tools.assignments try [NAME ...]` marks the reference, the empty student version, every
 plausible wrong submission and, once, every abuse, and prints what each got; it fails where one got
@@ -15,6 +16,7 @@ import argparse
 import importlib
 import io
 import json
+import os
 import secrets
 import shutil
 import subprocess
@@ -159,36 +161,76 @@ def print_matrix(name: str, seed: int, jobs: int) -> bool:
 def mark_folder(
     name: str, folder: Path, seed: int, jobs: int, python: str | None = None
 ) -> dict[str, Any]:
-    """Mark the notebook of every student, so many at a time; writes feedback and marks.json."""
-    paths = sorted(folder.glob(f"*/{name}.ipynb"))
-    if not paths:
+    """Mark the notebook of every student, so many at a time; writes feedback and marks.json.
+
+    `by_hand` in the result has, by student, why a notebook or its feedback needs a look.
+    """
+    if not any(folder.glob(f"*/{name}.ipynb")):
         raise ValueError(f"{folder} holds no */{name}.ipynb; a folder for each student is asked")
+    folders = sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
 
     cells: dict[str, float] = {}
     for task in tasks_of(name):
         cells[task.cell] = cells.get(task.cell, 0) + task.points
     students: dict[str, dict[str, float]] = {}
-    marks = {"assignment": name, "cells": cells, "seed": seed, "students": students}
+    by_hand: dict[str, str] = {}
+    marks = {
+        "assignment": name, "cells": cells, "seed": seed, "students": students,
+        "by_hand": by_hand,
+    }  # fmt: skip
     writing = threading.Lock()
 
-    def one(path: Path) -> None:
+    def one(student: Path) -> None:
+        failures = []
         try:
-            found = mark_notebook(name, notebook_in(path), seed=seed, python=python)
+            found = mark_student(name, student, seed, python)
         except Exception as error:  # one submission must not cost the others their marks
-            words = f"could not be marked: {type(error).__name__}: {str(error)[:200]}"
-            found = no_points(name, f"{words}; look at it by hand")
-        path.with_name("feedback.txt").write_text(
-            found.feedback(), encoding="utf-8", errors="backslashreplace"
-        )
+            failures.append(f"could not be marked: {type(error).__name__}: {str(error)[:200]}")
+            found = no_points(name, f"{failures[0]}; look at it by hand")
+        try:
+            write_feedback(student, found.feedback())
+        except OSError as error:
+            failures.append(f"has no feedback.txt: {error.strerror}")
         with writing:
-            students[path.parent.name] = found.by_cell()
+            students[student.name] = found.by_cell()
+            if failures:
+                by_hand[student.name] = "; ".join(failures)
             (folder / "marks.json").write_text(json.dumps(marks, indent=1), encoding="utf-8")
-            print(f"{path.parent.name:24}{found.points:5g} points {found.seconds:6.1f} s")
+            print(f"{student.name:24}{found.points:5g} points {found.seconds:6.1f} s")
             sys.stdout.flush()
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(one, paths))
+        list(pool.map(one, folders))
+    for student in sorted(by_hand):
+        print(f"look by hand: {student} {by_hand[student]}")
     return marks
+
+
+def mark_student(name: str, student: Path, seed: int, python: str | None) -> Marks:
+    """Marks of a student's folder; a process that does not start is tried once more."""
+    path = student / f"{name}.ipynb"
+    if not path.exists():
+        others = sorted(each.name for each in student.iterdir() if each.name != "feedback.txt")
+        named = ", ".join(map(repr, others)) or "nothing"
+        raise FileNotFoundError(f"no {path.name} here, but: {named}")
+    notebook = notebook_in(path)
+    try:
+        return mark_notebook(name, notebook, seed=seed, python=python)
+    except (OSError, RuntimeError):
+        return mark_notebook(name, notebook, seed=seed, python=python)
+
+
+def write_feedback(student: Path, text: str) -> None:
+    """Write feedback.txt; a link of that name, which could lead anywhere, is replaced."""
+    new = student / f"feedback-{secrets.token_hex(8)}"
+    try:
+        with new.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        os.replace(new, student / "feedback.txt")
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def notebook_in(path: Path) -> Any:
@@ -251,8 +293,11 @@ def main() -> int:
         if python is None:
             parser.error(f"--python: {arguments.python} is no program that can be run")
         python = str(Path(python).absolute())  # it is started in another folder
-    mark_folder(arguments.name, arguments.folder, seed, arguments.jobs, python)
-    return 0
+    try:
+        marks = mark_folder(arguments.name, arguments.folder, seed, arguments.jobs, python)
+    except ValueError as error:
+        parser.error(str(error))
+    return int(bool(marks["by_hand"]))
 
 
 if __name__ == "__main__":

@@ -50,11 +50,16 @@ def some_probs(generator: np.random.Generator) -> tuple[Any, ...]:
             return torch.tensor(probs, dtype=torch.float32), p
 
 
+#: Exact in binary: the two most probable tokens sum to p, and no third is kept.
+AT_THE_EDGE = (torch.tensor([0.0625, 0.5, 0.1875, 0.25]), 0.75)
+
+
 def top_p(probs: Any, p: float, bug: str = "") -> Any:
     """Top-p, and mistakes in it."""
     ordered, places = probs.double().sort(descending=bug != "ascending")
     sums = ordered.cumsum(0)
-    kept = ordered * ((sums if bug == "crossing" else sums - ordered) < p)
+    before = sums if bug == "crossing" else sums - ordered
+    kept = ordered * (before <= p if bug == "edge" else before < p)
     if bug == "threshold":
         kept = ordered * (ordered >= 1 - p)
     if bug != "no division":
@@ -73,6 +78,7 @@ def top_p_with(bug: str) -> Any:
 
 TOP_P_MISTAKES = (
     Mistake(top_p_with("crossing"), "the token that takes the sum to p is kept; one is missing"),
+    Mistake(top_p_with("edge"), "a sum of exactly p is enough; one token too many is kept"),
     Mistake(top_p_with("no division"), "what is left must be divided by its sum"),
     Mistake(top_p_with("sorted"), "the result is in sorted order; put each token back in place"),
     Mistake(top_p_with("ascending"), "the least probable tokens were kept; sort descending"),
@@ -237,8 +243,9 @@ TASKS = [
         mistakes=TEMPERATURE_MISTAKES, hint="softmax of logits / tau",
     ),
     Task(
-        name="top-p", cell="filters-test", points=4, answer="top_p", cases=times(4, some_probs),
-        reference=top_p, tolerance=1e-4, mistakes=TOP_P_MISTAKES,
+        name="top-p", cell="filters-test", points=4, answer="top_p",
+        cases=lambda g: [*times(4, some_probs)(g), AT_THE_EDGE], reference=top_p,
+        tolerance=1e-4, mistakes=TOP_P_MISTAKES,
         hint="keep a token if the more probable ones sum to less than p",
     ),
     Task(

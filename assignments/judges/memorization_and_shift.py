@@ -20,6 +20,14 @@ def some_code(generator: np.random.Generator) -> tuple[Any, ...]:
     return float(np.sort(others)[int(generator.integers(4, 20))] + 1e-3), others
 
 
+def tied_code(generator: np.random.Generator) -> tuple[Any, ...]:
+    """Two less surprising codes are alike, and one is as surprising as the planted one."""
+    planted, others = some_code(generator)
+    order = others.argsort()
+    others[order[1]], others[order[-1]] = others[order[0]], planted
+    return planted, others
+
+
 def exposure(planted: float, others: Any, *, rank: int = 1, codes: int = 1) -> float:
     """Exposure in bits."""
     return math.log2(len(others) + codes) - math.log2(rank + int((others < planted).sum()))
@@ -34,6 +42,10 @@ EXPOSURE_MISTAKES = (
     Mistake(
         lambda planted, others: exposure(planted, others, rank=0),
         "the rank begins at 1, off by one",
+    ),
+    Mistake(
+        lambda planted, others: exposure(planted, others, rank=1 + int((others == planted).sum())),
+        "a code as surprising as the planted one is not less surprising, and does not count",
     ),
     Mistake(
         lambda planted, others: exposure(planted, others, codes=0),
@@ -96,12 +108,14 @@ def some_documents(generator: np.random.Generator) -> tuple[Any, ...]:
         return [str(each) for each in generator.choice(words, size=12)]
 
     train = [document() for _ in range(4)]
-    copied, at_end, near, whole = (document() for _ in range(4))
+    copied, at_end, near, whole, joined, prefix = (document() for _ in range(6))
     copied[3:7] = train[0][2:6]
     at_end[-4:] = train[1][-4:]
     near[2:5] = train[2][5:8]  # three words in a row only
     whole[:] = train[3]
-    test = [document(), copied, at_end, near, whole, document()[:2]]
+    joined[2:6] = train[0][-2:] + train[1][:2]  # across the border of two documents
+    prefix[1:5] = [*train[2][:3], train[2][3][:-1]]  # "w1 w2" in front of "w12" is no passage
+    test = [document(), copied, at_end, near, whole, joined, prefix, document()[:2]]
     return train, [test[int(i)] for i in generator.permutation(len(test))], 4
 
 
@@ -115,6 +129,17 @@ def unseen(train: Any, test: Any, n: int, *, missing: int = 0) -> Any:
     return [words for words in test if not passages(words) & seen]
 
 
+def unseen_as_text(train: Any, test: Any, n: int) -> Any:
+    """The same with documents as strings: a mistake."""
+    texts = [" ".join(words) for words in train]
+
+    def found(words: list[str]) -> bool:
+        passages = [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
+        return any(passage in text for passage in passages for text in texts)
+
+    return [words for words in test if not found(words)]
+
+
 UNSEEN_MISTAKES = (
     Mistake(
         lambda train, test, n: [words for words in test if words not in train],
@@ -123,6 +148,14 @@ UNSEEN_MISTAKES = (
     Mistake(
         lambda train, test, n: unseen(train, test, n, missing=1),
         "the last passage of each document is missing, off by one",
+    ),
+    Mistake(
+        lambda train, test, n: unseen([[word for words in train for word in words]], test, n),
+        "a passage that begins in one training document and ends in the next is in neither",
+    ),
+    Mistake(
+        unseen_as_text,
+        "part of a word is not the word: compare passages as tuples, not as strings",
     ),
     Mistake(
         lambda train, test, n: unseen(test, train, n),
@@ -234,7 +267,7 @@ REASONS = {
 TASKS = [
     Task(
         name="exposure", cell="exposure-test", points=3, answer="exposure",
-        cases=times(3, some_code), reference=exposure, tolerance=1e-6,
+        cases=lambda g: [*times(2, some_code)(g), tied_code(g)], reference=exposure, tolerance=1e-6,
         mistakes=EXPOSURE_MISTAKES, hint="log2 of all codes minus log2 of the rank",
     ),
     Task(

@@ -18,7 +18,10 @@ NEAR, ENOUGH = 0.05, 0.9
 
 
 def every_report(generator: np.random.Generator) -> list[tuple[Any, ...]]:
-    """Each of the eight cases, in random order, with thresholds that are not the visible ones."""
+    """Each of the eight cases, in random order, with thresholds that are not the visible ones.
+
+    The last is a report that is at all thresholds.
+    """
     near, enough = float(generator.uniform(0.1, 0.3)), float(generator.uniform(0.6, 0.85))
 
     def gap(large: bool) -> float:
@@ -33,7 +36,8 @@ def every_report(generator: np.random.Generator) -> list[tuple[Any, ...]]:
         for new in (False, True)
         for good in (False, True)
     ]
-    return [cases[int(i)] for i in generator.permutation(8)]
+    # At all three thresholds, exact in binary, nothing is wrong.
+    return [*(cases[int(i)] for i in generator.permutation(8)), (0.25, 0.25, 0.75, 0.25, 0.75)]
 
 
 def diagnose(old: float, new: float, wish: float, near: float, enough: float) -> str:
@@ -43,6 +47,14 @@ def diagnose(old: float, new: float, wish: float, near: float, enough: float) ->
     if wish < enough:
         return "objective"
     return "generalization" if new > near else "none"
+
+
+def at_threshold(old_apart: int, new_apart: int, wish_apart: int) -> Any:
+    """`diagnose` with a mistake where a number is at its threshold."""
+    little = 1e-9
+    return lambda old, new, wish, near, enough: diagnose(
+        old + little * old_apart, new + little * new_apart, wish - little * wish_apart, near, enough
+    )
 
 
 # --- 2. a constraint -----------------------------------------------------------------------------
@@ -209,6 +221,14 @@ TASKS = [
         name="a diagnosis", cell="diagnosis-test", points=3, answer="diagnose",
         cases=every_report, reference=diagnose,
         mistakes=(
+            *(
+                Mistake(
+                    at_threshold(*apart),
+                    "a gap of exactly `near` is at the floor, and a share of exactly `enough` is "
+                    "enough",
+                )
+                for apart in ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+            ),
             Mistake(
                 lambda old, new, wish, near, enough: diagnose(old, new, wish, NEAR, ENOUGH),
                 "the thresholds are those of the visible test; use `near` and `enough`",

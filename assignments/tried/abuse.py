@@ -184,6 +184,21 @@ TRIED = [
         lost={PERPLEXITY: "no attribute 'pidfd_open'"},
     ),
     Tried(
+        name="another process's limits lowered",
+        replaced={
+            "perplexity": HEAD + "import os, resource\n"
+            "    return resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))"
+        },
+        lost={PERPLEXITY: "prlimit"},
+    ),
+    Tried(
+        name="another process slowed",
+        replaced={
+            "perplexity": HEAD + "import os; os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)"
+        },
+        lost={PERPLEXITY: "no attribute 'setpriority'"},
+    ),
+    Tried(
         name="a datagram sent",
         replaced={
             "perplexity": HEAD + "import socket\n"

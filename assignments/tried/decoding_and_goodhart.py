@@ -16,6 +16,11 @@ TRIED = [
         lost={"top-p": "one is missing"},
     ),
     Tried(
+        name="one more token after a sum of exactly p",
+        edits=[("filters", "before < p", "before <= p")],
+        lost={"top-p": "exactly p is enough"},
+    ),
+    Tried(
         name="not divided by the sum",
         edits=[("filters", "kept / kept.sum()", "kept")],
         lost={"top-p": "divided by its sum"},

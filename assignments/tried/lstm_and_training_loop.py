@@ -64,6 +64,15 @@ TRIED = [
         lost={"streams and windows": "contiguous piece"},
     ),
     Tried(
+        name="rows as long as if the last token had a target",
+        edits=[("streams", "(len(ids) - 1) // num_streams", "len(ids) // num_streams")],
+        lost={"streams and windows": "contiguous rows"},
+    ),
+    Tried(
+        name="another default dtype, and all right",
+        first="import torch\ntorch.set_default_dtype(torch.float64)",
+    ),
+    Tried(
         name="targets not shifted",
         edits=[("streams", "ids[1 : used + 1]", "ids[:used]")],
         lost={"streams and windows": "one token ahead"},

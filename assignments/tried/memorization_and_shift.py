@@ -16,6 +16,11 @@ TRIED = [
         lost={"exposure": "smaller surprisal"},
     ),
     Tried(
+        name="rank with ties",
+        edits=[("exposure", "(others < planted)", "(others <= planted)")],
+        lost={"exposure": "does not count"},
+    ),
+    Tried(
         name="natural logarithms",
         edits=[
             (
@@ -43,6 +48,23 @@ TRIED = [
         name="the last passage left out (off by one)",
         edits=[("unseen", "range(len(words) - n + 1)", "range(len(words) - n)")],
         lost={"text that was seen before": "off by one"},
+    ),
+    Tried(
+        name="training documents joined",
+        edits=[("unseen", "for words in train)", "for words in [sum(train, [])])")],
+        lost={"text that was seen before": "in neither"},
+    ),
+    Tried(
+        name="passages searched in strings",
+        replaced={
+            "unseen": "def unseen_documents(train, test, n):\n"
+            "    texts = [' '.join(words) for words in train]\n"
+            "    return [words for words in test if not any(\n"
+            "        ' '.join(words[i : i + n]) in text\n"
+            "        for i in range(len(words) - n + 1) for text in texts\n"
+            "    )]"
+        },
+        lost={"text that was seen before": "part of a word"},
     ),
     Tried(
         name="weighted by the old source",

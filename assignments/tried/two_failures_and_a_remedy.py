@@ -24,6 +24,18 @@ TRIED = [
         },
         lost={"a diagnosis": "comes first"},
     ),
+    *(
+        Tried(
+            name=f"a number at its threshold: {new}",
+            edits=[("diagnosis", old, new)],
+            lost={"a diagnosis": "of exactly `near`"},
+        )
+        for old, new in (
+            ("gap_old > near", "gap_old >= near"),
+            ("gap_new > near", "gap_new >= near"),
+            ("wish_old < enough", "wish_old <= enough"),
+        )
+    ),
     Tried(
         name="masking in place of conditioning",
         edits=[

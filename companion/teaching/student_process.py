@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import numbers
 import os
 import re
 import select
@@ -47,9 +48,9 @@ MAGIC = re.compile(
 #: What the fence refuses at all, by the names of Python's audit events.
 REFUSED = (
     "ctypes.dlopen", "ctypes.dlsym", "ctypes.dlsym/handle", "os.exec", "os.fork", "os.forkpty",
-    "os.kill", "os.killpg", "os.posix_spawn", "os.system", "pty.spawn", "signal.pthread_kill",
-    "socket.bind", "socket.connect", "socket.getaddrinfo", "socket.sendmsg", "socket.sendto",
-    "subprocess.Popen",
+    "os.kill", "os.killpg", "os.posix_spawn", "os.system", "pty.spawn", "resource.prlimit",
+    "signal.pthread_kill", "socket.bind", "socket.connect", "socket.getaddrinfo",
+    "socket.sendmsg", "socket.sendto", "subprocess.Popen",
 )  # fmt: skip
 
 #: What it refuses outside the submission's own folder: their first argument is a path.
@@ -59,12 +60,18 @@ CHANGES = (
     "sqlite3.connect",
 )  # fmt: skip
 
+#: Functions that make files which wait, or act on other processes.
+POSIX = (
+    "mkfifo", "mknod", "pidfd_open", "sched_setaffinity", "sched_setparam", "sched_setscheduler",
+    "setpgid", "setpgrp", "setpriority", "setsid",
+)  # fmt: skip
+
 #: What no audit event tells of: taken away.
 TAKEN = {
     "subprocess": ("_fork_exec",),
     "_posixsubprocess": ("fork_exec",),
-    "os": ("mkfifo", "mknod", "pidfd_open"),
-    "posix": ("mkfifo", "mknod", "pidfd_open"),
+    "os": POSIX,
+    "posix": POSIX,
     "signal": ("pidfd_send_signal",),
     "_signal": ("pidfd_send_signal",),
 }
@@ -77,6 +84,8 @@ def to_json(value: Any) -> Any:
     """`value` as JSON; an object of another kind becomes the name of its type."""
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, str):  # a subclass, with its own methods or not; numpy's has a dtype too
+        return str.__str__(value)
     if isinstance(value, (range, KeysView, ValuesView, ItemsView)):
         value = list(value)
     if isinstance(value, (list, tuple)):
@@ -91,13 +100,21 @@ def to_json(value: Any) -> Any:
         value = value.detach().cpu()
         value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
     if hasattr(value, "dtype") and hasattr(value, "tobytes"):
+        if value.dtype.kind == "U":
+            return to_json(value.tolist())
+        if value.dtype.kind == "c" and not value.imag.any():
+            value = value.real
         if str(value.dtype) not in DTYPES:
             return {"other": f"array of {value.dtype}"}
         text = base64.b64encode(value.tobytes()).decode("ascii")
         return {kind: text, "dtype": str(value.dtype), "shape": list(value.shape)}
-    if isinstance(value, (int, float, str)):  # a subclass, with its own methods or not
-        base = next(kind for kind in (int, float, str) if isinstance(value, kind))
-        return base.__str__(value) if base is str else base.__add__(value, 0)  # type: ignore[operator]
+    if isinstance(value, (int, float)):
+        base = int if isinstance(value, int) else float
+        return base.__add__(value, 0)  # type: ignore[operator]
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, complex) and not value.imag:
+        return float(value.real)
     return {"other": type(value).__name__}
 
 
@@ -314,8 +331,8 @@ def run_call(message: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
             answer = getattr(student, message["name"])
             answer = answer(*given) if message["called"] else answer
         return {"answer": to_json(answer)}
-    except NotImplementedError:
-        return {"unanswered": True}
+    except NotImplementedError as error:  # with words it is a library's own
+        return {"error": raised_words(error)} if str(error) else {"unanswered": True}
     except BaseException as error:
         return {"error": raised_words(error)}
 

@@ -158,6 +158,42 @@ def test_a_submission_that_cannot_be_marked_costs_no_other_its_marks(
     assert "no notebook" in (tmp_path / "bob" / "feedback.txt").read_text(encoding="utf-8")
 
 
+@unix
+def test_nobody_is_left_out_and_no_link_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, outside = tmp_path / "class", tmp_path / "outside"
+    outside.write_text("kept", encoding="utf-8")
+    files = {"ada": f"{WHOLE}.ipynb", "bob": f"{WHOLE}.ipynb", "cyd": f"{WHOLE} (1).ipynb"}
+    for student, file in files.items():
+        (folder / student).mkdir(parents=True)
+        (folder / student / file).write_text('{"cells": []}', encoding="utf-8")
+    (folder / "ada" / "feedback.txt").symlink_to(outside)
+    (folder / "bob" / "feedback.txt").mkdir()
+    starts = []
+
+    def second_time(*_: Any, **__: Any) -> Any:
+        starts.append(0)
+        if len(starts) == 1:
+            raise RuntimeError("did not start")
+        return assignments.no_points(WHOLE, "wrong")
+
+    monkeypatch.setattr(assignments, "mark", second_time)
+    monkeypatch.setattr("sys.argv", ["assignments", "mark", WHOLE, str(folder), "--jobs", "1"])
+    assert assignments.main() == 1
+    assert len(starts) == 3
+    marks = json.loads((folder / "marks.json").read_text(encoding="utf-8"))
+    assert sorted(marks["students"]) == ["ada", "bob", "cyd"]
+    assert sum(marks["students"]["cyd"].values()) == 0
+    assert sorted(marks["by_hand"]) == ["bob", "cyd"]
+    assert outside.read_text(encoding="utf-8") == "kept"
+    assert "wrong" in (folder / "ada" / "feedback.txt").read_text(encoding="utf-8")
+    assert [path.name for path in (folder / "bob").glob("feedback*")] == ["feedback.txt"]
+    said = capsys.readouterr().out
+    assert f"no {WHOLE}.ipynb here, but: '{WHOLE} (1).ipynb'" in said
+    assert "bob has no feedback.txt" in said
+
+
 def test_a_folder_without_submissions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a folder for each student"):
         assignments.mark_folder(WHOLE, tmp_path, 3, 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,13 @@ import torch
 from companion.teaching.checks import Mistake
 from companion.teaching.comparison import difference
 from companion.teaching.marking import Limits, Marks, Task, cells_of, mark
-from companion.teaching.student_process import Other, from_json, to_json, without_magic
+from companion.teaching.student_process import (
+    Other,
+    from_json,
+    run_call,
+    to_json,
+    without_magic,
+)
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -60,6 +68,38 @@ def test_objects_cross_the_pipe_as_names_and_nothing_is_unpickled() -> None:
         from_json({"pickle": "gASV"})
     with pytest.raises(ValueError, match="not a value"):
         from_json({"array": "", "dtype": "object", "shape": [0]})
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (np.str_("aé"), "aé"), (np.array(["a", "bc"]), ["a", "bc"]), (Fraction(1, 4), 0.25),
+        (0.5 + 0j, 0.5), (np.complex128(0.5), 0.5), (np.array([1 + 0j, 2]), [1.0, 2.0]),
+        (torch.tensor([1 + 0j]), [1.0]),
+    ],
+)  # fmt: skip
+def test_strings_and_numbers_of_other_kinds_cross_the_pipe_as_what_they_are_worth(
+    value: Any, plain: Any
+) -> None:
+    back = from_json(to_json(value))
+    assert (back.tolist() if hasattr(back, "tolist") else back) == plain
+    assert type(back) is not complex
+
+
+@pytest.mark.parametrize("value", [1 + 1j, np.array([1 + 0j, 1j]), complex(1, math.nan)])
+def test_complex_numbers_off_the_line_are_no_numbers(value: Any) -> None:
+    assert isinstance(from_json(to_json(value)), Other)
+
+
+def test_only_an_error_without_words_says_that_nothing_was_written() -> None:
+    def raises(error: Exception | type[Exception]) -> Any:
+        def f() -> None:
+            raise error
+
+        return run_call({"inputs": {"list": []}, "name": "f", "called": True}, {"f": f})
+
+    assert raises(NotImplementedError) == {"unanswered": True}
+    assert "no kernel" in raises(NotImplementedError("no kernel"))["error"]
 
 
 def test_views_and_ranges_cross_the_pipe_as_lists() -> None:
@@ -271,6 +311,8 @@ tries = {
     "fork": lambda: os.fork() or os._exit(0),
     "kill": lambda: os.kill(os.getppid(), 0),
     "pidfd": lambda: os.pidfd_open(os.getppid()),
+    "prlimit": lambda: __import__("resource").prlimit(os.getppid(), 0),
+    "session": lambda: os.setsid(),
     "fifo": lambda: os.mkfifo("fifo"),
     "utime": lambda: os.utime(outside),
     "chown": lambda: os.chown(outside, -1, -1),
