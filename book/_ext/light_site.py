@@ -73,14 +73,25 @@ NAMES = (
      '<summary aria-label="More pages"><span class="toctree-toggle"'),
     ('<th class="head"><p></p></th>', "<td></td>"),  # the corner of a table heads nothing
     ('<p aria-level="2" class="caption" role="heading">', '<p class="caption">'),
+    ('<div role="list" class="citation-list">', '<div class="citation-list">'),
+    (' role="doc-biblioentry"', ""),  # given up by the standard that had it
 )  # fmt: skip
+
+#: A signature in the reference, and what stands in it for a list, which may not be there.
+SIGNATURE = re.compile(r'(?s)<dt class="sig .*?</dt>')
+LINES = {
+    "<dl>": '<span class="sig-lines">', "</dl>": "</span>", "<dd>": '<span class="sig-line">',
+    "</dd>": "</span>",
+}  # fmt: skip
 
 
 def named_controls(page: str) -> str:
     """The HTML of a page with the theme's names and roles mended."""
     for old, new in NAMES:
         page = page.replace(old, new)
-    return page
+    return SIGNATURE.sub(
+        lambda found: re.sub("</?d[ld]>", lambda tag: LINES[tag[0]], found[0]), page
+    )
 
 
 # --- icons ---------------------------------------------------------------------------------------

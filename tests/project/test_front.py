@@ -56,6 +56,14 @@ def test_icons_that_no_page_uses_leave_the_style_sheet() -> None:
     assert light_site.used_icons(['<i class="fa-solid fa-b"></i>']) == {"fa-solid", "fa-b"}
 
 
+def test_a_signature_of_several_lines_holds_no_list() -> None:
+    line = "<dd><em>a</em>,</dd>"
+    page = f'<dl class="py"><dt class="sig py">f(<dl>{line}{line}</dl>)</dt><dd>words</dd></dl>'
+    lines = '<span class="sig-line"><em>a</em>,</span>' * 2
+    wanted = f'<dt class="sig py">f(<span class="sig-lines">{lines}</span>)</dt><dd>words</dd>'
+    assert light_site.named_controls(page) == f'<dl class="py">{wanted}</dl>'
+
+
 def test_a_font_keeps_the_wanted_signs(tmp_path: Path) -> None:
     import pydata_sphinx_theme
 
