@@ -52,7 +52,7 @@ test: $(READY)  ## all that must pass, half of the slow tests by the commit; CI 
 	+@$(MAKE) --no-print-directory nbval
 	+@$(TWO) minimum site-sample
 	+@$(MAKE) --no-print-directory colab
-	@echo "All tiers passed: lint, types, unit, slow, notebooks, site, Colab, minimum versions."
+	@echo "All tiers passed: lint, types, unit, half of slow, notebooks, site, Colab, minimum versions."
 
 # --- environment ---------------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ def test_without_scaling_half_of_an_lstms_gradients_are_lost_and_with_it_none() 
     with CudnnInAutocast():
         plain, scaled = gradient(1.0), gradient(2.0**16)
     lost, still_lost = (float((each[exact != 0] == 0).float().mean()) for each in (plain, scaled))
-    assert lost > 0.2
+    assert 0.35 < lost < 0.65
     assert still_lost < 0.002
     off = [float((each - exact).norm() / exact.norm()) for each in (plain, scaled)]
     assert off[1] < off[0] / 2
