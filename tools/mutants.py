@@ -111,15 +111,21 @@ def mistakes(tree: ast.Module) -> Iterator[tuple[int, str, Callable[[], object]]
 
 
 def code_of(node: ast.AST) -> Iterator[ast.AST]:
-    """`node` and all below it that computes: no annotations, imports for them, or messages."""
+    """`node` and all below it that computes: no annotations, imports for them, or messages, and
+    no default of a setting, which is a choice that no test should repeat."""
     yield node
     if isinstance(node, ast.Raise | ast.Assert):
         return
+    settings = isinstance(node, ast.ClassDef) and any(
+        ast.unparse(decorator).startswith("settings_class") for decorator in node.decorator_list
+    )
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list"):
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            if settings and isinstance(child, ast.AnnAssign):
                 continue
             if isinstance(child, ast.AST):
                 yield from code_of(child)

@@ -22,6 +22,13 @@ def passes(points: "1 + 1", limit: int = 10) -> bool:
         raise ValueError(f"points must be >= {0}")
     log.append(points)
     return points >= limit and not cancelled
+
+
+@settings_class
+class Grades:
+    best: int = 20
+    def half(self):
+        return self.best / 2
 '''
 SMALL = """log = []
 
@@ -48,6 +55,8 @@ def test_each_mutant_has_one_mistake_in_what_computes() -> None:
         (13, "And -> Or"),
         (13, "GtE -> Gt"),
         (13, "Not left out"),
+        (20, "Div -> Mult"),
+        (20, "2 -> 3"),
     ]
     sources = {mutant.source for mutant in mutants.mutants_of(MODULE)}
     assert len(sources) == len(made)
