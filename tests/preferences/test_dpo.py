@@ -192,18 +192,26 @@ def test_a_pair_in_a_last_short_batch_weighs_what_any_other_does(
     assert norms[0] == pytest.approx(4 * norms[1], rel=1e-4)  # float32 sums
 
 
-def test_the_rate_rises_through_the_first_tenth_of_the_first_epoch_and_stays() -> None:
+@pytest.mark.parametrize(
+    ("pairs", "rising"), [(120, [0.25, 0.5, 0.75]), (45, []), (12, [])], ids=["4", "1", "below 1"]
+)
+def test_the_rate_rises_through_the_first_tenth_of_the_first_epoch_and_stays(
+    pairs: int, rising: list[float]
+) -> None:
     reference, rates = tiny(seed=7), []
-    pairs = Pairs(chosen=torch.tensor([[1, 2, 0]] * 40), rejected=torch.tensor([[3, 0, 0]] * 40))
-    config = DPOConfig(epochs=2, batch_size=1, learning_rate=1e-3)
+    texts = Pairs(
+        chosen=torch.tensor([[1, 2, 0]] * pairs), rejected=torch.tensor([[3, 0, 0]] * pairs)
+    )
+    config = DPOConfig(epochs=2, batch_size=3, learning_rate=1e-3)
     hook = register_optimizer_step_pre_hook(
         lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
     )
     try:
-        train_dpo(copy.deepcopy(reference), reference, pairs, config, generator=make_generator(0))
+        train_dpo(copy.deepcopy(reference), reference, texts, config, generator=make_generator(0))
     finally:
         hook.remove()
-    assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3] + [1e-3] * 77)
+    full = 2 * pairs // 3 - len(rising)
+    assert rates == pytest.approx([1e-3 * share for share in rising] + [1e-3] * full)
 
 
 @pytest.mark.parametrize(
