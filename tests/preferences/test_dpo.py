@@ -190,6 +190,29 @@ def test_a_pair_in_a_last_short_batch_weighs_what_any_other_does(
     config = DPOConfig(batch_size=4, learning_rate=1e-30)
     train_dpo(copy.deepcopy(reference), reference, pairs, config, generator=make_generator(0))
     assert norms[0] == pytest.approx(4 * norms[1], rel=1e-4)  # float32 sums
+    policy = copy.deepcopy(reference)
+    sides = [text_log_probs(policy, side[:1]) for side in (pairs.chosen, pairs.rejected)]
+    dpo_loss(*sides, *[side.detach() for side in sides], config.beta).sum().backward()  # type: ignore[no-untyped-call]
+    gradients = [parameter.grad for parameter in policy.parameters()]
+    length = math.sqrt(sum(float((g**2).sum()) for g in gradients if g is not None))
+    assert norms[1] == pytest.approx(length / 4, rel=1e-4)
+
+
+def test_dropout_is_at_work_in_every_step_and_in_no_record() -> None:
+    config = LSTMConfig(vocabulary_size=5, embedding_size=6, hidden_size=12, dropout=0.5)
+    seed_everything(8)
+    policy, modes = LSTMLanguageModel(config), []
+    reference = copy.deepcopy(policy).eval()
+    pairs = Pairs(chosen=torch.tensor([[1, 2, 0]] * 6), rejected=torch.tensor([[3, 0, 0]] * 6))
+    hook = register_optimizer_step_pre_hook(lambda *_: modes.append(policy.training))
+    try:
+        train_dpo(
+            policy, reference, pairs, DPOConfig(epochs=2, batch_size=3),
+            generator=make_generator(0), watch=lambda _: modes.append(policy.training),
+        )  # fmt: skip
+    finally:
+        hook.remove()
+    assert modes == [False, True, True, False, True, True, False]
 
 
 @pytest.mark.parametrize(
