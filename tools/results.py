@@ -36,6 +36,7 @@ CHAPTER_SEEDS = (10, 20, 30, 40, 50)
 MEASUREMENTS = {
     "known_floor": "study run known_floor --seeds 10,11,12,13,14",
     "large_vocabulary": "study run large_vocabulary --seeds 0,1,2,3,4",
+    "step_speed": "study run step_speed --seeds 0,1,2,3,4",
     "speed_to_quality": (
         "study run speed_to_quality --seeds 0 --set budgets=60,120,600 --set usual_budgets=120,600"
     ),
@@ -113,7 +114,8 @@ MEASUREMENTS = {
 
 #: Measured in seconds of this machine: another rounding would be another machine's matter.
 SPEED = {
-    "speed_to_quality", "speed_to_quality_seeds", "large_vocabulary", "compression_speed"
+    "speed_to_quality", "speed_to_quality_seeds", "large_vocabulary", "step_speed",
+    "compression_speed"
 }  # fmt: skip
 
 #: Measured on a real model, minutes a seed: fewer seeds, and one rounding. They need what

@@ -10,8 +10,9 @@ import torch
 from companion import studies
 from companion.losses.cross_entropy import token_nats
 from companion.models.lstm import LSTMConfig
-from companion.studies import large_vocabulary, speed_to_quality
+from companion.studies import large_vocabulary, speed_to_quality, step_speed
 from companion.text import batching
+from companion.training import benchmark
 from companion.training.config import TrainConfig
 
 pytestmark = pytest.mark.slow
@@ -42,6 +43,19 @@ def test_chunked_and_sampled_losses_save_memory_and_the_chunked_one_trains_the_s
             trainer.train_step()
         losses[kind] = trainer.training_record()["train_nats_per_token"]
     assert losses["chunked"] == pytest.approx(losses["full"], rel=1e-5)
+
+
+def test_each_model_is_measured_beside_its_textbook_loop() -> None:
+    with studies.one_thread():
+        result = step_speed.run(step_speed.Config(seconds=0.1), seed=0)
+    names = [case.name for case in benchmark.MODELS]
+    for measured in vars(result).values():
+        assert list(measured) == names
+    for name in names:
+        assert 0 < result.ratio_low[name] <= result.ratio[name] <= result.ratio_high[name]
+        assert result.products_share[name] > 0
+    with pytest.raises(ValueError, match="seconds must be > 0, got 0"):
+        step_speed.Config(seconds=0)
 
 
 def test_both_recipes_are_trained_for_their_budgets_and_scored_on_the_same_words() -> None:
