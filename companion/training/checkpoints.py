@@ -131,7 +131,7 @@ class RunFolder:
         with disk_errors(run.path):
             if run.path.exists():
                 _empty(run.path)
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            run.checkpoints.mkdir(parents=True)
             if prepare is not None:
                 prepare(run.path)
             write_json(

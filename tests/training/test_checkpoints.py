@@ -256,6 +256,19 @@ def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     assert RunFolder.create(tmp_path, {"seed": 3}).record()["seed"] == 3
 
 
+def test_what_a_run_needs_is_written_before_the_record_that_makes_it_whole(tmp_path: Path) -> None:
+    def prepare(folder: Path) -> None:
+        assert folder == path
+        assert not (folder / "run.json").exists()
+        (folder / "tokenizer.json").write_text("{}")
+
+    path = tmp_path / "run"
+    RunFolder.create(path, {"seed": 0}, prepare=prepare)
+    assert sorted(each.name for each in path.iterdir()) == [
+        "checkpoints", "run.json", "tokenizer.json",
+    ]  # fmt: skip
+
+
 def test_missing_foreign_and_other_version_runs_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no run at"):
         RunFolder.open(tmp_path / "nowhere")
