@@ -189,6 +189,11 @@ EXERCISES = {
     "ex-ks-below": Exercise(
         expected=2.1308, tolerance=0.001, hint="divide review by review, then average"
     ),
+    "ex-ks-hidden": Exercise(
+        expected=(0.08992, 7),
+        tolerance=0.0005,
+        hint="H of all texts of n tokens, minus H of those of n - 1, minus the entropy rate",
+    ),
     # surprise_and_code_length
     "ex-sc-dice": Exercise(
         expected=3.2744,
