@@ -193,22 +193,6 @@ class Play:
         return f"<model that runs in the page: {self.title}>"
 
 
-def file_in(page: str) -> bytes:
-    """The weights of the first model in some HTML; ValueError where there is none."""
-    found = WEIGHTS.search(page)
-    if found is None:
-        raise ValueError("there are no weights in this HTML; display a Play to make some")
-    return base64.b64decode(found[1], validate=True)
-
-
-def settings_in(file: bytes) -> dict[str, Any]:
-    """What the file says of the tokens and of the form."""
-    length = int.from_bytes(file[:8], "little")
-    header = json.loads(file[8 : 8 + length])
-    settings: dict[str, Any] = json.loads(header["__metadata__"][METADATA])
-    return settings
-
-
 def _check(packed: Mapping[str, Tensor], vocabulary_size: int) -> None:
     """Raise ValueError unless these are the weights of an LSTM of this vocabulary."""
     layers = sum(name.startswith("lstm.weight_ih_l") for name in packed if name.endswith(".int8"))

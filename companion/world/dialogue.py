@@ -61,8 +61,6 @@ USER_WORDINGS = {
     "yes": ("yes .", "that is right ."),
     "recall": ("which # did i say ?", "what # was it ?"),
 }
-#: Wordings of users that tell values: for the state of the order they all mean the same.
-TELLING = ("open", "answer", "correct", "another")
 
 USER_MARK, BOT_MARK = "user : ", "bot : "
 
