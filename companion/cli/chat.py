@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from companion.cli.console import AsJson, Device, Seed, as_typed, err, plain, warn
+from companion.cli.console import AsJson, Device, Seed, TopK, TopP, as_typed, err, plain, warn
 
 if TYPE_CHECKING:
     from companion.generation.conversation import Conversations
@@ -54,10 +54,8 @@ def chat(
             show_default="1, or 0 with --dialogue",
         ),
     ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="Sample from the k most probable tokens.")
-    ] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from the nucleus of mass p.")] = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="With --dialogue, say of each reply whether it is right."),

@@ -12,6 +12,7 @@ from companion.cli.console import (
     AsJson,
     Device,
     Seed,
+    Settings,
     answer,
     as_typed,
     err,
@@ -67,12 +68,7 @@ def train(
         Path | None,
         typer.Option(help="CSV file on which the temperature of the probabilities is fitted."),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Change a setting (see above); repeatable."
-        ),
-    ] = None,
+    settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Annotated[
