@@ -32,7 +32,7 @@ def chat(
         typer.Option(
             "--dialogue",
             help="In place of a run, a small model that takes orders in the book's invented world; "
-            "it is trained at the first time, in a minute or so, and kept.",
+            "it is trained when it is first used, in a minute or so, and kept.",
         ),
     ] = False,
     user: Annotated[
@@ -169,7 +169,7 @@ def _dialogue(sampling: SamplingConfig, tokens: int, seed: int, device: str) -> 
     from companion.world.dialogue_model import chat_config, trained_dialogue_model
 
     chosen = choose_device(device)  # before a minute of training is spent
-    err.print("The dialogue model; at the first time it is trained, in a minute or so ...")
+    err.print("The dialogue model; it is trained when it is first used, in a minute or so ...")
     model = trained_dialogue_model(progress=True).to(chosen)
     for slot, values in VALUES.items():
         err.print(plain(f"  {slot}: {', '.join(values)}"), highlight=False, soft_wrap=True)

@@ -124,7 +124,7 @@ def evaluate(
     """Measure a classifier: accuracy, precision, recall and F1 by label, calibration.
 
     `ece` is the mean gap between confidence and accuracy, and `ece_by_chance` what a calibrated
-    classifier would show on so many texts. With --positive, also the decisions at --threshold.
+    classifier would show on as many texts. With --positive, also the decisions at --threshold.
     """
     from companion.runs import classifier
     from companion.text.labelled import read_examples

@@ -235,7 +235,7 @@ def rates_by_group(
     """Rates of the decision "flagged where the probability reaches the threshold", by group.
 
     positive: whether each example is positive, or the probability that it is, where the examples
-        are all kinds that there are and `weights` their shares: then the rates are exact.
+        are all possible kinds and `weights` their shares: then the rates are exact.
     threshold: one for all, or one for each group.
 
     A rate without an example to count is NaN. Raises ValueError for no example, shapes that differ,

@@ -181,7 +181,7 @@ def carried_by_rarest(
     """Share of all `amounts` that lies in the `part` of the weight with the lowest keys.
 
     About `part` where the key says nothing. Items with one key at the edge count in proportion;
-    items without weight are no text and belong to no part, but their amounts count in the whole.
+    items without weight are not text and belong to no part, but their amounts count in the whole.
     """
     if not 0 < part < 1:
         raise ValueError(f"part must lie between 0 and 1, got {part}")

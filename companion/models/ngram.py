@@ -87,7 +87,7 @@ class NGramModel(LanguageModel):
 
         Raises ValueError for an order below 1, an unknown smoothing, ids that are not a 1-D
         array of integers in [0, vocabulary_size), or fewer than `order` of them; TypeError for an
-        order or vocabulary_size that is no whole number.
+        order or vocabulary_size that is not a whole number.
         """
         check_sizes(order=order, vocabulary_size=vocabulary_size)
         check_choice("smoothing", smoothing, Smoothing)

@@ -377,8 +377,8 @@ def _threads(count: int | None, device: str) -> int | None:
 def _check_fits(config: LSTMConfig, device: torch.device) -> None:
     """ValueError when the device's memory cannot hold the model and its optimizer."""
     there = memory_bytes(device)
-    # First in Python's numbers, which have no end, and then exactly: torch's overflow. Layers but
-    # the last two have hidden_size units, and so many inputs.
+    # First in Python integers, which cannot overflow, and then exactly: torch's do. All layers but
+    # the last two have hidden_size units and as many inputs.
     hidden, embedding = config.hidden_size, config.embedding_size
     parameters = config.vocabulary_size * embedding + max(0, config.num_layers - 2) * 8 * hidden**2
     if config.num_layers > 1 or not config.last_size:

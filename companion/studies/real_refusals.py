@@ -365,7 +365,7 @@ def _reply_loss(
         targets[row, : len(prompt)] = IGNORE
         targets[row, len(whole) :] = IGNORE
     features, _ = model.features(inputs[:, :-1])
-    kept = targets[:, 1:] != IGNORE  # logits of replies only: the vocabulary is the dear part
+    kept = targets[:, 1:] != IGNORE  # logits cost most: replies only
     return F.cross_entropy(model.logits(features[kept]), targets[:, 1:][kept])
 
 

@@ -49,9 +49,9 @@ class Config:
     """Training of every model; its steps are replaced, and its learning rate is divided by the root
     of the hidden size: small models want larger ones."""
     small_sizes: int = 3
-    """The smallest so many sizes belong to the small runs ..."""
+    """How many sizes, from the smallest up, small runs may have."""
     small_steps: int = 3
-    """... if they also have one of the smallest so many numbers of steps."""
+    """How many numbers of steps, from the smallest up, small runs may have."""
     repeated_size: int = 32
     """Hidden size of the models that read text again."""
     epochs: tuple[int, ...] = (2, 4, 8, 16)
@@ -100,7 +100,7 @@ class Result:
     loss: dict[str, float] = field(default_factory=dict)
     """Loss of each run of the grid: the floor plus the KL divergence measured on test text."""
     repeated: dict[str, float] = field(default_factory=dict)
-    """Loss of models that read the text so many times, "1" once, with as many tokens in all."""
+    """Loss of models that read the text this many times, "1" once, with as many tokens in all."""
     floors: dict[str, float] = field(default_factory=dict)
     """Floor of the law fitted to "all" runs and to the "small" ones."""
     misfit: float = 0.0

@@ -123,7 +123,7 @@ class Play:
         gives them.
     tokenizer: one of characters or of words.
     title: what the model is, in plain text; it names the form.
-    text: the beginning that stands in the form at first.
+    text: the beginning that the form shows at first.
     asking: things, questions and ways of asking, as `companion.world.asking_form` gives them; the
         form then asks questions. None makes a form that goes on with a text.
 

@@ -18,7 +18,7 @@ from companion.text.documents import cut_at_spaces
 
 #: Words in a shingle: two texts share one where as many words in a row are the same.
 SHINGLE_WORDS = 5
-#: A document is dropped when this share of its shingles stands in one other document.
+#: A document is dropped when this share of its shingles is in one other document.
 NEAR_DUPLICATE_SHARE = 0.8
 #: Words in a row that stand earlier in the same document make a copy (Lee et al. 2022: 50 tokens).
 PASSAGE_WORDS = 50

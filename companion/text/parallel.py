@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 
 class SplitPairs(NamedTuple):
-    """Pairs in three splits; no source sentence stands in two of them."""
+    """Pairs in three splits; no source sentence is in two of them."""
 
     train: list[Pair]
     valid: list[Pair]
@@ -68,7 +68,7 @@ def read_pairs(path: str | os.PathLike[str], *, swap: bool = False) -> list[Pair
     """The pairs of a file with two columns and a tab between them, one pair a line.
 
     `swap` makes the second column the source. Raises CorpusError, in one sentence that names the
-    line, for a line without a tab or with two, an empty sentence, a file that is no text in UTF-8,
+    line, for a line without a tab or with two, an empty sentence, a file that is not UTF-8 text,
     and one without a line.
     """
     pairs = []

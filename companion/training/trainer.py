@@ -61,7 +61,7 @@ VALIDATION_STREAMS = 32
 #: Explanation of divergence for error messages.
 DIVERGENCE = (
     f"its loss rose above {DIVERGED} times that of a uniform guess and of its own start, or it or "
-    "its gradient is no finite number"
+    "its gradient is not finite"
 )
 
 
