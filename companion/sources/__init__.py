@@ -9,8 +9,8 @@ Each source has, under the same names:
 - `sample(n, generator=)`: n tokens of a Markov source, n texts of a grammar;
 - `most_probable(...)`: its most probable text, which is seldom what a sample looks like.
 
-`MarkovSource` is a stationary stream without an end; `GrammarSource` writes separate texts, token 0
-ending each. Reference: Cover & Thomas (2006), chapter 4.
+`MarkovSource` and `HiddenMarkovSource` are stationary streams without an end; `GrammarSource`
+writes separate texts, token 0 ending each. Reference: Cover & Thomas (2006), chapter 4.
 """
 
 # fmt: off
@@ -21,7 +21,7 @@ from companion.sources.labelled_reviews import (
     CUES, GROUPS, SENTIMENTS, IndependentOpinions, Reviews, ReviewSizes, ShuffledWords, Without,
     disagreeing_reviews, with_cue, without_opening, write_reviews,
 )
-from companion.sources.markov import MarkovSource
+from companion.sources.markov import EntropyBounds, HiddenMarkovSource, MarkovSource
 from companion.sources.noise import InsertionSource, SubstitutionSource
 from companion.sources.numerals import TOKENS, number_words, numeral_batch, prompt_of, reply_of
 from companion.sources.planted import (
@@ -38,7 +38,7 @@ from companion.sources.streams import (
 
 __all__ = [
     "COUNTRIES", "CUES", "GROUPS", "OPINIONS", "SENTIMENTS", "TOKENS", "AutomatonSource",
-    "Country", "GrammarConfig", "GrammarSource",
+    "Country", "EntropyBounds", "GrammarConfig", "GrammarSource", "HiddenMarkovSource",
     "IndependentOpinions", "InsertionSource", "MarkovSource", "Meaning", "PlantedConfig",
     "PlantedSource", "Question", "ReviewGrammar", "ReviewSizes", "Reviews", "ScoredText",
     "ShuffledWords", "SubstitutionSource", "TextSource", "Without", "beginnings", "checked_tokens",

@@ -25,7 +25,7 @@ from companion.sources.grammar import (
     ReviewGrammar,
     compile_grammar,
 )
-from companion.sources.markov import MarkovSource
+from companion.sources.markov import HiddenMarkovSource, MarkovSource
 from companion.sources.reviews import GrammarSource
 from companion.text.rows import END_ID
 
@@ -42,6 +42,12 @@ def make_generator(seed: int) -> torch.Generator:
 def random_markov(seed: int, size: int, order: int) -> MarkovSource:
     rng = np.random.default_rng(seed)
     return MarkovSource(rng.dirichlet(np.ones(size), size**order), order=order)
+
+
+def random_hidden(seed: int, states: int, size: int, stay: float = 0.5) -> HiddenMarkovSource:
+    rng = np.random.default_rng(seed)
+    transition = stay * np.eye(states) + (1 - stay) * rng.dirichlet(np.ones(states), states)
+    return HiddenMarkovSource(transition, rng.dirichlet(np.ones(size), states))
 
 
 def block_standard_error(nats: torch.Tensor, blocks: int = 1000) -> float:
@@ -156,6 +162,118 @@ def test_an_impossible_markov_text_has_no_probability_and_no_continuation():
     assert (source.sample(2000, generator=make_generator(0)).diff() != 0).any()
     tokens = source.sample(2000, generator=make_generator(0)).tolist()
     assert (0, 0) not in set(itertools.pairwise(tokens))
+
+
+# --- Hidden Markov ------------------------------------------------------------------------------
+
+
+def brute_force(source: HiddenMarkovSource, text: tuple[int, ...]) -> float:
+    """p(text) as a sum over every hidden path."""
+    total = 0.0
+    for path in itertools.product(range(len(source.stationary)), repeat=len(text)):
+        p = source.stationary[path[0]]
+        for here, there in itertools.pairwise(path):
+            p *= source.transition[here, there]
+        total += p * math.prod(source.emission[s, w] for s, w in zip(path, text, strict=True))
+    return total
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    states=st.integers(2, 3),
+    text=st.lists(st.integers(0, 2), min_size=1, max_size=6),
+)
+def test_forward_filtering_equals_the_sum_over_hidden_paths(seed, states, text):
+    source = random_hidden(seed, states, 3)
+    assert math.exp(source.log_prob(text)) == pytest.approx(
+        brute_force(source, tuple(text)), rel=1e-10
+    )
+    longer = [brute_force(source, (*text, w)) / brute_force(source, tuple(text)) for w in range(3)]
+    np.testing.assert_allclose(source.next_token_probs(text), longer, rtol=1e-9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), states=st.integers(1, 4), size=st.integers(2, 3))
+def test_hidden_markov_texts_have_total_probability_one_and_the_best_is_the_best(
+    seed, states, size
+):
+    source = random_hidden(seed, states, size)
+    for length in (1, 2, 5):
+        with unchecked():
+            logs = [source.log_prob(t) for t in itertools.product(range(size), repeat=length)]
+        assert math.fsum(map(math.exp, logs)) == pytest.approx(1, abs=1e-10)
+        best = source.most_probable(length)
+        assert best.log_prob == pytest.approx(max(logs), abs=1e-10)
+        assert source.log_prob(best.tokens) == pytest.approx(max(logs), abs=1e-10)
+
+
+def block_entropies(source: HiddenMarkovSource, n: int) -> tuple[float, float]:
+    """H(X_n | X_1..n-1, S_1) and H(X_n | X_1..n-1), by enumeration: Cover & Thomas' two bounds."""
+
+    def entropy(length: int, start: np.ndarray) -> float:
+        alpha = start[None]  # p(text, next hidden state)
+        for _ in range(length):
+            alpha = np.einsum("xi,iw,ij->xwj", alpha, source.emission, source.transition)
+            alpha = alpha.reshape(-1, len(start))
+        p = alpha.sum(1)
+        return float(-(p * np.log(p)).sum())
+
+    upper = entropy(n, source.stationary) - entropy(n - 1, source.stationary)
+    lower = sum(
+        share * (entropy(n, row) - entropy(n - 1, row))
+        for share, row in zip(source.stationary, np.eye(len(source.stationary)), strict=True)
+    )
+    return lower, upper
+
+
+@pytest.mark.parametrize(
+    ("states", "size", "stay"), [(2, 3, 0.9), (3, 3, 0.3), (3, 4, 0.7), (4, 3, 0.4)]
+)
+def test_hidden_markov_bounds_agree_with_enumerated_block_entropies(states, size, stay):
+    source = random_hidden(7, states, size, stay)
+    lower, upper, _ = source.entropy_bounds()
+    assert 0 < upper - lower <= 1e-4
+    for n in (1, 2, 4, 8):
+        low, high = block_entropies(source, n)
+        # Both intervals hold the true rate, so they overlap; ours is the tighter one at last.
+        assert low <= upper + 1e-9
+        assert lower <= high + 1e-9
+    assert source.entropy_rate() == pytest.approx((lower + upper) / 2, abs=1e-15)
+
+
+def test_a_hidden_markov_source_scored_by_itself_gives_its_entropy_rate():
+    source = random_hidden(2, 3, 4, 0.8)
+    nats = source.nats(source.sample(10**6, generator=make_generator(4)))
+    error = block_standard_error(nats)
+    assert error < 0.002
+    assert abs(float(nats.mean()) - source.entropy_rate()) < 3 * error + 5e-5
+
+
+def test_a_hidden_markov_source_that_shows_its_state_has_the_markov_entropy():
+    transition = [[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.05, 0.9, 0.05]]
+    hidden = HiddenMarkovSource(transition, np.eye(3))
+    # Half the width of the bounds.
+    assert hidden.entropy_rate() == pytest.approx(MarkovSource(transition).entropy_rate(), abs=5e-5)
+
+
+def test_entropy_rate_refuses_when_the_bounds_stay_apart():
+    source = random_hidden(1, 3, 3, 0.9)
+    wide = source.entropy_bounds(max_beliefs=1)
+    assert wide.upper - wide.lower > 1e-4
+    source.__dict__["_default_bounds"] = wide
+    with pytest.raises(ValueError, match="only known to lie in"):
+        source.entropy_rate()
+
+
+def test_hidden_states_are_sampled_by_their_own_law():
+    source = random_hidden(9, 3, 4)
+    tokens, states = source.sample_with_states(60_000, generator=make_generator(3))
+    counts = np.zeros((3, 3, 4))
+    np.add.at(counts, (states[:-1].numpy(), states[1:].numpy(), tokens[1:].numpy()), 1)
+    visits = counts.sum((1, 2), keepdims=True)
+    expected = visits * source.transition[:, :, None] * source.emission[None]
+    assert (((counts - expected) ** 2) / expected).sum() < chi_square_limit(3 * 11)
 
 
 # --- Automata -----------------------------------------------------------------------------------
@@ -580,6 +698,8 @@ def test_bad_grammar_options_are_refused(arguments, message):
         (lambda: MarkovSource(np.eye(2)), "more than one distribution is stationary"),
         (lambda: MarkovSource([[1.0]], order=0), "order must be >= 1, got 0"),
         (lambda: MarkovSource([[0.5, 0.5]] * 2, vocabulary=["a", "a"]), "2 different words"),
+        (lambda: HiddenMarkovSource(np.eye(2), [[0.5, 0.5]] * 2), "more than one distribution"),
+        (lambda: HiddenMarkovSource([[1.0]], [[0.5, 0.5]] * 2), r"\[states, states\] and emission"),
         (lambda: random_markov(0, 3, 1).log_prob([3]), r"in \[0, 3\), got 3"),
         (lambda: random_markov(0, 3, 1).encode("0 x"), "vocabulary: x"),
         (lambda: random_markov(0, 3, 1).sample(0, generator=make_generator(0)), "n must be >= 1"),
@@ -593,7 +713,7 @@ def test_bad_sources_and_texts_are_refused(make, message):
 
 
 def test_one_seed_gives_one_sample(grammar):
-    for source, n in ((grammar, 50), (random_markov(1, 3, 2), 200)):
+    for source, n in ((grammar, 50), (random_markov(1, 3, 2), 200), (random_hidden(1, 2, 3), 200)):
         one, same, other = (source.sample(n, generator=make_generator(s)) for s in (1, 1, 2))
         join = torch.cat if isinstance(one, list) else torch.atleast_1d
         assert torch.equal(join(one), join(same))
