@@ -112,6 +112,7 @@ class _DocWithFields:
 def field_texts(config: type) -> dict[str, str]:
     """The fields of a dataclass, inherited ones first, each with the string under it on one line.
 
+    A field that overrides an inherited one may leave its text out: it keeps the inherited one.
     OSError where the source cannot be read.
     """
     found: dict[str, str] = {}
@@ -120,10 +121,11 @@ def field_texts(config: type) -> dict[str, str]:
             continue
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
         assert isinstance(tree, ast.ClassDef)
-        for node, text in itertools.pairwise(tree.body):
+        for node, text in itertools.pairwise([*tree.body, None]):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                assert isinstance(text, ast.Expr), f"{node.target.id} needs a text under it"
-                found[node.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+                if isinstance(text, ast.Expr):
+                    found[node.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+                assert node.target.id in found, f"{node.target.id} needs a text under it"
     return found
 
 

@@ -52,9 +52,7 @@ class Config(JudgedReviewsConfig):
     """Settings of the model, the judge, the proxies and their optimisation."""
 
     training: TrainConfig = TrainConfig(steps=1000, learning_rate=1.6e-2)
-    """Training of the language model on whole texts; see `train_on_texts`."""
     judged_texts: int = 4000
-    """Number of the model's reviews from which pairs are drawn."""
     test_texts: int = 8000
     """Number of further reviews of the model, from which best-of-n chooses."""
     label_counts: tuple[int, ...] = (50, 200, 1000, 5000)
