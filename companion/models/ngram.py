@@ -60,7 +60,7 @@ class NGramModel(LanguageModel):
         *,
         order: int,
         vocabulary_size: int,
-        smoothing: str,
+        smoothing: Smoothing,
         levels: Sequence[_Level],
         discounts: Sequence[tuple[float, float, float]],
     ) -> None:
@@ -75,7 +75,7 @@ class NGramModel(LanguageModel):
 
     @classmethod
     def fit(
-        cls, ids: Ids, *, order: int, vocabulary_size: int, smoothing: str = "witten-bell"
+        cls, ids: Ids, *, order: int, vocabulary_size: int, smoothing: Smoothing = "witten-bell"
     ) -> NGramModel:
         """Count the n-grams of one stream of training tokens, ids[tokens], up to length `order`.
 
