@@ -98,7 +98,9 @@ def chat(
         )  # fmt: skip
         checker = None
     else:
-        conversations, checker = _dialogue(sampling, tokens, seed, device), _checker()
+        from companion.world.dialogue import Checker
+
+        conversations, checker = _dialogue(sampling, tokens, seed, device), Checker()
     _talk(conversations, checker, check=check, as_json=as_json)
 
 
@@ -178,12 +180,6 @@ def _dialogue(sampling: SamplingConfig, tokens: int, seed: int, device: str) -> 
         model, dialogue_tokenizer(), chat_config(max_tokens=tokens), sampling=sampling,
         generator=make_generator(seed, device=model.device),
     )  # fmt: skip
-
-
-def _checker() -> Checker:
-    from companion.world.dialogue import Checker
-
-    return Checker()
 
 
 def _line_feeds(text: str) -> str:

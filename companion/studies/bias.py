@@ -344,7 +344,7 @@ def learn(
     source: PlantedSource, rows: Int[Tensor, "texts time"], config: Config, *, seed: int
 ) -> LSTMLanguageModel:
     """A model of these texts, without any remedy."""
-    return _trained(source, rows, config, seed=seed, remedy=None)
+    return remedied(None, source, rows, config, seed=seed)
 
 
 @torch.no_grad()
@@ -689,17 +689,15 @@ def _placebo(source: PlantedSource) -> dict[int, int]:
 
 
 def remedied(
-    remedy: Remedy, source: PlantedSource, rows: Int[Tensor, "texts time"], config: Config, *,
+    remedy: Remedy | None,
+    source: PlantedSource,
+    rows: Int[Tensor, "texts time"],
+    config: Config,
+    *,
     seed: int,
-) -> LSTMLanguageModel:  # fmt: skip
-    """A model trained on these texts with that remedy, from the same initial weights, except that
-    "again" has others."""
-    return _trained(source, rows, config, seed=seed, remedy=remedy)
-
-
-def _trained(
-    source: PlantedSource, rows: Tensor, config: Config, *, seed: int, remedy: Remedy | None
 ) -> LSTMLanguageModel:
+    """A model trained on these texts with that remedy, or none, from the same initial weights,
+    except that "again" has others."""
     weights, term = None, None
     generator = make_generator(seed, "swaps")
     if remedy == "again":

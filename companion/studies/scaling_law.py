@@ -27,6 +27,7 @@ from tqdm import tqdm
 from companion.core.seeds import make_generator, seed_everything
 from companion.core.settings import settings_class
 from companion.evaluation.scaling import ScalingLaw, fit_scaling_law
+from companion.evaluation.texts import next_log_probs
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.sources.reviews import GrammarSource
 from companion.sources.streams import endless_text, true_rows
@@ -169,15 +170,12 @@ def architecture(source: GrammarSource, hidden: int) -> LSTMConfig:
     )
 
 
-@torch.no_grad()
 def divergence(model: LSTMLanguageModel, source: GrammarSource, rows: torch.Tensor) -> float:
     """KL(source || model) in nats per token: exact at each position, given the prefix.
 
     rows: shape (rows, tokens), true text after an end token.
     """
-    states = source.walk(rows[:, 1:])
-    logits, _ = model(rows[:, :-1])
-    return float(source.kl_from(torch.log_softmax(logits.double(), dim=-1), states).mean())
+    return float(source.kl_from(next_log_probs(model, rows), source.walk(rows[:, 1:])).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
