@@ -122,7 +122,7 @@ def sum_over_processes(accelerator: Accelerator, values: Float64[Tensor, " n"]) 
 def warn_of_missing_processes(accelerator: Accelerator) -> None:
     """Warn when `accelerate launch` was asked for several processes and started only this one.
 
-    It does so with --cpu, and is recognised by the MASTER_PORT that it sets all the same.
+    It does so with --cpu, and is recognised by the MASTER_PORT that it sets nevertheless.
     """
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
     if launched and accelerator.num_processes == 1:

@@ -187,7 +187,9 @@ def association_test(
     scores = (names @ unit[2].T).mean(dim=1) - (names @ unit[3].T).mean(dim=1)
     spread = float(scores.std(correction=0))
     if spread < 1e-12:
-        raise ValueError("all names have the same association, so it has no spread to measure in")
+        raise ValueError(
+            "all names have the same association, so there is no spread to measure it by"
+        )
     n = len(first)
 
     def difference(chosen: Sequence[int]) -> float:

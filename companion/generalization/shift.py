@@ -219,7 +219,7 @@ def rarer_pairs(
 
     pairs: (token, token right after it). What is taken away goes to the other tokens that may
     follow there, in proportion. At 0 the pair never comes; ValueError when nothing else may.
-    The single words keep their frequencies but for what the missing pairs take from them.
+    The single words keep their frequencies, except what the missing pairs take from them.
     """
     if not 0 <= factor <= 1:
         raise ValueError(f"factor must be in [0, 1], got {factor}")

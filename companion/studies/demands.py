@@ -65,7 +65,7 @@ class Config(StagesConfig):
     """Settings of the world, the model, its first two stages, and of all safety stages."""
 
     openers: tuple[str, ...] = ("alas", "well", "hmm")
-    """Words that begin replies: two that a refusal begins with by turns, and a third one. Not
+    """Words that begin replies: two that refusals begin with in turn, and a third one. Not
     "sorry", with which the refusals in documents begin: the two must be alike."""
     languages: tuple[str, ...] = ()
     """Languages in addition to the plain one: none."""

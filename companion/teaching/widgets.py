@@ -164,7 +164,7 @@ def explore(
         for name in mapping or {}:
             if name not in controls:
                 raise ValueError(
-                    f"{argument} names {name!r}, which is not a control; there are: "
+                    f"{argument} names {name!r}, which is not a control; the controls are: "
                     + ", ".join(controls)
                 )
     made = [

@@ -87,7 +87,7 @@ def read_two_files(source: str | os.PathLike[str], target: str | os.PathLike[str
     """The pairs of two files, one sentence a line: line n of one is line n of the other.
 
     Raises CorpusError, in one sentence, for files of unequal length, an empty line, a file that is
-    no text in UTF-8, and one without a line.
+    not UTF-8 text, and one without a line.
     """
     ours, theirs = list(_lines(source)), list(_lines(target))
     if len(ours) != len(theirs):
