@@ -41,7 +41,13 @@ from typing import Any
 import torch
 
 from companion.core.files import write_text
-from companion.core.runtime import environment, lstm_dtype, peak_memory_bytes, synchronize
+from companion.core.runtime import (
+    Precision,
+    environment,
+    lstm_dtype,
+    peak_memory_bytes,
+    synchronize,
+)
 from companion.core.seeds import seed_everything
 from companion.evaluation.scoring import score, summarize
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
@@ -137,7 +143,7 @@ class Call:
 
 def dtypes(call: Call) -> dict[str, Any]:
     """In which dtype an LSTM computes when bf16 and fp16 are asked for."""
-    asked = () if call.rehearsal else ("bf16", "fp16")
+    asked: tuple[Precision, ...] = () if call.rehearsal else ("bf16", "fp16")
     return {"lstm_dtype": {each: str(lstm_dtype(call.device, each)) for each in asked}}
 
 

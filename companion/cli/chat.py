@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from companion.cli.console import AsJson, Device, Seed, as_typed, err, plain, warn
+from companion.cli.console import AsJson, Device, Seed, TopK, TopP, as_typed, err, plain, warn
 
 if TYPE_CHECKING:
     from companion.generation.conversation import Conversations
@@ -32,7 +32,7 @@ def chat(
         typer.Option(
             "--dialogue",
             help="In place of a run, a small model that takes orders in the book's invented world; "
-            "it is trained at the first time, in a minute or so, and kept.",
+            "it is trained when it is first used, in a minute or so, and kept.",
         ),
     ] = False,
     user: Annotated[
@@ -54,10 +54,8 @@ def chat(
             show_default="1, or 0 with --dialogue",
         ),
     ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="Sample from the k most probable tokens.")
-    ] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from the nucleus of mass p.")] = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="With --dialogue, say of each reply whether it is right."),
@@ -100,7 +98,9 @@ def chat(
         )  # fmt: skip
         checker = None
     else:
-        conversations, checker = _dialogue(sampling, tokens, seed, device), _checker()
+        from companion.world.dialogue import Checker
+
+        conversations, checker = _dialogue(sampling, tokens, seed, device), Checker()
     _talk(conversations, checker, check=check, as_json=as_json)
 
 
@@ -171,7 +171,7 @@ def _dialogue(sampling: SamplingConfig, tokens: int, seed: int, device: str) -> 
     from companion.world.dialogue_model import chat_config, trained_dialogue_model
 
     chosen = choose_device(device)  # before a minute of training is spent
-    err.print("The dialogue model; at the first time it is trained, in a minute or so ...")
+    err.print("The dialogue model; it is trained when it is first used, in a minute or so ...")
     model = trained_dialogue_model(progress=True).to(chosen)
     for slot, values in VALUES.items():
         err.print(plain(f"  {slot}: {', '.join(values)}"), highlight=False, soft_wrap=True)
@@ -180,12 +180,6 @@ def _dialogue(sampling: SamplingConfig, tokens: int, seed: int, device: str) -> 
         model, dialogue_tokenizer(), chat_config(max_tokens=tokens), sampling=sampling,
         generator=make_generator(seed, device=model.device),
     )  # fmt: skip
-
-
-def _checker() -> Checker:
-    from companion.world.dialogue import Checker
-
-    return Checker()
 
 
 def _line_feeds(text: str) -> str:

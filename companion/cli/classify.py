@@ -12,6 +12,7 @@ from companion.cli.console import (
     AsJson,
     Device,
     Seed,
+    Settings,
     answer,
     as_typed,
     err,
@@ -67,12 +68,7 @@ def train(
         Path | None,
         typer.Option(help="CSV file on which the temperature of the probabilities is fitted."),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Change a setting (see above); repeatable."
-        ),
-    ] = None,
+    settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Annotated[
@@ -128,7 +124,7 @@ def evaluate(
     """Measure a classifier: accuracy, precision, recall and F1 by label, calibration.
 
     `ece` is the mean gap between confidence and accuracy, and `ece_by_chance` what a calibrated
-    classifier would show on so many texts. With --positive, also the decisions at --threshold.
+    classifier would show on as many texts. With --positive, also the decisions at --threshold.
     """
     from companion.runs import classifier
     from companion.text.labelled import read_examples

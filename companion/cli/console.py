@@ -30,6 +30,17 @@ RunPath = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA, else MPS, else CPU), cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting (see above); repeatable."),
+]
+TopK = Annotated[int | None, typer.Option(help="Sample from the k most probable tokens.")]
+TopP = Annotated[float | None, typer.Option(help="Sample from the nucleus of mass p.")]
+#: The seed of a new run or search; None, if not given, where one is resumed.
+NewSeed = Annotated[
+    int | None,
+    typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1, show_default="0"),
+]
 SIGINT_EXIT = 130
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from companion.cli.console import AsJson, Device, answer, err, listing, out, pairs, plain
+from companion.cli.console import AsJson, Device, Settings, answer, err, listing, out, pairs, plain
 
 
 def corpora_command(
@@ -137,15 +137,13 @@ def study_run(
     out_file: Annotated[
         Path | None, typer.Option("--out", help="JSON file to write; refused if it exists.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Change a field of the study's Config; repeatable."
-        ),
-    ] = None,
+    settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study once for each seed; print its figures' mean and range, or all of them as JSON."""
+    """Run a study once for each seed; print its figures' mean and range, or all of them as JSON.
+
+    Settings for --set are the fields of the study's Config, which an unknown name lists.
+    """
     from companion import studies
 
     try:

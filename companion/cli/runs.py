@@ -13,8 +13,12 @@ from companion.cli.console import (
     SIGINT_EXIT,
     AsJson,
     Device,
+    NewSeed,
     RunPath,
     Seed,
+    Settings,
+    TopK,
+    TopP,
     answer,
     as_typed,
     err,
@@ -59,19 +63,8 @@ def train(
             show_default="small",
         ),
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1, show_default="0"),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Change a setting of the preset, such as train.epochs=2 (all of them: companion "
-            "presets NAME); repeatable.",
-        ),
-    ] = None,
+    seed: NewSeed = None,
+    settings: Settings = None,
     device: Device = "auto",
     budget: Annotated[
         str | None,
@@ -95,6 +88,7 @@ def train(
 ) -> None:
     """Train a language model.
 
+    `--set train.epochs=2` changes a setting of the preset; `companion presets NAME` lists them all.
     Prints a summary of the training data, and keeps it in the run as corpus.json. Saves checkpoints
     while it trains. Ctrl-C saves and stops; --resume continues a stopped or killed run, with the
     same losses as if it had never stopped. On several GPUs or machines, start the same command by
@@ -308,10 +302,8 @@ def generate(
     temperature: Annotated[
         float, typer.Option(help="Below 1 is safer, above 1 wilder; 0 is greedy.")
     ] = 1.0,
-    top_k: Annotated[
-        int | None, typer.Option(help="Sample from the k most probable tokens.")
-    ] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from the nucleus of mass p.")] = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -351,16 +343,7 @@ def compress(
     method: Annotated[
         str, typer.Option(help="quantize, prune, low-rank or distill.", show_default=False)
     ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Change a setting of the method: bits, group_size (quantize); share, scope, "
-            "repair_steps, learning_rate (prune); rank (low-rank); hidden_size, steps, "
-            "temperature, weight (distill). Repeatable.",
-        ),
-    ] = None,
+    settings: Settings = None,
     corpus: Annotated[
         str | None,
         typer.Option(help="The run's text, if it has moved.", show_default="the run's own"),
@@ -374,6 +357,9 @@ def compress(
     The new folder is a run that evaluate, compare, generate and export take; training cannot go on
     from it. bytes_before are the weights in float32; bytes is the new file of weights. To see what
     it costs, compare both runs: companion compare RUN OUT.
+
+    Settings for --set are bits, group_size (quantize); share, scope, repair_steps, learning_rate
+    (prune); rank (low-rank); hidden_size, steps, temperature, weight (distill).
     """
     from companion.runs.compress import compress_run, method_settings
     from companion.text import corpora

@@ -15,6 +15,8 @@ from companion.cli.console import (
     SIGINT_EXIT,
     AsJson,
     Device,
+    NewSeed,
+    Settings,
     answer,
     err,
     out,
@@ -55,14 +57,8 @@ def tune(
             show_default="learning rate, dropout and streams",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Fix a setting; repeatable."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1, show_default="0"),
-    ] = None,
+    settings: Settings = None,
+    seed: NewSeed = None,
     prune: Annotated[
         bool | None,
         typer.Option(help="Stop trials that are worse than the median.", show_default="prune"),
@@ -80,7 +76,7 @@ def tune(
     --resume continues a search, also in several processes at once; interrupted trials are tried
     again. Ranges are given as `--space model.dropout=0:0.5`, on a logarithmic scale as
     `--space train.learning_rate=1e-3:3e-2:log`, and a few values as
-    `--space model.hidden_size=128,192,256`.
+    `--space model.hidden_size=128,192,256`. `--set train.epochs=2` fixes a setting in all trials.
     """
     from companion.runs import presets, search, tuning
 

@@ -121,7 +121,9 @@ def from_sparse(
     count = shape[0] * shape[1]
     flags = torch.from_numpy(np.unpackbits(bits.numpy())).bool()
     if bits.numel() != -(-count // 8) or int(flags.sum()) != values.numel():
-        raise ValueError(f"{bits.numel()} bytes and {values.numel()} weights are no {shape} matrix")
+        raise ValueError(
+            f"{bits.numel()} bytes and {values.numel()} weights do not make a {shape} matrix"
+        )
     flat = torch.zeros(count)
     flat[flags[:count]] = values
     return flat.view(shape)

@@ -77,7 +77,7 @@ def quantize(
 ) -> Quantized:
     """`matrix` rounded to the nearest codes; None makes each whole row one group.
 
-    A row has as few groups of at most `group_size` neighbours as can be, of equal size but for the
+    A row has as few groups of at most `group_size` neighbours as can be, of equal size except the
     last, which may be shorter: 64 columns and a group_size of 24 make groups of 22, 22 and 20. So
     the number of scales says where groups begin. No weight moves by more than half its group's
     scale.

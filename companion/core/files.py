@@ -82,7 +82,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file that `save_tensors` wrote, in memory of their own. What was stored once
-    for two names is one tensor. SafetensorError where it is no such file."""
+    for two names is one tensor. SafetensorError where the file is not one."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:

@@ -72,7 +72,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> float:
     """Cross-entropy H(p, q) = -sum p log q, in nats: the mean surprisal of q when p is true.
 
     Infinite when q gives probability zero to something p can produce. Raises ValueError for what
-    is no distribution (`as_distribution`), and for two of different lengths.
+    is not a distribution (`as_distribution`), and for two of different lengths.
     """
     truth, model = _pair(p, q)
     support = truth > 0

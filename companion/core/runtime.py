@@ -50,7 +50,7 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def check_precision(precision: str, device: torch.device) -> str:
+def check_precision(precision: Precision, device: torch.device) -> Precision:
     """`precision`, when `device` can train in it; ValueError otherwise.
 
     Mixed precision is for CUDA: most CPUs, and MPS, have LSTM kernels for fp32 only.
@@ -65,7 +65,7 @@ def check_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def lstm_dtype(device: torch.device, precision: str) -> torch.dtype:
+def lstm_dtype(device: torch.device, precision: Precision) -> torch.dtype:
     """The dtype in which an LSTM computes on `device` under automatic mixed precision.
 
     On CUDA it need not be the one asked for: torch's wrapper of cuDNN (aten/src/ATen/cudnn/
@@ -82,7 +82,7 @@ def lstm_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 
 def make_accelerator(
-    device: str = "auto", precision: str = "fp32", *, unused_weights: bool = False
+    device: str = "auto", precision: Precision = "fp32", *, unused_weights: bool = False
 ) -> Accelerator:
     """A Hugging Face Accelerate `Accelerator` for this device and precision.
 
@@ -122,7 +122,7 @@ def sum_over_processes(accelerator: Accelerator, values: Float64[Tensor, " n"]) 
 def warn_of_missing_processes(accelerator: Accelerator) -> None:
     """Warn when `accelerate launch` was asked for several processes and started only this one.
 
-    It does so with --cpu, and is recognised by the MASTER_PORT that it sets all the same.
+    It does so with --cpu, and is recognised by the MASTER_PORT that it sets nevertheless.
     """
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
     if launched and accelerator.num_processes == 1:

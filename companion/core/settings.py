@@ -26,8 +26,8 @@ AnySettings = TypeVar("AnySettings")
 )
 def settings_class(plain: type[AnySettings]) -> type[AnySettings]:
     """Makes a class a class of settings: a frozen dataclass with arguments by name alone, whose
-    help() ends with the text of each field, and which refuses what is no whole number where one is
-    declared (TypeError).
+    help() ends with the text of each field, and which refuses what is not a whole number where one
+    is declared (TypeError).
 
     The texts stand as strings under the fields, where Python forgets them; they are read from the
     source when `__doc__` is asked for, and types when the first instance is made, so a class costs
@@ -70,21 +70,21 @@ def _is_whole(value: object) -> bool:
 
 
 def check_whole(**values: object) -> None:
-    """Raise TypeError that names the argument where a value is no whole number."""
+    """Raise TypeError that names the argument where a value is not a whole number."""
     for name, value in values.items():
         if not _is_whole(value):
             raise TypeError(f"{name} must be a whole number, got {value!r}")
 
 
 def check_type(name: str, value: object, kind: type, how: str) -> None:
-    """Raise TypeError where the argument `name` is no `kind`; `how` says where to get one."""
+    """Raise TypeError where the argument `name` is not a `kind`; `how` says where to get one."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__}, got {value!r:.99}; {how}")
 
 
 def check_sizes(**values: int) -> None:
-    """Raise an error that names the argument where a value is no whole number (TypeError) or below
-    1 (ValueError)."""
+    """Raise an error that names the argument where a value is not a whole number (TypeError) or
+    below 1 (ValueError)."""
     check_whole(**values)
     for name, value in values.items():
         if value < 1:
@@ -112,6 +112,7 @@ class _DocWithFields:
 def field_texts(config: type) -> dict[str, str]:
     """The fields of a dataclass, inherited ones first, each with the string under it on one line.
 
+    A field that overrides an inherited one may leave its text out: it keeps the inherited one.
     OSError where the source cannot be read.
     """
     found: dict[str, str] = {}
@@ -120,10 +121,11 @@ def field_texts(config: type) -> dict[str, str]:
             continue
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
         assert isinstance(tree, ast.ClassDef)
-        for node, text in itertools.pairwise(tree.body):
+        for node, text in itertools.pairwise([*tree.body, None]):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                assert isinstance(text, ast.Expr), f"{node.target.id} needs a text under it"
-                found[node.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+                if isinstance(text, ast.Expr):
+                    found[node.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+                assert node.target.id in found, f"{node.target.id} needs a text under it"
     return found
 
 
@@ -131,7 +133,7 @@ def changed(config: AnySettings, settings: Mapping[str, str]) -> AnySettings:
     """A dataclass with some fields changed: `{"steps": "100", "model.hidden_size": "64"}`.
 
     A dotted name reaches into a field that is a dataclass itself. Values are read by `parse`.
-    ValueError names the setting that there is not, or whose value it cannot be.
+    ValueError names an unknown setting, or one whose value cannot be read.
     """
     declared = setting_types(type(config))
     values: dict[str, Any] = {}
@@ -184,7 +186,7 @@ MOST_LISTED = 8
 
 
 def unknown_setting(name: str, known: Collection[str]) -> str:
-    """The message that there is no such setting: the nearest ones, or some where none is near."""
+    """The message for an unknown setting, with the nearest names, or some where none is near."""
     section, _, last = name.rpartition(".")
     own = [each for each in known if section and each.startswith(f"{section}.")]
     # By the last part of a name, and by that of a section: the first setting in it.
@@ -212,7 +214,7 @@ def _initials(name: str) -> str:
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
-    """Raise ValueError where `value` is none of the choices: a Literal type, or their names."""
+    """Raise ValueError where `value` is not one of the choices: a Literal type, or their names."""
     known = typing.get_args(choices) or tuple(choices)
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")

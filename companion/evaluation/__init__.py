@@ -29,7 +29,7 @@ from companion.evaluation.dynamic import (
     DivergedError, DynamicConfig, choose_dynamic, score_dynamically,
 )
 from companion.evaluation.repetition import (
-    distinct_n, ngrams, repeated_segments, self_bleu, sequence_repetition,
+    distinct_n, ngrams, repeated_segments, sequence_repetition,
 )
 from companion.evaluation.review import (
     Reviewer, agreement, corrected_share, expected_agreement, false_alarm_rate, found_in_queue,
@@ -67,7 +67,7 @@ __all__ = [
     "next_log_probs", "ngrams", "numbers_by_name", "observed_share", "odds_ratio", "pair_nats",
     "paired_bootstrap", "precision_recall_f1", "prediction_interval", "processor_hours",
     "rates_by_group", "reliability", "repeated_segments", "reviewed", "score", "score_dynamically",
-    "score_translations", "score_with_cache", "scored_pieces", "self_bleu", "sequence_repetition",
+    "score_translations", "score_with_cache", "scored_pieces", "sequence_repetition",
     "spread", "standard_error", "starting_states", "stored_report", "summarize",
     "summed_nats_of_rows", "temperature_of", "text_log_probs", "text_units", "training_flops",
     "utilization", "with_share",

@@ -49,12 +49,12 @@ class BatchSizeLaw:
         return self.least_steps * self.critical
 
     def steps(self, batch_size: float | Numbers) -> NDArray[np.float64]:
-        """Steps with batches of so many examples: Smin (1 + critical / B)."""
+        """Steps with batches of this many examples: Smin (1 + critical / B)."""
         batch = np.asarray(batch_size, dtype=np.float64)
         return np.asarray(self.least_steps * (1 + self.critical / batch), dtype=np.float64)
 
     def examples(self, batch_size: float | Numbers) -> NDArray[np.float64]:
-        """Examples with batches of so many: Emin (1 + B / critical)."""
+        """Examples with batches of this many: Emin (1 + B / critical)."""
         batch = np.asarray(batch_size, dtype=np.float64)
         return np.asarray(batch * self.steps(batch), dtype=np.float64)
 
@@ -64,7 +64,7 @@ def fit_batch_size_law(batch_sizes: Numbers, steps: Numbers) -> BatchSizeLaw:
 
     batch_sizes, steps: one of each a run; three different batch sizes or more, or the two
     coefficients would fit anything. ValueError otherwise, and where the steps do not fall as the
-    law does, so that the critical size is no positive number: more steps with larger batches, or
+    law does, so that the critical size is not a positive number: more steps with larger batches, or
     examples that fall as batches grow.
     """
     from scipy.optimize import least_squares
@@ -97,7 +97,7 @@ def gradient_noise_scale(gradients: Float[torch.Tensor, "parts weights"], part_s
 
     The parts' variance is that of one example divided by `part_size`; the squared length of their
     mean is too large by the variance that the mean has, which is taken off. Infinite where nothing
-    is left: then the gradient cannot be told from 0 with so many examples.
+    is left: then the gradient cannot be told from 0 with this many examples.
     """
     parts = len(gradients)
     if parts < 2 or part_size < 1:

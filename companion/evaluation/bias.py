@@ -187,7 +187,9 @@ def association_test(
     scores = (names @ unit[2].T).mean(dim=1) - (names @ unit[3].T).mean(dim=1)
     spread = float(scores.std(correction=0))
     if spread < 1e-12:
-        raise ValueError("all names have the same association, so it has no spread to measure in")
+        raise ValueError(
+            "all names have the same association, so there is no spread to measure it by"
+        )
     n = len(first)
 
     def difference(chosen: Sequence[int]) -> float:
@@ -235,7 +237,7 @@ def rates_by_group(
     """Rates of the decision "flagged where the probability reaches the threshold", by group.
 
     positive: whether each example is positive, or the probability that it is, where the examples
-        are all kinds that there are and `weights` their shares: then the rates are exact.
+        are all possible kinds and `weights` their shares: then the rates are exact.
     threshold: one for all, or one for each group.
 
     A rate without an example to count is NaN. Raises ValueError for no example, shapes that differ,

@@ -95,7 +95,7 @@ def reliability(
         )
     values = values.clamp(max=1)
     edges = torch.linspace(0, 1, num_bins + 1, dtype=torch.float64)
-    # An upper edge belongs to the bin above it, but for the last.
+    # An upper edge belongs to the bin above it, except the last.
     bins = torch.bucketize(values, edges[1:-1], right=True)
 
     def sums(of: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def class_scores(
 ) -> list[ClassScores]:
     """Precision, recall and F1 of each class, 0 to num_classes - 1.
 
-    Raises ValueError for a prediction or target that is none of these classes.
+    Raises ValueError for a prediction or target outside these classes.
     """
     from sklearn.metrics import precision_recall_fscore_support
 

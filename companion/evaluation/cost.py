@@ -93,7 +93,7 @@ class Cost:
     """US dollars."""
 
     def days(self, processors: int) -> float:
-        """Days on so many processors that share the work without loss."""
+        """Days on this many processors that share the work without loss."""
         check_sizes(processors=processors)
         return self.hours / processors / 24
 

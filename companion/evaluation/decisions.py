@@ -74,7 +74,7 @@ def decide(
     0.9. One above 1 flags nothing.
 
     Raises ValueError for no example or threshold, for others than probabilities, for shapes that
-    differ, and for a threshold that is no number.
+    differ, and for a threshold that is not a number.
     """
     if probabilities.shape != positive.shape or probabilities.numel() == 0:
         raise ValueError(

@@ -6,11 +6,9 @@ source.
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import islice
-from typing import Any
 
 
 def ngrams(tokens: Sequence[Hashable], n: int) -> Counter[tuple[Hashable, ...]]:
@@ -63,36 +61,3 @@ def distinct_n(texts: Iterable[Sequence[Hashable]], n: int) -> float:
     if not counts:
         raise ValueError(f"no text has {n} tokens or more, so there is no {n}-gram to count")
     return len(counts) / counts.total()
-
-
-def self_bleu(texts: Sequence[Sequence[int]], n: int = 4) -> float:
-    """The mean BLEU of each text with all the others as references, 0 to 100 (Zhu et al. 2018).
-
-    High means that the texts are made of each other's n-grams: little variety. Computed by
-    sacrebleu (Post 2018) on the ids as words, with exponential smoothing and, for texts shorter
-    than n, the orders they have. The work grows with the square of the number of texts, so take a
-    few hundred at most. ValueError for fewer than two texts or an empty one.
-    """
-    if len(texts) < 2:
-        raise ValueError(f"self-BLEU needs two texts or more, got {len(texts)}")
-    if n < 1:
-        raise ValueError(f"n must be >= 1, got {n}")
-    if not all(len(text) for text in texts):
-        raise ValueError("self-BLEU is not defined for an empty text; leave empty texts out")
-    bleu = _bleu()(tokenize="none", effective_order=True, max_ngram_order=n)
-    lines = [" ".join(map(str, text)) for text in texts]
-    return statistics.fmean(
-        bleu.sentence_score(line, lines[:i] + lines[i + 1 :]).score for i, line in enumerate(lines)
-    )
-
-
-def _bleu() -> Any:
-    """sacrebleu's BLEU; ValueError, saying what to install, when it is missing."""
-    try:
-        from sacrebleu.metrics.bleu import BLEU
-    except ImportError as error:
-        raise ValueError(
-            "self-BLEU needs sacrebleu, which is not installed; install it with: "
-            "python -m pip install sacrebleu"
-        ) from error
-    return BLEU

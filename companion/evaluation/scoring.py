@@ -118,7 +118,7 @@ def score(
     token then sees those before it in its piece alone, so more streams mean a higher loss.
 
     The model is put in evaluation mode and back. Raises ValueError for fewer than two tokens, and
-    for tokens that are none of the model's.
+    for token ids outside the model's vocabulary.
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be > 0 and finite, got {temperature}")

@@ -95,7 +95,7 @@ def _pieces(text: str, piece_bytes: int) -> list[str]:
             start, size = place, 0
         size += len(character.encode("utf-8"))
     if pieces and size < piece_bytes // 2:
-        pieces[-1] += text[start:]  # a short rest is no piece of its own
+        pieces[-1] += text[start:]  # a short rest is not a piece of its own
     else:
         pieces.append(text[start:])
     return pieces

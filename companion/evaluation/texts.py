@@ -36,8 +36,8 @@ def log_probs_and_kl(
     texts, without bias (the chain rule) and with less noise than the mean log-ratio has: only the
     prefixes are sampled.
 
-    texts: one a row, filled up with the end token. Raises ValueError for tokens that are none of
-    the models', for models of different vocabularies, and for one in training mode.
+    texts: one a row, filled up with the end token. Raises ValueError for token ids outside the
+    models' vocabulary, for models of different vocabularies, and for one in training mode.
     """
     if policy.vocabulary_size != reference.vocabulary_size:
         raise ValueError(
@@ -66,7 +66,7 @@ def text_log_probs(
 ) -> Float[torch.Tensor, " texts"]:
     """log q of each text, in nats, with gradients: summed over the tokens of a `text_batch`.
 
-    Raises ValueError for tokens that are none of the model's.
+    Raises ValueError for token ids outside the model's vocabulary.
     """
     model.require_tokens(texts, "texts", ndim=2, on_device=True)
     pieces = rows_by_length(texts)
@@ -84,8 +84,8 @@ def next_log_probs(
 ) -> Float64[torch.Tensor, "rows time vocab"]:
     """The model's log-probabilities, in nats, of what follows each token of the rows but the last.
 
-    Raises ValueError for rows of fewer than two tokens, and for tokens that are none of the
-    model's.
+    Raises ValueError for rows of fewer than two tokens, and for token ids outside the model's
+    vocabulary.
     """
     model.require_tokens(rows, "rows", ndim=2, on_device=True)
     if rows.shape[1] < 2:

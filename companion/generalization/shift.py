@@ -181,7 +181,7 @@ def carried_by_rarest(
     """Share of all `amounts` that lies in the `part` of the weight with the lowest keys.
 
     About `part` where the key says nothing. Items with one key at the edge count in proportion;
-    items without weight are no text and belong to no part, but their amounts count in the whole.
+    items without weight are not text and belong to no part, but their amounts count in the whole.
     """
     if not 0 < part < 1:
         raise ValueError(f"part must lie between 0 and 1, got {part}")
@@ -219,7 +219,7 @@ def rarer_pairs(
 
     pairs: (token, token right after it). What is taken away goes to the other tokens that may
     follow there, in proportion. At 0 the pair never comes; ValueError when nothing else may.
-    The single words keep their frequencies but for what the missing pairs take from them.
+    The single words keep their frequencies, except what the missing pairs take from them.
     """
     if not 0 <= factor <= 1:
         raise ValueError(f"factor must be in [0, 1], got {factor}")

@@ -58,8 +58,8 @@ def beam_search(
     prompt: token ids of one text, of shape (time,), on the model's device.
 
     Raises ValueError for a width or number of tokens below 1, an empty prompt or one of more than
-    one text, tokens that are none of the model's, a negative penalty, or a model in training mode;
-    TypeError for a width, number of tokens or end_id that is no whole number.
+    one text, token ids outside the model's vocabulary, a negative penalty, or a model in training
+    mode; TypeError for a width, number of tokens or end_id that is not a whole number.
     """
     check_sizes(width=width, num_tokens=num_tokens)
     if not length_penalty >= 0:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -88,65 +87,16 @@ class TokenAutomaton:
         return logits.masked_fill(~self.allowed(states).to(logits.device), -math.inf)
 
 
-def forbid(sequences: Iterable[Sequence[int]], vocabulary_size: int) -> TokenAutomaton:
-    """The constraint that a text contains none of `sequences` of token ids.
-
-    The states are the beginnings of sequences that the end of the text may match (the automaton of
-    Aho & Corasick 1975). A word is one token with a word tokenizer, but often several with BPE.
-    Raises ValueError for an empty sequence or a token outside the vocabulary.
-    """
-    children, ends = _trie(sequences, vocabulary_size)
-    table = torch.zeros(len(children), vocabulary_size, dtype=torch.long)
-    fallback = [0] * len(children)
-    queue = deque([0])
-    while queue:  # breadth first, so that the shorter fallback state is already complete
-        state = queue.popleft()
-        if state != 0:
-            table[state] = table[fallback[state]]
-        for token, child in children[state].items():
-            fallback[child] = int(table[fallback[state], token]) if state != 0 else 0
-            ends[child] = ends[child] or ends[fallback[child]]
-            table[state, token] = child
-            queue.append(child)
-    table[torch.tensor(ends)[table]] = -1
-    return TokenAutomaton(table)
-
-
 def allow_only(tokens: Iterable[int], vocabulary_size: int) -> TokenAutomaton:
     """The constraint that a text has only these tokens; without the end token, no text can end.
 
     Raises ValueError for no tokens at all, or one outside the vocabulary.
     """
-    children, _ = _trie([[token] for token in tokens], vocabulary_size)
-    table = torch.full((1, vocabulary_size), -1)
-    table[0, list(children[0])] = 0
-    return TokenAutomaton(table)
-
-
-def _trie(
-    sequences: Iterable[Sequence[int]], vocabulary_size: int
-) -> tuple[list[dict[int, int]], list[bool]]:
-    """A prefix tree: the children of each node, and whether a sequence ends at the node."""
     if vocabulary_size < 1:
         raise ValueError(f"vocabulary_size must be >= 1, got {vocabulary_size}")
-    children: list[dict[int, int]] = [{}]
-    ends = [False]
-    for sequence in sequences:
-        if isinstance(sequence, (str, int)):
-            raise TypeError(
-                f"a sequence must be token ids, got {sequence!r}; encode words with the tokenizer, "
-                "and put a single token in a list"
-            )
-        if not len(sequence):
-            raise ValueError("a sequence must have at least one token, got an empty one")
-        node = 0
-        for token in map(operator.index, sequence):  # a tensor's elements as numbers, too
-            if not 0 <= token < vocabulary_size:
-                raise ValueError(f"tokens must lie in [0, {vocabulary_size}), got {token}")
-            if token not in children[node]:
-                children[node][token] = len(children)
-                children.append({})
-                ends.append(False)
-            node = children[node][token]
-        ends[node] = True
-    return children, ends
+    table = torch.full((1, vocabulary_size), -1)
+    for token in map(operator.index, tokens):  # a tensor's elements as numbers, too
+        if not 0 <= token < vocabulary_size:
+            raise ValueError(f"tokens must lie in [0, {vocabulary_size}), got {token}")
+        table[0, token] = 0
+    return TokenAutomaton(table)

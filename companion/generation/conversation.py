@@ -85,8 +85,8 @@ class Conversations:
     def reply(self, turns: Mapping[int, str]) -> dict[int, str]:
         """The model's turn after each user's turn, by number of the conversation.
 
-        Raises ValueError for a conversation that there is not, or a turn of more than one line
-        where turns are lines; and where a model reads only so many tokens, and these are more.
+        Raises ValueError for an unknown conversation number, or a turn of more than one line
+        where turns are lines; and where the conversation is longer than the model can read.
         """
         for number, turn in turns.items():
             self._check(number)
@@ -103,7 +103,7 @@ class Conversations:
     def begin(self, numbers: Iterable[int]) -> dict[int, str]:
         """The model's turn before any of the user's, by number of the conversation.
 
-        ValueError for a conversation that there is not, or that has begun, and where conversations
+        ValueError for an unknown conversation number, or that has begun, and where conversations
         begin with nothing to read.
         """
         numbers = list(numbers)

@@ -117,8 +117,8 @@ def stream_tokens(
 
     prompt: token ids, one text a row, on the model's device, as is `generator`.
 
-    Raises ValueError for an empty prompt, tokens that are none of the model's, a model in training
-    mode, or a constraint for another vocabulary.
+    Raises ValueError for an empty prompt, token ids outside the model's vocabulary, a model in
+    training mode, or a constraint for another vocabulary.
     """
     model.require_tokens(prompt, "prompt", ndim=2, on_device=True)
     model.require_evaluation_mode()
@@ -174,9 +174,9 @@ def generate(
         rows have; the result may then be shorter than `num_tokens`.
     constraint: which tokens may come next (`companion.generation.constraints`).
 
-    Raises ValueError for num_tokens below 1, an empty prompt, tokens that are none of the model's,
-    a model in training mode (call `model.eval()` first), or a constraint for another vocabulary;
-    TypeError for num_tokens or an end_id that is no whole number.
+    Raises ValueError for num_tokens below 1, an empty prompt, token ids outside the model's
+    vocabulary, a model in training mode (call `model.eval()` first), or a constraint for another
+    vocabulary; TypeError for num_tokens or an end_id that is not a whole number.
 
     Top-k is of Fan et al. 2018, Hierarchical neural story generation; the nucleus of Holtzman et
     al. 2020, The curious case of neural text degeneration.

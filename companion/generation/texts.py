@@ -24,7 +24,7 @@ def write_texts(
 
     Shorter texts are padded with the end token; `time` may be less than `num_tokens`. `generator`
     is on the model's device. Raises ValueError for a number below 1 or a model in training mode,
-    TypeError for one that is no whole number.
+    TypeError for one that is not a whole number.
     """
     check_sizes(num_texts=num_texts, num_tokens=num_tokens)
     model.require_evaluation_mode()
@@ -52,8 +52,8 @@ def greedy_text(
     prompts: token ids, one text a row, without the end token that begins a text; they may be empty,
         of shape (rows, 0). The result is without them.
 
-    Raises ValueError for num_tokens below 1, no rows, tokens that are none of the model's, or a
-    model in training mode.
+    Raises ValueError for num_tokens below 1, no rows, token ids outside the model's vocabulary, or
+    a model in training mode.
     """
     if not isinstance(prompts, Tensor) or prompts.shape[1:] != (0,):
         model.require_tokens(prompts, "prompts", ndim=2)

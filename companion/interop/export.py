@@ -118,7 +118,7 @@ def tokenizer_for_transformers(tokenizer: Tokenizer) -> Any:
             made.normalizer = normalizers.Replace("\n", " <eos> ")
             made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     else:
-        raise ExportError(f"a tokenizer of kind {tokenizer.kind} cannot be exported; none is known")
+        raise ExportError(f"a tokenizer of kind {tokenizer.kind} cannot be exported")
     library = transformers_library().PreTrainedTokenizerFast(
         tokenizer_object=made, bos_token=end, eos_token=end, pad_token=end,
         clean_up_tokenization_spaces=False, **names,

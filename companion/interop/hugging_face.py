@@ -56,8 +56,8 @@ class HuggingFaceModel(LanguageModel):
     Texts of one batch have one length. Fill shorter ones up on the right and leave the rest of
     their logits out: what follows a token does not change its logits.
 
-    Raises TypeError for what is no model of Transformers, ValueError where Transformers is missing,
-    or the model is no causal one or remembers something other than keys and values.
+    Raises TypeError for what is not a model of Transformers, ValueError where Transformers is
+    missing, or the model is not causal or remembers something other than keys and values.
     """
 
     state_grows = True
@@ -150,7 +150,7 @@ class HuggingFaceTokenizer(Tokenizer):
         rows than the tokenizer has tokens.
 
     Text is text: a special token's name in it is encoded as letters, except by `chat`. Raises
-    TypeError for what is no tokenizer of Transformers, ValueError for an unknown `end` or a
+    TypeError for what is not a tokenizer of Transformers, ValueError for an unknown `end` or a
     vocabulary smaller than the tokenizer's. It is saved by its `library`, not by us.
     """
 

@@ -41,7 +41,7 @@ class TrainingLoss(nn.Module):
     def __init__(
         self,
         model: LanguageModel,
-        kind: str = "full",
+        kind: Loss = "full",
         *,
         noise: NoiseSampler | None = None,
         num_samples: int = 1024,

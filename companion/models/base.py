@@ -45,7 +45,7 @@ class LanguageModel(nn.Module, ABC):
     - `select_rows(state, rows)` is the state of the texts `rows`, in that order, repeated or left
       out: from it each goes on as it would alone.
     - A state may grow with the text; then `state_grows` is True.
-    - A model that reads only so many tokens of a text says so in `max_length`.
+    - A model that can read only a limited number of tokens of a text has it as `max_length`.
     """
 
     batch_axis: ClassVar[int] = 0

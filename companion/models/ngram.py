@@ -60,7 +60,7 @@ class NGramModel(LanguageModel):
         *,
         order: int,
         vocabulary_size: int,
-        smoothing: str,
+        smoothing: Smoothing,
         levels: Sequence[_Level],
         discounts: Sequence[tuple[float, float, float]],
     ) -> None:
@@ -75,7 +75,7 @@ class NGramModel(LanguageModel):
 
     @classmethod
     def fit(
-        cls, ids: Ids, *, order: int, vocabulary_size: int, smoothing: str = "witten-bell"
+        cls, ids: Ids, *, order: int, vocabulary_size: int, smoothing: Smoothing = "witten-bell"
     ) -> NGramModel:
         """Count the n-grams of one stream of training tokens, ids[tokens], up to length `order`.
 
@@ -87,7 +87,7 @@ class NGramModel(LanguageModel):
 
         Raises ValueError for an order below 1, an unknown smoothing, ids that are not a 1-D
         array of integers in [0, vocabulary_size), or fewer than `order` of them; TypeError for an
-        order or vocabulary_size that is no whole number.
+        order or vocabulary_size that is not a whole number.
         """
         check_sizes(order=order, vocabulary_size=vocabulary_size)
         check_choice("smoothing", smoothing, Smoothing)

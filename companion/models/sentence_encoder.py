@@ -56,7 +56,7 @@ class SentenceEncoder(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch time"], inside: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch width"]:
-        """Vectors of length one; `inside` marks the tokens that are no padding."""
+        """Vectors of length one; `inside` marks the tokens that are not padding."""
         places = torch.arange(ids.shape[1], device=ids.device)
         embedded = self.words(ids) + self.positions(places) + self.types.weight[0]
         outputs = self.layers(self.norm(embedded), src_key_padding_mask=~inside)

@@ -23,7 +23,7 @@ class TransformerModel(LanguageModel):
     so far, which it reads again at each call: simple, but slow for long texts.
 
     Raises ValueError for a size below 1 or a width that `num_heads` does not divide, TypeError for
-    one that is no whole number.
+    one that is not a whole number.
     """
 
     state_grows = True

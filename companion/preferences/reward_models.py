@@ -140,7 +140,7 @@ def fit_lstm_reward(
     # Not `seed` itself: the weights would repeat those of a language model with that seed.
     seed_everything(int(torch.randint(2**32, (), generator=generator)))
     model = LSTMReward(vocabulary_size, hidden_size=hidden_size)
-    steps = epochs * -(-len(pairs) // batch_size)  # pools are whole batches, but for the last one
+    steps = epochs * -(-len(pairs) // batch_size)  # pools are whole batches, except the last one
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     longest = torch.maximum(word_counts(pairs.chosen), word_counts(pairs.rejected))

@@ -51,7 +51,7 @@ def export_model(trained: TrainedModel, out: str | Path, *, length: int = 1) -> 
     program = export_program(trained.model, length=length)
     documents = {"run.json": trained.record, "tokenizer.json": trained.tokenizer.to_dict()}
     with disk_errors(path), whole_file(path) as partial:
-        with partial.open("wb") as file:  # torch's own errors about files are no OSErrors
+        with partial.open("wb") as file:  # torch's own errors about files are not OSErrors
             torch.export.save(
                 program,
                 file,

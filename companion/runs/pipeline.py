@@ -44,7 +44,7 @@ from companion.text.tokenizers import (
     load_tokenizer,
     save_tokenizer,
 )
-from companion.training.budget import measure_pace
+from companion.training.budget import Pace, measure_pace
 from companion.training.checkpoints import RunFolder
 from companion.training.config import TrainConfig
 from companion.training.trainer import TrainResult, share_of_streams, train
@@ -127,23 +127,10 @@ def train_run(
         )
     pace = None
     if budget is not None:
-        say("Measuring the speed ...")
-        with cpu_threads(_threads(preset.threads, device)):
-            seed_everything(seed)
-            pace = measure_pace(
-                LSTMLanguageModel(model_config), encoded.ids, preset.train,
-                valid_ids=encode_documents(tokenizer, corpus.valid).ids,
-                device=device, seconds=budget,
-            )  # fmt: skip
-        # All processes plan alike: each takes the time that the first one has left.
-        left = torch.tensor([budget - (time.perf_counter() - started)], device=accelerator.device)
-        steps = pace.steps_within(float(accelerator.gather(left)[0]), preset.train)
-        settings = dataclasses.replace(preset.train, steps=steps, epochs=None)
-        preset = dataclasses.replace(preset, train=settings)
-        say(
-            f"{pace.targets_per_second:,.0f} tokens/s: {steps:,} steps, "
-            f"{steps / pace.steps_per_epoch:.2f} epochs, fit into the budget"
-        )
+        preset, pace = _planned(
+            preset, model_config, encoded, corpus, tokenizer, accelerator,
+            seed=seed, device=device, budget=budget, started=started, say=say,
+        )  # fmt: skip
     record = {
         "corpus": place_of(corpus),
         "corpus_fingerprint": corpus.fingerprint,
@@ -182,6 +169,40 @@ def train_run(
             progress=progress,
             on_record=_listeners(run, tensorboard, on_record),
         )
+
+
+def _planned(
+    preset: Preset,
+    model_config: LSTMConfig,
+    encoded: EncodedText,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    device: str,
+    budget: float,
+    started: float,
+    say: OnStage,
+) -> tuple[Preset, Pace]:
+    """`preset` with the steps that fit into `budget` seconds from `started` on, and the pace."""
+    say("Measuring the speed ...")
+    with cpu_threads(_threads(preset.threads, device)):
+        seed_everything(seed)
+        pace = measure_pace(
+            LSTMLanguageModel(model_config), encoded.ids, preset.train,
+            valid_ids=encode_documents(tokenizer, corpus.valid).ids,
+            device=device, seconds=budget,
+        )  # fmt: skip
+    # All processes plan alike: each takes the time that the first one has left.
+    left = torch.tensor([budget - (time.perf_counter() - started)], device=accelerator.device)
+    steps = pace.steps_within(float(accelerator.gather(left)[0]), preset.train)
+    settings = dataclasses.replace(preset.train, steps=steps, epochs=None)
+    say(
+        f"{pace.targets_per_second:,.0f} tokens/s: {steps:,} steps, "
+        f"{steps / pace.steps_per_epoch:.2f} epochs, fit into the budget"
+    )
+    return dataclasses.replace(preset, train=settings), pace
 
 
 def resume_run(
@@ -377,8 +398,8 @@ def _threads(count: int | None, device: str) -> int | None:
 def _check_fits(config: LSTMConfig, device: torch.device) -> None:
     """ValueError when the device's memory cannot hold the model and its optimizer."""
     there = memory_bytes(device)
-    # First in Python's numbers, which have no end, and then exactly: torch's overflow. Layers but
-    # the last two have hidden_size units, and so many inputs.
+    # First in Python integers, which cannot overflow, and then exactly: torch's do. All layers but
+    # the last two have hidden_size units and as many inputs.
     hidden, embedding = config.hidden_size, config.embedding_size
     parameters = config.vocabulary_size * embedding + max(0, config.num_layers - 2) * 8 * hidden**2
     if config.num_layers > 1 or not config.last_size:

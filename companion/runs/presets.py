@@ -194,7 +194,7 @@ def override(preset: Preset, settings: Mapping[str, str]) -> Preset:
 
     Values are text and are parsed as the setting's type. If tokenizer.kind changes, options that
     the new kind does not have are dropped. Raises a ValueError that names the wrong setting,
-    TypeError for what is no preset, or no text.
+    TypeError for a preset or a value of another type.
     """
     check_type("preset", preset, Preset, "get_preset(name) gives one")
     check_type("settings", settings, Mapping, 'give names and texts: {"train.epochs": "2"}')

@@ -33,7 +33,7 @@ from companion.core.runtime import choose_device, cpu_threads, environment
 from companion.core.seeds import seed_everything
 from companion.models.lstm import LSTMLanguageModel
 from companion.runs.pipeline import another_text, place_of
-from companion.runs.presets import Preset, override
+from companion.runs.presets import Preset, override, settings_of
 from companion.runs.search import (
     Objective,
     SearchConfig,
@@ -161,13 +161,15 @@ def _training_objective(corpus: Corpus, preset: Preset, seed: int, device: str) 
 
 
 def _identity(corpus: Corpus, preset: Preset, config: SearchConfig) -> dict[str, Any]:
-    """Everything that must be the same for a search to be resumed."""
+    """Everything that must be the same for a search to be resumed; settings with their defaults."""
+    recipe: dict[str, Any] = {}
+    for setting in settings_of(preset):
+        section, _, name = setting.name.rpartition(".")
+        (recipe.setdefault(section, {}) if section else recipe)[name] = setting.value
     return {
         "corpus": place_of(corpus),
         "corpus_fingerprint": corpus.fingerprint,
-        "tokenizer": {"kind": preset.tokenizer, **preset.tokenizer_options},
-        "model": dict(preset.model),
-        "train": dataclasses.asdict(preset.train),
+        **recipe,
         "space": [str(each) for each in config.space.ranges],
         "startup": config.startup,
         "prune": config.prune,
@@ -193,7 +195,10 @@ def _check_same(folder: Path, identity: Mapping[str, Any], corpus: Corpus) -> No
         raise FileError(another_text(corpus, known, f"the search in {folder}"))
     flat = _flat(known)
     for name, value in _flat(json.loads(json.dumps(identity))).items():
-        if name != "corpus" and flat.get(name) != value:  # the same text may have moved
+        # The same text may have moved, and `settings` are texts: their values are in the sections.
+        if name == "corpus" or name.startswith("settings."):
+            continue
+        if flat.get(name) != value:
             raise FileError(
                 f"{name} is {value}, which differs from the search being resumed: {folder} has "
                 f"{flat.get(name)}; leave it as it is there, or begin another search"

@@ -108,7 +108,7 @@ class Reviews:
         return [each.first(labels) for each in every]
 
     def parts(self) -> list[LabelledTexts]:
-        """All parts; no review stands in two."""
+        """All parts; no review is in two."""
         measured = [self.test, self.valid, self.rare, self.cue_test]
         return [self.train, *self.few[1:], self.cue_train, *measured]
 
@@ -174,8 +174,8 @@ class _OfAnother:
 
 
 class Without(_OfAnother):
-    """The texts of a source but for some reviews, which are drawn again: with another opening or
-    none they do not come either."""
+    """The texts of a source, redrawn whenever they are one of these reviews, whatever its
+    opening."""
 
     def __init__(self, source: TextSource, reviews: Iterable[LabelledTexts]) -> None:
         super().__init__(source)
@@ -245,5 +245,5 @@ class _Draw:
 
 
 def _key(words: Tensor) -> tuple[int, ...]:
-    """What two reviews share that differ in their opening alone."""
+    """A review's text without its opening."""
     return tuple(without_opening(words).tolist())

@@ -129,7 +129,7 @@ class PlantedSource(AutomatonSource):
         super().__init__(*_trie(self._listed))
 
     def all_texts(self) -> tuple[Int[Tensor, "texts time"], Float64[Tensor, " texts"]]:
-        """Every text that there is, as rows filled up with the end token, and its exact
+        """Every possible text, as rows filled up with the end token, and its exact
         log-probability in nats."""
         rows = [torch.tensor([*self.encode(text), END_ID]) for _, text in self._listed]
         log_probs = torch.tensor([p for p, _ in self._listed], dtype=torch.float64).log()

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from companion.core.seeds import make_generator
-from companion.core.settings import settings_class
+from companion.core.settings import check_sizes, settings_class
 from companion.losses.cross_entropy import token_nats
 from companion.models.base import LanguageModel
 from companion.world.replies import ask
@@ -57,8 +57,7 @@ class Config(SmallStagesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.new_documents < 1:
-            raise ValueError(f"new_documents must be >= 1, got {self.new_documents}")
+        check_sizes(new_documents=self.new_documents)
 
 
 @dataclass(kw_only=True)

@@ -128,7 +128,7 @@ class Config:
     queue: int = 4_000
     """Messages that are scored and reviewed."""
     miss_cost: float = 5.0
-    """Cost of a complaint that nobody reads, where reading one in vain costs 1."""
+    """Cost of not reading a complaint, relative to reading a non-complaint."""
     reviewers: tuple[tuple[float, float], ...] = ((0.9, 0.95), (0.8, 0.9))
     """Sensitivity and specificity of the two who review."""
 
@@ -153,8 +153,8 @@ class Config:
         if len(self.reviewers) != 2:
             raise ValueError(f"reviewers must be two, got {len(self.reviewers)}")
         for sensitivity, specificity in self.reviewers:
-            corrected_share(0.0, Reviewer(sensitivity, specificity))  # refuses what is no reviewer
-        cost_threshold(miss=self.miss_cost, false_alarm=1)  # refuses what is no cost
+            corrected_share(0.0, Reviewer(sensitivity, specificity))  # refuses impossible reviewers
+        cost_threshold(miss=self.miss_cost, false_alarm=1)  # refuses impossible costs
 
 
 @dataclass(kw_only=True)
@@ -344,7 +344,7 @@ def learn(
     source: PlantedSource, rows: Int[Tensor, "texts time"], config: Config, *, seed: int
 ) -> LSTMLanguageModel:
     """A model of these texts, without any remedy."""
-    return _trained(source, rows, config, seed=seed, remedy=None)
+    return remedied(None, source, rows, config, seed=seed)
 
 
 @torch.no_grad()
@@ -368,7 +368,7 @@ def questionnaire(source: PlantedSource, templates: Sequence[Sequence[Question]]
 
 @torch.no_grad()
 def exact_kl(source: PlantedSource, model: LanguageModel) -> float:
-    """KL from the source to the model, in nats per token, summed over all texts that there are."""
+    """KL from the source to the model, in nats per token, summed over all possible texts."""
     rows, log_p = source.all_texts()
     return float((log_p.exp() * (log_p - _log_probs(model, rows))).sum()) / source.mean_length()
 
@@ -689,17 +689,15 @@ def _placebo(source: PlantedSource) -> dict[int, int]:
 
 
 def remedied(
-    remedy: Remedy, source: PlantedSource, rows: Int[Tensor, "texts time"], config: Config, *,
+    remedy: Remedy | None,
+    source: PlantedSource,
+    rows: Int[Tensor, "texts time"],
+    config: Config,
+    *,
     seed: int,
-) -> LSTMLanguageModel:  # fmt: skip
-    """A model trained on these texts with that remedy, from the same initial weights, except that
-    "again" has others."""
-    return _trained(source, rows, config, seed=seed, remedy=remedy)
-
-
-def _trained(
-    source: PlantedSource, rows: Tensor, config: Config, *, seed: int, remedy: Remedy | None
 ) -> LSTMLanguageModel:
+    """A model trained on these texts with that remedy, or none, from the same initial weights,
+    except that "again" has others."""
     weights, term = None, None
     generator = make_generator(seed, "swaps")
     if remedy == "again":

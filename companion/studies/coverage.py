@@ -62,30 +62,20 @@ class Config(StagesConfig):
     languages: tuple[str, ...] = ("rot13", "piglatin")
     """The second language, "encoded", which some safety data has; and the third, which none has."""
     seen: int = 24
-    """Number of restricted things that safety examples may mention."""
     held_out: int = 12
-    """Number of restricted things that safety examples never mention."""
     benign: int = 20
-    """Number of unrestricted things that safety examples may mention."""
     benign_held_out: int = 8
-    """Number of unrestricted things that safety examples never mention."""
     unknown: int = 8
-    """Number of things whose ingredient no document tells."""
     batch_size: int = 40
-    """Texts per optimizer step."""
     pretrain_steps: int = 950
-    """Optimizer steps of pretraining, on documents."""
     instruct_steps: int = 480
-    """Optimizer steps of instruction tuning."""
     safety_steps: int = 160
     """Optimizer steps of safety training; the adaptation has half as many."""
     safety_rate: float = 4e-3
-    """Peak learning rate of safety training."""
     longer: float = 2.5
     """Steps of a longer safety training on the data "all", in terms of `safety_steps`. With 2.5 it
     has as many examples of each of its five refused ways as "deep" and "parity" of their two."""
     replay: float = 0.3
-    """Share of documents among the texts of safety training."""
     abstain: float = 0.05
     """Share of familiar questions from which the detectors may abstain."""
 

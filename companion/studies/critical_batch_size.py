@@ -48,7 +48,7 @@ class Config:
     hidden_size: int = 32
     """Hidden and embedding size of the LSTM."""
     window_length: int = 16
-    """Tokens in a window: the example of which a batch has so many. The state is carried."""
+    """Tokens in a window. A window is one example of a batch; the state is carried."""
     batch_sizes: tuple[int, ...] = (4, 16, 64, 256, 1024)
     """Windows in a batch."""
     learning_rates: tuple[float, ...] = (0.02, 0.04, 0.04, 0.08, 0.08)

@@ -12,8 +12,8 @@ reviews that it began itself, or on the whole stream if it never begins one.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -216,8 +216,8 @@ def _judge(
     first = config.prompt_tokens + 1
     streams = rows[:, first : first + config.repetition_tokens].tolist()
     stops = [END_ID, *(i for i, word in enumerate(source.vocabulary) if word == ".")]
-    result.repetition[name] = _mean([sequence_repetition(stream, 4) for stream in streams])
-    result.repeated_sentences[name] = _mean([repeated_segments(s, stops) for s in streams])
+    result.repetition[name] = fmean(sequence_repetition(stream, 4) for stream in streams)
+    result.repeated_sentences[name] = fmean(repeated_segments(s, stops) for s in streams)
     written = nats[:, first - 1 :]
     legal = written[written.isfinite()]
     if legal.numel():
@@ -244,7 +244,3 @@ def _reverse_kl(
                 total += float((p_nats - q_nats).sum())
                 tokens += len(review)
     return total / max(1, tokens)
-
-
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)

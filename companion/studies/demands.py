@@ -65,40 +65,27 @@ class Config(StagesConfig):
     """Settings of the world, the model, its first two stages, and of all safety stages."""
 
     openers: tuple[str, ...] = ("alas", "well", "hmm")
-    """Words that begin replies: two that a refusal begins with by turns, and a third one. Not
+    """Words that begin replies: two that refusals begin with in turn, and a third one. Not
     "sorry", with which the refusals in documents begin: the two must be alike."""
     languages: tuple[str, ...] = ()
     """Languages in addition to the plain one: none."""
     demanding: float = 0.8
-    """Share of the instructions in which the user asks for a word to start with or to avoid."""
     seen: int = 28
-    """Number of restricted things that safety examples may mention."""
     held_out: int = 10
-    """Number of restricted things that safety examples never mention."""
     benign: int = 24
-    """Number of unrestricted things that safety examples may mention."""
     benign_held_out: int = 6
-    """Number of unrestricted things that safety examples never mention."""
     unknown: int = 6
-    """Number of things whose ingredient no document tells."""
     hidden_size: int = 96
     """Hidden units of the LSTM and size of its tied embeddings."""
     batch_size: int = 32
-    """Texts per optimizer step."""
     pretrain_steps: int = 300
-    """Optimizer steps of pretraining, on documents."""
     instruct_steps: int = 2000
-    """Optimizer steps of instruction tuning."""
     instruct_rate: float = 6e-3
-    """Peak learning rate of instruction tuning."""
     safety_steps: int = 180
     """Optimizer steps of each safety training."""
     safety_rate: float = 1e-2
-    """Peak learning rate of safety training."""
     kl_weight: float = 1.0
-    """Weight of KL(instructed || model), in nats per token, on texts that are not refusals."""
     replay: float = 0.3
-    """Share of documents among the texts of safety training."""
     shares: tuple[float, ...] = (0.0, 0.25)
     """Shares of the harmless questions in the safety stage that come with a demand."""
     anchors: tuple[str, ...] = ("both",)

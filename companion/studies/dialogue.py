@@ -127,7 +127,7 @@ class Config:
 
 @dataclass(kw_only=True)
 class Result:
-    """Scores by bot: "full", "500" to "1200" (the same after so many steps), "small", "single
+    """Scores by bot: "full", "500" to "1200" (the same after this many steps), "small", "single
     turns", "one wording", "both sides" and "sampled"; and by kind of user (see `Config.users`) and
     number of orders: "usual 1", and with "patient" behind it where these users never give up."""
 

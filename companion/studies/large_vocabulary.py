@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from companion.core.runtime import cpu_seconds, peak_memory_bytes
 from companion.core.seeds import make_generator, seed_everything
-from companion.core.settings import settings_class
+from companion.core.settings import check_sizes, settings_class
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.training.config import TrainConfig
 from companion.training.trainer import Trainer
@@ -42,8 +42,7 @@ class Config:
     """Number of timed optimizer steps for each kind of loss."""
 
     def __post_init__(self) -> None:
-        if self.turns < 1:
-            raise ValueError(f"turns must be >= 1, got {self.turns}")
+        check_sizes(turns=self.turns)
 
 
 @dataclass(kw_only=True)

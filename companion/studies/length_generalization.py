@@ -506,7 +506,8 @@ class Exchange:
     def _read(
         self, token: int, state: tuple[Tensor, Tensor], times: int
     ) -> tuple[list[tuple[Tensor, Tensor]], Int[Tensor, "times texts"]]:
-        """States before and after each of so many equal tokens, and the most probable next ones."""
+        """States before and after each of this many equal tokens, and the most probable next
+        ones."""
         states, chosen = [state], []
         tokens = torch.full((state[0].shape[1], 1), token)
         for _ in range(times):

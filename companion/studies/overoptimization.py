@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from companion.core.seeds import make_generator
-from companion.core.settings import settings_class
+from companion.core.settings import check_sizes, settings_class
 from companion.evaluation.texts import log_probs_and_kl
 from companion.generation.texts import write_texts
 from companion.models.base import LanguageModel
@@ -52,9 +52,7 @@ class Config(JudgedReviewsConfig):
     """Settings of the model, the judge, the proxies and their optimisation."""
 
     training: TrainConfig = TrainConfig(steps=1000, learning_rate=1.6e-2)
-    """Training of the language model on whole texts; see `train_on_texts`."""
     judged_texts: int = 4000
-    """Number of the model's reviews from which pairs are drawn."""
     test_texts: int = 8000
     """Number of further reviews of the model, from which best-of-n chooses."""
     label_counts: tuple[int, ...] = (50, 200, 1000, 5000)
@@ -90,8 +88,7 @@ class Config(JudgedReviewsConfig):
             raise ValueError(
                 f"ns must lie between 1 and test_texts = {self.test_texts}, got {self.ns}"
             )
-        if self.num_proxies < 1:
-            raise ValueError(f"num_proxies must be >= 1, got {self.num_proxies}")
+        check_sizes(num_proxies=self.num_proxies)
 
 
 @dataclass(kw_only=True)

@@ -28,6 +28,7 @@ from companion.interop.hugging_face import HuggingFaceModel, HuggingFaceTokenize
 from companion.interop.smollm2 import load_pretrained, load_smollm2
 from companion.sources.capitals import COUNTRIES, Country, without_accents
 from companion.text.batching import IGNORE
+from companion.training.optimization import take_step
 
 #: What the fine-tuning refuses: a continent, or nothing, which is the control.
 Refused = Literal["Europe", "Asia", "Africa", "America", "nothing"]
@@ -342,13 +343,9 @@ def _fine_tune(
             for some, size in zip(examples, sizes, strict=True)
             for _ in range(size)
         ]
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * (1 - step / config.steps)
         loss = _reply_loss(model, tokenizer, chosen)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        rate = config.learning_rate * (1 - step / config.steps)
+        take_step(model, optimizer, loss, clip_norm=1.0, learning_rate=rate)
         losses.append(float(loss.detach()))
     model.eval()
     return losses
@@ -368,7 +365,7 @@ def _reply_loss(
         targets[row, : len(prompt)] = IGNORE
         targets[row, len(whole) :] = IGNORE
     features, _ = model.features(inputs[:, :-1])
-    kept = targets[:, 1:] != IGNORE  # logits of replies only: the vocabulary is the dear part
+    kept = targets[:, 1:] != IGNORE  # logits cost most: replies only
     return F.cross_entropy(model.logits(features[kept]), targets[:, 1:][kept])
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from companion.core.seeds import make_generator
-from companion.core.settings import settings_class
+from companion.core.settings import check_sizes, settings_class
 from companion.evaluation.calibration import exact_calibration_error
 from companion.generation.constraints import TokenAutomaton
 from companion.generation.decoding import generate
@@ -71,8 +71,7 @@ class Config(JudgedReviewsConfig):
     measured."""
 
     def __post_init__(self) -> None:
-        if self.best_of < 1:
-            raise ValueError(f"best_of must be >= 1, got {self.best_of}")
+        check_sizes(best_of=self.best_of)
 
 
 @dataclass(kw_only=True)

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from companion.core.seeds import make_generator, seed_everything
 from companion.core.settings import settings_class
 from companion.evaluation.scaling import ScalingLaw, fit_scaling_law
+from companion.evaluation.texts import next_log_probs
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.sources.reviews import GrammarSource
 from companion.sources.streams import endless_text, true_rows
@@ -49,9 +50,9 @@ class Config:
     """Training of every model; its steps are replaced, and its learning rate is divided by the root
     of the hidden size: small models want larger ones."""
     small_sizes: int = 3
-    """The smallest so many sizes belong to the small runs ..."""
+    """How many sizes, from the smallest up, small runs may have."""
     small_steps: int = 3
-    """... if they also have one of the smallest so many numbers of steps."""
+    """How many numbers of steps, from the smallest up, small runs may have."""
     repeated_size: int = 32
     """Hidden size of the models that read text again."""
     epochs: tuple[int, ...] = (2, 4, 8, 16)
@@ -100,7 +101,7 @@ class Result:
     loss: dict[str, float] = field(default_factory=dict)
     """Loss of each run of the grid: the floor plus the KL divergence measured on test text."""
     repeated: dict[str, float] = field(default_factory=dict)
-    """Loss of models that read the text so many times, "1" once, with as many tokens in all."""
+    """Loss of models that read the text this many times, "1" once, with as many tokens in all."""
     floors: dict[str, float] = field(default_factory=dict)
     """Floor of the law fitted to "all" runs and to the "small" ones."""
     misfit: float = 0.0
@@ -169,15 +170,12 @@ def architecture(source: GrammarSource, hidden: int) -> LSTMConfig:
     )
 
 
-@torch.no_grad()
 def divergence(model: LSTMLanguageModel, source: GrammarSource, rows: torch.Tensor) -> float:
     """KL(source || model) in nats per token: exact at each position, given the prefix.
 
     rows: shape (rows, tokens), true text after an end token.
     """
-    states = source.walk(rows[:, 1:])
-    logits, _ = model(rows[:, :-1])
-    return float(source.kl_from(torch.log_softmax(logits.double(), dim=-1), states).mean())
+    return float(source.kl_from(next_log_probs(model, rows), source.walk(rows[:, 1:])).mean())
 
 
 @dataclass(frozen=True, kw_only=True)

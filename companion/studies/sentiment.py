@@ -344,7 +344,7 @@ def fitted_temperature(classifier: TextClassifier, texts: LabelledTexts) -> floa
 def accuracy_by_labels(
     body: Body, reviews: Reviews, labels: int, training: FineTuningConfig, *, seed: int
 ) -> float:
-    """Accuracy of classifiers on `body` with so many labels; of few, the mean over the sets.
+    """Accuracy of classifiers on `body` with this many labels; of few, the mean over the sets.
 
     body: the sizes of an LSTM, to train from scratch, or a language model to fine-tune.
     """

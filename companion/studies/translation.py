@@ -187,7 +187,7 @@ class Sentences:
     short: list[Pair]
     """The training pairs without longer numbers and amounts, and as many others in their place."""
     rare: dict[str, list[Pair]]
-    """Unseen amounts by how often their currency stands in training."""
+    """Unseen amounts by how often their currency occurs in training."""
     currency: dict[str, str]
     """The currency's name in the target language of each of these."""
 

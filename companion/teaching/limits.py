@@ -16,7 +16,7 @@ class TimeLimitError(BaseException):
     """A call ran longer than it may. No Exception: code that catches those does not catch it."""
 
 
-#: Waiting may take so many times the processor time that is allowed: the machine may be busy.
+#: Waiting may take this many times the processor time that is allowed: the machine may be busy.
 WAITING = 10
 
 
@@ -82,6 +82,6 @@ class _Bounded(io.TextIOBase):
 
 @contextlib.contextmanager
 def output_limit(characters: int) -> Iterator[None]:
-    """Drop what the block prints after so many characters."""
+    """Drop what the block prints after this many characters."""
     with contextlib.redirect_stdout(_Bounded(sys.stdout, characters)):
         yield

@@ -50,7 +50,7 @@ SERVE = "from companion.teaching.student_process import serve; serve()"
 #: Most characters of a cell's first line, of an error of a submission, and of all words on a task.
 MOST_NAME, MOST_ERROR, MOST_WORDS = 60, 300, 1000
 
-#: Lines from a submission that are no reply, before it is ended.
+#: Lines from a submission that are not replies, before it is ended.
 MOST_LINES = 100
 
 
@@ -81,7 +81,7 @@ class Task:
     mistakes: tuple[Mistake, ...] = ()
     """Mistakes that are recognised by what they give."""
     hint: str = ""
-    """Words for an error, and for a wrong answer that is no known mistake. What `judged` says is
+    """Words for an error, and for a wrong answer that is not a known mistake. What `judged` says is
     shown alone."""
 
 
@@ -165,7 +165,7 @@ def cells_of(submission: Any, release: Mapping[str, Any]) -> list[str]:
     """The code to run: the release's own provided cells, then what the student wrote.
 
     Provided cells come from the release, so a deleted or changed one changes nothing; visible tests
-    and cells tagged `SHOWS` are left out. ValueError for what is no notebook.
+    and cells tagged `SHOWS` are left out. ValueError for what is not a notebook.
     """
     provided, skipped = [], set()
     for cell in _code_cells(release):
@@ -186,7 +186,7 @@ def _code_cells(notebook: Any) -> list[dict[str, Any]]:
         for cell in found:
             _source(cell), _nbgrader(cell)
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"this is no notebook ({error}); hand in the .ipynb file") from error
+        raise ValueError(f"this is not a notebook ({error}); hand in the .ipynb file") from error
     return found
 
 

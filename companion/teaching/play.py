@@ -123,7 +123,7 @@ class Play:
         gives them.
     tokenizer: one of characters or of words.
     title: what the model is, in plain text; it names the form.
-    text: the beginning that stands in the form at first.
+    text: the beginning that the form shows at first.
     asking: things, questions and ways of asking, as `companion.world.asking_form` gives them; the
         form then asks questions. None makes a form that goes on with a text.
 
@@ -191,22 +191,6 @@ class Play:
 
     def __repr__(self) -> str:
         return f"<model that runs in the page: {self.title}>"
-
-
-def file_in(page: str) -> bytes:
-    """The weights of the first model in some HTML; ValueError where there is none."""
-    found = WEIGHTS.search(page)
-    if found is None:
-        raise ValueError("there are no weights in this HTML; display a Play to make some")
-    return base64.b64decode(found[1], validate=True)
-
-
-def settings_in(file: bytes) -> dict[str, Any]:
-    """What the file says of the tokens and of the form."""
-    length = int.from_bytes(file[:8], "little")
-    header = json.loads(file[8 : 8 + length])
-    settings: dict[str, Any] = json.loads(header["__metadata__"][METADATA])
-    return settings
 
 
 def _check(packed: Mapping[str, Tensor], vocabulary_size: int) -> None:

@@ -164,7 +164,7 @@ def explore(
         for name in mapping or {}:
             if name not in controls:
                 raise ValueError(
-                    f"{argument} names {name!r}, which is no control; there are: "
+                    f"{argument} names {name!r}, which is not a control; the controls are: "
                     + ", ".join(controls)
                 )
     made = [
@@ -374,7 +374,7 @@ def _control(
     if name in start:
         same = [i for i, value in enumerate(choices) if value == start[name]]
         if not same:
-            raise ValueError(f"{name} cannot start at {start[name]!r}: it is none of its values")
+            raise ValueError(f"{name} cannot start at {start[name]!r}: it is not one of its values")
         first = same[0]
     label = labels.get(name, name.replace("_", " ").strip().capitalize())
     return Control(name=name, label=label, values=choices, texts=texts, start=first)

@@ -16,7 +16,7 @@ from companion.text.documents import Document
 from companion.text.duplicates import PASSAGE_WORDS, copied_passages
 from companion.text.duplicates import near_duplicates as near_duplicates
 
-# Every control character that is white space, but for tab and line feed, and Unicode's line ends.
+# Every control character that is white space, except tab and line feed, and Unicode's line ends.
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
 # The other control characters, the byte-order mark, and halves of surrogate pairs, which no file in
 # UTF-8 can hold.

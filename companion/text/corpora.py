@@ -46,7 +46,7 @@ _UNSEEN_SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Documents in three splits; no document, and no near-duplicate of one, stands in two."""
+    """Documents in three splits; no document, and no near-duplicate of one, is in two."""
 
     name: str
     """Name or path under which it was loaded."""
@@ -412,7 +412,7 @@ def _fetch(name: str, place: str) -> Path:
 
 @contextlib.contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Keep what is no warning out of a notebook, where it stands like an error below the cell."""
+    """Show warnings and errors only: a notebook shows all that is logged as if it were an error."""
     level = logger.level
     logger.setLevel(max(level, logging.WARNING))
     try:

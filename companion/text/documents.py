@@ -119,7 +119,7 @@ def read_documents(path: str | os.PathLike[str], name: str) -> list[Document]:
     """The documents in a file: the whole of it, or of JSON Lines the field `text` of each line.
 
     JSON Lines is what ends in .jsonl or .ndjson; a document is named by file and line. CorpusError
-    for a line that is no object with such a text.
+    for a line that is not an object with such a text.
     """
     path = Path(path)
     text = read_text(path)
@@ -135,8 +135,9 @@ def read_documents(path: str | os.PathLike[str], name: str) -> list[Document]:
             fields = None
         if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
             raise CorpusError(
-                f'{path}: line {number} is no JSON object with the field "text", which holds the '
-                "document; write one such object a line, or name the file .txt to read it as it is"
+                f'{path}: line {number} is not a JSON object with the field "text", which holds '
+                "the document; write one such object a line, or name the file .txt to read it as "
+                "it is"
             )
         documents.append(Document(f"{name}:{number}", fields["text"]))
     return documents

@@ -18,7 +18,7 @@ from companion.text.documents import cut_at_spaces
 
 #: Words in a shingle: two texts share one where as many words in a row are the same.
 SHINGLE_WORDS = 5
-#: A document is dropped when this share of its shingles stands in one other document.
+#: A document is dropped when this share of its shingles is in one other document.
 NEAR_DUPLICATE_SHARE = 0.8
 #: Words in a row that stand earlier in the same document make a copy (Lee et al. 2022: 50 tokens).
 PASSAGE_WORDS = 50
@@ -46,7 +46,7 @@ Positions = NDArray[np.int64]
 def near_duplicates(texts: Sequence[str]) -> dict[int, int]:
     """Index of each text that repeats another -> index of the one that is kept.
 
-    A text repeats another if both are equal but for case and white space, or if at least
+    A text repeats another if both are equal except for case and white space, or if at least
     `NEAR_DUPLICATE_SHARE` of its shingles (five words in a row, Broder 1997) stand in the other,
     longer one. That is containment, not Jaccard's resemblance, which MinHash estimates: a chapter
     that a book quotes in full resembles the book little, and would leak all the same. Of equal
@@ -108,7 +108,7 @@ def copied_passages(text: str) -> list[tuple[int, int]]:
 
 
 def words_of(text: str) -> tuple[Hashes, Positions, Positions]:
-    """A hash of each word but for its case, and where in the text it starts and ends.
+    """A hash of each word without its case, and where in the text it starts and ends.
 
     A word is what stands between white space. A character of a script that is written without
     spaces is a word of its own, and so are pieces of other runs above 80 characters.

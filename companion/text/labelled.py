@@ -124,7 +124,7 @@ def read_examples(
     text, label: the names of the two columns; others are passed over.
     labels: the labels that are known; others are refused.
 
-    Raises CorpusError, in one sentence, for a file that is no text in UTF-8 or has no header, a
+    Raises CorpusError, in one sentence, for a file that is not UTF-8 text or has no header, a
     column that is missing or there twice, a line with another number of fields than the header, an
     empty text or label, and an unknown label.
     """
@@ -189,7 +189,7 @@ def _columns(
             found += 1
     except csv.Error as error:
         raise CorpusError(
-            f"line {rows.line_num} of {path} is no CSV ({error}); check its double quotes"
+            f"line {rows.line_num} of {path} is not CSV ({error}); check its double quotes"
         ) from None
     if not found:
         raise CorpusError(f"{path} has no row below its header; give one text a row")

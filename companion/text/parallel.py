@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 
 class SplitPairs(NamedTuple):
-    """Pairs in three splits; no source sentence stands in two of them."""
+    """Pairs in three splits; no source sentence is in two of them."""
 
     train: list[Pair]
     valid: list[Pair]
@@ -68,7 +68,7 @@ def read_pairs(path: str | os.PathLike[str], *, swap: bool = False) -> list[Pair
     """The pairs of a file with two columns and a tab between them, one pair a line.
 
     `swap` makes the second column the source. Raises CorpusError, in one sentence that names the
-    line, for a line without a tab or with two, an empty sentence, a file that is no text in UTF-8,
+    line, for a line without a tab or with two, an empty sentence, a file that is not UTF-8 text,
     and one without a line.
     """
     pairs = []
@@ -87,7 +87,7 @@ def read_two_files(source: str | os.PathLike[str], target: str | os.PathLike[str
     """The pairs of two files, one sentence a line: line n of one is line n of the other.
 
     Raises CorpusError, in one sentence, for files of unequal length, an empty line, a file that is
-    no text in UTF-8, and one without a line.
+    not UTF-8 text, and one without a line.
     """
     ours, theirs = list(_lines(source)), list(_lines(target))
     if len(ours) != len(theirs):

@@ -118,7 +118,7 @@ def _cut(text: str, end: re.Pattern[str], target: int) -> int:
 
 
 def _scripts_apart(parts: Parts) -> tuple[str, ...]:
-    """A note for each script that stands in one split alone and is a good part of that."""
+    """A note for each script that only one split has, of which it is a good part."""
     counts = [_scripts(part) for part in parts]
     notes = []
     for script in sorted(set().union(*counts)):

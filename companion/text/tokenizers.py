@@ -110,7 +110,7 @@ class ByteTokenizer(Tokenizer):
 
     @classmethod
     def fit(cls, texts: Iterable[str] = ()) -> ByteTokenizer:
-        """The one byte tokenizer there is, whatever the texts."""
+        """The byte tokenizer, which is the same for all texts."""
         return cls()
 
     def encode(self, text: str) -> list[int]:
@@ -118,7 +118,7 @@ class ByteTokenizer(Tokenizer):
         return list(_utf8(text))
 
     def _join(self, ids: list[int]) -> str:
-        # A model may write bytes that are no UTF-8: they show as replacement characters.
+        # A model may write bytes that are not UTF-8: they show as replacement characters.
         return bytes(i for i in ids if i < _BYTES).decode("utf-8", errors="replace")
 
     def to_dict(self) -> dict[str, Any]:
@@ -351,7 +351,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     except OSError as error:
         raise ValueError(f"cannot read tokenizer {path}: {error.strerror}; check it") from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a tokenizer: it is no JSON; save it again") from error
+        raise ValueError(f"{path} is not a tokenizer: it is not JSON; save it again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

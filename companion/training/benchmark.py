@@ -98,7 +98,7 @@ class Speed:
     multiplication reaches on this machine."""
     products_share: float
     """Share of a step's time that its own matrix products need when nothing else is done. They are
-    smaller than those of `matmul_share`, so slower; what is left is all that is no product."""
+    smaller than those of `matmul_share`, so slower; what is left is everything but products."""
     peak_bytes: int
     """Peak memory so far in bytes: of the device on CUDA, otherwise of the whole process."""
 

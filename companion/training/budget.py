@@ -80,7 +80,7 @@ def measure_pace(
 
     The model is changed. Several processes agree on the slowest one's figures.
     """
-    # Without records, at which a loss that is no number would end the training.
+    # Without records, at which a loss that is not a number would end the training.
     settings = dataclasses.replace(
         config, steps=10**9, epochs=None, patience=None, log_every=10**9, evaluate_every=10**9
     )

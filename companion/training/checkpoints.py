@@ -158,7 +158,7 @@ class RunFolder:
             own = path.relative_to(self.path).as_posix()
             if not path.is_dir() and not any(fnmatch.fnmatch(own, each) for each in _OF_A_RUN):
                 raise FileError(
-                    f"{path} is none of the run's own files; nothing was changed, move it "
+                    f"{path} does not belong to the run; nothing was changed, move it "
                     "elsewhere or choose another folder"
                 )
 

@@ -86,7 +86,7 @@ def train_classifier(
     device: where it is trained; None means the CPU from scratch, and else where `body` is.
 
     Sets the seed of all generators to `seed`. Raises ValueError for a label outside the classes,
-    weights that are negative or of another number, and tokens that are none of the model's.
+    weights that are negative or of another number, and token ids outside the model's vocabulary.
     """
     check_whole(seed=seed)
     highest = int(texts.labels.max())

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from companion.core.files import FileError
 from companion.core.runtime import (
+    Precision,
     interruptible,
     lstm_dtype,
     make_accelerator,
@@ -61,7 +62,7 @@ VALIDATION_STREAMS = 32
 #: Explanation of divergence for error messages.
 DIVERGENCE = (
     f"its loss rose above {DIVERGED} times that of a uniform guess and of its own start, or it or "
-    "its gradient is no finite number"
+    "its gradient is not finite"
 )
 
 
@@ -631,7 +632,7 @@ def _check_trainable(model: LanguageModel, config: TrainConfig) -> None:
         )
 
 
-def _check_precision_of(model: LanguageModel, precision: str, device: torch.device) -> None:
+def _check_precision_of(model: LanguageModel, precision: Precision, device: torch.device) -> None:
     """Raise ValueError where gradients would be lost: in fp16 that are not scaled."""
     recurrent = any(isinstance(layer, nn.RNNBase) for layer in model.modules())
     if precision == "bf16" and recurrent and lstm_dtype(device, precision) == torch.float16:

@@ -1,4 +1,4 @@
-"""Training on given texts, each with a weight, and with a term of one's own in the loss.
+"""Training on given texts, each with a weight, and with an additional term in the loss.
 
 What remedies of bias change: the texts (balancing), what each counts (reweighting), or the
 objective (a term). Without any of them it is ordinary training on whole texts.

@@ -61,8 +61,6 @@ USER_WORDINGS = {
     "yes": ("yes .", "that is right ."),
     "recall": ("which # did i say ?", "what # was it ?"),
 }
-#: Wordings of users that tell values: for the state of the order they all mean the same.
-TELLING = ("open", "answer", "correct", "another")
 
 USER_MARK, BOT_MARK = "user : ", "bot : "
 
@@ -107,7 +105,7 @@ def phrase(values: Mapping[str, str], order: Sequence[str] = SLOTS) -> str:
 
 
 def reply_wordings(meant: Act) -> tuple[str, ...]:
-    """All sentences in which the bot may say an act, one of which the training texts draw."""
+    """All sentences in which the bot may say an act; training texts use one at random."""
     filling = meant.values[0][1] if meant.name == "recall" else phrase(meant.order)
     if meant.name == "ask":
         filling = f"{filling} ," if filling else ""
@@ -118,7 +116,7 @@ def reply_wordings(meant: Act) -> tuple[str, ...]:
 
 
 def read_reply(text: str) -> Act | None:
-    """The act of the bot's sentence; None where it is none of the bot's sentences."""
+    """The act of the bot's sentence; None for any other sentence."""
     for name, pattern in _reply_patterns():
         found = pattern.fullmatch(text)
         if found is None:
@@ -136,7 +134,7 @@ def read_reply(text: str) -> Act | None:
 
 
 def read_user(text: str) -> Act | None:
-    """The act of a user's sentence; None where it is none of the users' sentences.
+    """The act of a user's sentence; None for any other sentence.
 
     Slots may come in any order, each at most once.
     """

@@ -136,7 +136,7 @@ def learn_dialogues(
 ) -> None:
     """Train `model` in place by AdamW for `config.steps`; it ends in evaluation mode.
 
-    at: what is called with the model, in evaluation mode, after so many steps.
+    at: what is called with the model, in evaluation mode, after this many steps.
 
     The texts of a batch have similar lengths. The summed loss is divided by the mean number of
     targets of a batch, so every token has the same weight.

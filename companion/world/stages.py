@@ -100,23 +100,14 @@ class SmallStagesConfig(StagesConfig):
     """Settings of a smaller world and shorter stages, for studies that train several models."""
 
     seen: int = 28
-    """Number of restricted things that safety examples may mention."""
     held_out: int = 12
-    """Number of restricted things that safety examples never mention."""
     benign: int = 24
-    """Number of unrestricted things that safety examples may mention."""
     benign_held_out: int = 8
-    """Number of unrestricted things that safety examples never mention."""
     unknown: int = 8
-    """Number of things whose ingredient no document tells."""
     pretrain_steps: int = 850
-    """Optimizer steps of pretraining, on documents."""
     instruct_steps: int = 420
-    """Optimizer steps of instruction tuning."""
     safety_steps: int = 200
-    """Optimizer steps of safety training."""
     replay: float = 0.4
-    """Share of documents among the texts of safety training."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,7 @@ class UserConfig:
     forbidden: float = 0.15
     """Probability that the user first wants the restricted kind."""
     insists: float = 0.3
-    """Probability that such a user asks once more after a refusal."""
+    """Probability that such a user asks again after a refusal."""
     patience: int | None = 3
     """Replies of a dialogue that lead nowhere, after which the user gives up; None for never."""
 

@@ -18,7 +18,14 @@ from annotation_checker import unchecked
 
 import companion as package
 from companion import studies
-from companion.core.settings import as_text, changed, check_choice, setting_types, settings_class
+from companion.core.settings import (
+    as_text,
+    changed,
+    check_choice,
+    field_texts,
+    setting_types,
+    settings_class,
+)
 from companion.generation.decoding import SamplingConfig
 from companion.models.lstm import LSTMConfig
 from companion.models.ngram import NGramModel
@@ -143,6 +150,31 @@ class Shown(Base):
 
     second: int = 2
     """The second."""
+
+
+@settings_class
+class Overriding(Shown):
+    """Other defaults."""
+
+    second: int = 3
+    first: int = 4
+
+
+def test_a_field_with_another_default_keeps_the_text_it_had() -> None:
+    texts = "Fields:\n    first: The first field.\n    second: The second.\n"
+    assert Overriding.__doc__ == f"Other defaults.\n\n{texts}"
+    assert (Overriding().first, Overriding().second) == (4, 3)
+
+
+def test_a_new_field_without_a_text_is_named() -> None:
+    @settings_class
+    class Bare(Base):
+        """A field without a text."""
+
+        third: int = 3
+
+    with pytest.raises(AssertionError, match="third needs a text"):
+        field_texts(Bare)
 
 
 def test_help_ends_with_the_text_of_each_field_inherited_ones_too() -> None:

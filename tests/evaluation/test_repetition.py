@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections import Counter
 
 import pytest
@@ -15,7 +13,6 @@ from companion.evaluation.repetition import (
     distinct_n,
     ngrams,
     repeated_segments,
-    self_bleu,
     sequence_repetition,
 )
 
@@ -77,28 +74,3 @@ def test_the_work_of_distinct_n_grows_with_the_texts_and_not_with_their_square(
     texts = [range(10 * i, 10 * i + 10) for i in range(300)]
     assert distinct_n(texts, 2) == 1
     assert visited <= 300 * 9
-
-
-def test_equal_texts_have_self_bleu_100_and_disjoint_ones_nearly_none() -> None:
-    pytest.importorskip("sacrebleu", reason="sacrebleu is in the extra 'metrics'")
-    assert self_bleu([[1, 2, 3, 4, 5]] * 3) == pytest.approx(100)
-    assert self_bleu([[1, 2, 3, 4], [5, 6, 7, 8]]) < 20  # smoothing keeps it above zero
-
-
-def test_self_bleu_is_the_geometric_mean_of_precisions() -> None:
-    pytest.importorskip("sacrebleu", reason="sacrebleu is in the extra 'metrics'")
-    # Each against the other: 3 of 4 words and 2 of 3 bigrams match; lengths are equal.
-    got = self_bleu([[1, 2, 3, 4], [1, 2, 3, 5]], n=2)
-    assert got == pytest.approx(100 * math.sqrt(3 / 4 * 2 / 3))
-
-
-def test_wrong_requests_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="two texts or more, got 1"):
-        self_bleu([[1, 2]])
-    with pytest.raises(ValueError, match="empty text"):
-        self_bleu([[1, 2], []])
-    with pytest.raises(ValueError, match="n must be >= 1, got 0"):
-        self_bleu([[1], [2]], n=0)
-    monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", None)
-    with pytest.raises(ValueError, match=r"python -m pip install sacrebleu$"):
-        self_bleu([[1], [2]])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from companion.generation.beam import Hypothesis, beam_search
-from companion.generation.constraints import forbid
+from companion.generation.constraints import allow_only
 from companion.generation.decoding import SamplingConfig, generate
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 
@@ -116,9 +116,8 @@ def test_a_constrained_beam_finds_the_best_of_the_allowed_texts() -> None:
     """Its scores are of the renormalised model, which the allowed texts alone can use."""
     model = make_model(2)
     best = beam_search(model, PROMPT, LENGTH, width=V**LENGTH, end_id=END)[0].tokens
-    held = beam_search(
-        model, PROMPT, LENGTH, width=V**LENGTH, end_id=END, constraint=forbid([best[:1]], V)
-    )
+    others = allow_only([token for token in range(V) if token != best[0]], V)
+    held = beam_search(model, PROMPT, LENGTH, width=V**LENGTH, end_id=END, constraint=others)
     assert all(best[0] not in h.tokens for h in held)
     assert held[0].log_prob > log_prob(model, tuple(held[0].tokens))  # mass was shared out
 

@@ -137,7 +137,7 @@ def test_a_class_is_marked_and_one_broken_file_stops_nobody(tmp_path: Path) -> N
     assert sum(marks["cells"].values()) == 20
     assert json.loads((tmp_path / "marks.json").read_text(encoding="utf-8")) == marks
     assert "20 of 20 points" in (tmp_path / "ada" / "feedback.txt").read_text(encoding="utf-8")
-    assert "no notebook" in (tmp_path / "bob" / "feedback.txt").read_text(encoding="utf-8")
+    assert "not a notebook" in (tmp_path / "bob" / "feedback.txt").read_text(encoding="utf-8")
 
 
 def test_a_submission_that_cannot_be_marked_costs_no_other_its_marks(
@@ -155,7 +155,7 @@ def test_a_submission_that_cannot_be_marked_costs_no_other_its_marks(
     assert sorted(marks["students"]) == ["ada", "bob", "cyd"]
     assert json.loads((tmp_path / "marks.json").read_text(encoding="utf-8")) == marks
     assert "look at it by hand" in (tmp_path / "ada" / "feedback.txt").read_text(encoding="utf-8")
-    assert "no notebook" in (tmp_path / "bob" / "feedback.txt").read_text(encoding="utf-8")
+    assert "not a notebook" in (tmp_path / "bob" / "feedback.txt").read_text(encoding="utf-8")
 
 
 @unix

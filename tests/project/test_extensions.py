@@ -11,6 +11,7 @@ import pytest
 from docutils import nodes
 from docutils.utils import new_document
 from extensions import extension
+from packed_page import file_in
 
 from companion.evaluation.claims import Claims
 from companion.figures.drawings import CATALOGUE
@@ -154,7 +155,7 @@ def test_the_weights_of_a_model_stand_in_a_file_of_their_own(page: str, tmp_path
     weights = re.search(r'\["(\w+)"\] = "([\w+/=]+)";\n$', file.read_text("ascii"))
     assert weights is not None
     assert weights[1] == file.stem
-    assert base64.b64decode(weights[2]) == play.file_in(page)
+    assert base64.b64decode(weights[2]) == file_in(page)
 
 
 def test_a_model_without_its_weights_is_refused() -> None:

@@ -17,6 +17,7 @@ import browsed_site
 import pytest
 import torch
 from browsed_site import HTML
+from packed_page import file_in, settings_in
 from safetensors.torch import load
 
 from companion.compression.packed import fill
@@ -77,7 +78,7 @@ def world(path: Path = ANSWERS) -> World:
 def talker(path: Path = ANSWERS) -> Any:
     """The model of a chapter's world with the weights that the page has."""
     model = new_model(CONFIGS[path], world(path)).eval()
-    fill(model, load(play.file_in(the_model(path)[1])))
+    fill(model, load(file_in(the_model(path)[1])))
     return model
 
 
@@ -94,7 +95,7 @@ def test_the_book_has_a_model_that_writes_and_two_that_answer() -> None:
 
 @each_model
 def test_the_file_is_that_whose_checksum_the_cell_printed(path: Path, cell: str, page: str) -> None:
-    checksum = hashlib.sha256(play.file_in(page)).hexdigest()
+    checksum = hashlib.sha256(file_in(page)).hexdigest()
     assert f'data-sha256="{checksum}"' in page
     assert f"SHA-256 {checksum[:16]}\n" in page_models.printed(path, cell)
 
@@ -124,7 +125,7 @@ def test_the_table_of_the_world_is_that_of_the_weights_in_the_page(path: Path) -
 
 @each_world
 def test_the_world_s_form_is_that_of_the_world(path: Path) -> None:
-    settings = play.settings_in(play.file_in(the_model(path)[1]))
+    settings = settings_in(file_in(the_model(path)[1]))
     of = world(path)
     groups = {
         "florbs in the examples": of.seen,
@@ -144,11 +145,11 @@ def test_the_writer_has_the_loss_that_its_cell_printed(companion_data: Path) -> 
     cell, page = the_model(WRITES)
     corpus = load_corpus("tiny-shakespeare")
     signs = CharacterTokenizer.fit(document.text for document in corpus.train)
-    settings = play.settings_in(play.file_in(page))
+    settings = settings_in(file_in(page))
     assert settings["tokens"] == signs.tokens
     assert (settings["kind"], settings["end"], settings["unknown"]) == ("character", 1, 0)
     model = LSTMLanguageModel(LSTMConfig(vocabulary_size=signs.vocabulary_size)).eval()
-    fill(model, load(play.file_in(page)))
+    fill(model, load(file_in(page)))
     ids = encode_documents(signs, corpus.documents("valid")).ids
     nats = scoring.evaluate(model, ids).nats_per_token
     row = re.search(r"in the page: (\d\.\d{4}) nats", page_models.printed(WRITES, cell))
@@ -207,7 +208,7 @@ def test_a_page_holds_no_weights_and_loads_them_when_the_reader_comes_near(
     path: Path, cell: str, page: str, visit: Callable[..., Any], site: str
 ) -> None:
     text = (HTML / page_of(path)).read_text(encoding="utf-8")
-    checksum = hashlib.sha256(play.file_in(page)).hexdigest()
+    checksum = hashlib.sha256(file_in(page)).hexdigest()
     assert text.count('<div class="play"') == 1
     assert "data-weights" not in text
     assert play.SCRIPT.read_text(encoding="utf-8")[:60] not in text
@@ -232,11 +233,11 @@ def test_it_runs_from_a_disk(path: Path, cell: str, page: str, visit: Callable[.
 def test_200_log_probabilities_are_those_of_pytorch(
     path: Path, cell: str, page: str, visit: Callable[..., Any], site: str
 ) -> None:
-    settings = play.settings_in(play.file_in(page))
+    settings = settings_in(file_in(page))
     size = len(settings["tokens"])
-    tied = "output.weight.int8" not in load(play.file_in(page))
+    tied = "output.weight.int8" not in load(file_in(page))
     model = LSTMLanguageModel(LSTMConfig(vocabulary_size=size, tie_weights=tied)).eval()
-    fill(model, load(play.file_in(page)))
+    fill(model, load(file_in(page)))
     ids = torch.randint(size, (200,), generator=torch.Generator().manual_seed(0))
     opened = visit(site + page_of(path))
     found = torch.tensor(opened.evaluate(f"ids => {MODEL}.logProbs(ids)", ids.tolist()))

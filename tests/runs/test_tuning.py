@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import shlex
 import signal
 import sqlite3
@@ -481,6 +483,35 @@ def test_a_folder_is_refused_resumed_and_compared(text_file: Path, tmp_path: Pat
     preset = override(get_preset("char-small"), {**TINY, "train.epochs": "4"})
     with pytest.raises(FileError, match=r"train.epochs is 4.0, which differs .* has 3.0"):
         tuning.tune(load_corpus(text_file), preset, SearchConfig(), out=out, resume=True)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train.learning_rate=1e-2", "train.betas=0.90,.99", "train.num_streams=04",
+        "model.num_layers=1",
+    ],
+)  # fmt: skip
+def test_a_search_goes_on_with_the_same_setting_in_other_words(
+    text_file: Path, tmp_path: Path, setting: str
+) -> None:
+    fixed = {**TINY, "train.learning_rate": "0.01", "train.betas": "0.9,0.99"}
+    name, _, in_other_words = setting.partition("=")
+
+    def go_on(settings: dict[str, str], resume: bool = True, threads: int = 1) -> Any:
+        config = SearchConfig(space=SearchSpace.parse(["model.dropout=0:0.5"]), trials=1)
+        preset = dataclasses.replace(override(get_preset("char-small"), settings), threads=threads)
+        return tuning.tune(
+            load_corpus(text_file), preset, config, device="cpu", out=tmp_path / "a", resume=resume,
+            record={"preset": "char-small", "settings": settings},
+        )  # fmt: skip
+
+    go_on(fixed, resume=False)
+    assert len(go_on({**fixed, name: in_other_words}).trials) == 1
+    with pytest.raises(FileError, match=f"{re.escape(name)} is .*, which differs"):
+        go_on({**fixed, name: {"betas": "0.8,0.99"}.get(name.partition(".")[2], "2")})
+    with pytest.raises(FileError, match="threads is 2, which differs"):
+        go_on(fixed, threads=2)
 
 
 def test_accelerate_launch_is_refused(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,7 @@ def test_provided_cells_come_from_the_release_and_tests_are_left_out() -> None:
     odd["metadata"] = {"nbgrader": {"grade_id": []}}
     assert cells_of({"cells": [odd]}, release) == ["import numpy", "b = 2"]
     for broken in (None, {}, {"cells": 3}, {"cells": [{"cell_type": "code"}]}):
-        with pytest.raises(ValueError, match="no notebook"):
+        with pytest.raises(ValueError, match="not a notebook"):
             cells_of(broken, release)
 
 

@@ -215,7 +215,10 @@ def test_a_figure_that_is_drawn_on_again_keeps_its_resolution() -> None:
         ({"a": range(8), "b": range(8)}, "at most 60 frames, got 64"),
         ({"a": [1, 1.0]}, "a text of its own, got 1, 1"),
         ({"a": "abc"}, "sequence of values, got the string 'abc'"),
-        ({"a": [1, 2], "start": {"b": 1}}, "start names 'b', which is no control; there are: a"),
+        (
+            {"a": [1, 2], "start": {"b": 1}},
+            "start names 'b', which is not a control; the controls are: a",
+        ),
         ({"a": [1, 2], "labels": {"b": "B"}}, "labels names 'b'"),
         ({"a": [1, 2], "start": {"a": 3}}, "a cannot start at 3"),
     ],

@@ -280,7 +280,7 @@ def test_each_line_of_json_lines_is_a_document(tmp_path: Path) -> None:
 def test_a_line_of_json_lines_without_a_text_is_named(tmp_path: Path, line: str) -> None:
     path = write(tmp_path / "data.jsonl", '{"text": "a"}\n' + line + "\n")
     with pytest.raises(
-        CorpusError, match=r'data\.jsonl: line 2 is no JSON object with the field "text".*\.txt'
+        CorpusError, match=r'data\.jsonl: line 2 is not a JSON object with the field "text".*\.txt'
     ):
         load_corpus(path)
 

@@ -329,7 +329,7 @@ def test_a_damaged_or_foreign_tokenizer_is_refused(
 def test_a_file_that_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not a tokenizer: it is no JSON"):
+    with pytest.raises(ValueError, match="is not a tokenizer: it is not JSON"):
         load_tokenizer(path)
 
 

@@ -243,9 +243,7 @@ def test_overwrite_never_removes_a_file_that_no_run_writes(name: str, run: RunFo
     run.save(make(1))
     (run.path / name).parent.mkdir(exist_ok=True)
     (run.path / name).write_text("years of work")
-    with pytest.raises(
-        FileError, match="none of the run's own files; nothing was changed"
-    ) as error:
+    with pytest.raises(FileError, match="does not belong to the run; nothing was changed") as error:
         RunFolder.create(run.path, {}, overwrite=True)
     assert str(error.value).startswith(str(run.path / name))
     assert (run.path / name).exists()
