@@ -43,6 +43,10 @@ MEASUREMENTS = {
     "speed_to_quality_seeds": (
         "study run speed_to_quality --seeds 1,2 --set budgets=120 --set usual_budgets=120"
     ),
+    "speed_to_quality_characters": (
+        "study run speed_to_quality --seeds 0,1,2 --set preset=char-small "
+        "--set corpus=tiny-shakespeare --set budgets=70 --set usual_budgets=70"
+    ),
     "degeneration": "study run degeneration --seeds 10,11,12,13,14",
     "exposure_bias": "study run exposure_bias --seeds 10,11,12,13,14",
     "overoptimization": "study run overoptimization --seeds 20,21,22,23,24",
@@ -114,8 +118,8 @@ MEASUREMENTS = {
 
 #: Measured in seconds of this machine: another rounding would be another machine's matter.
 SPEED = {
-    "speed_to_quality", "speed_to_quality_seeds", "large_vocabulary", "step_speed",
-    "compression_speed"
+    "speed_to_quality", "speed_to_quality_seeds", "speed_to_quality_characters",
+    "large_vocabulary", "step_speed", "compression_speed"
 }  # fmt: skip
 
 #: Measured on a real model, minutes a seed: fewer seeds, and one rounding. They need what
