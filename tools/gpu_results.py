@@ -185,14 +185,23 @@ def parity(call: Call) -> dict[str, Any]:
 def tests(call: Call) -> dict[str, Any]:
     """The tests marked gpu, without what the machine may lack; their summary.
 
-    Plugins of pytest that happen to be installed are not loaded: one whose own imports fail would
-    end all tests before the first.
+    A file that cannot be imported is said and stops none after it. Plugins of pytest that happen to
+    be installed are not loaded: one whose own imports fail would end all tests before the first.
     """
-    marks = "not gpu and not slow" if call.rehearsal else "gpu"
-    names = TESTS[-1:] if call.rehearsal else TESTS
+    report: dict[str, Any] = {}
+    marks, files = "gpu", TESTS
+    if call.rehearsal:  # those for a GPU are only looked for, and others run
+        report["for_a_gpu"] = _pytest(call, marks, files, "--collect-only")
+        marks, files = "not gpu and not slow", TESTS[-1:]
+    return report | _pytest(call, marks, files)
+
+
+def _pytest(call: Call, marks: str, files: tuple[str, ...], *more: str) -> dict[str, Any]:
+    """The tests of `files` with these marks: exit code and last line, and the end of the output."""
     command = [
         sys.executable, "-m", "pytest", "-q", "-m", marks, "--unchecked", "-W", "default",
-        "-o", "addopts=", "-p", "no:cacheprovider", *names,
+        "--continue-on-collection-errors",
+        "-o", "addopts=", "-p", "no:cacheprovider", *more, *files,
     ]  # fmt: skip
     try:
         done = subprocess.run(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Packages of ours that such a machine was seen to lack, and some that it may.
 MISSING = (
     "beartype", "ipywidgets", "pooch", "nbformat", "nbclient", "playwright",
-    "typer", "rich", "optuna", "sacrebleu", "matplotlib", "bs4",
+    "typer", "rich", "optuna", "sacrebleu", "matplotlib", "bs4", "IPython", "jaxtyping", "scipy",
+    "sklearn",
 )  # fmt: skip
 
 
@@ -114,9 +117,45 @@ def test_away_from_git_a_measurement_names_the_sources(monkeypatch: pytest.Monke
     assert len(fingerprint()) == 64
 
 
+def tests_for_a_gpu() -> int:
+    """The number of test functions marked gpu."""
+    files = (ast.walk(ast.parse((ROOT / name).read_text("utf-8"))) for name in gpu_results.TESTS)
+    return sum(
+        any(ast.unparse(each) == "pytest.mark.gpu" for each in node.decorator_list)
+        for nodes in files
+        for node in nodes
+        if isinstance(node, ast.FunctionDef)
+    )
+
+
+def found_of(report: dict[str, Any]) -> int:
+    """The number of tests that pytest has found without an error."""
+    assert report["exit_code"] == 0, report["output"]
+    said = re.match(r"(\d+)/\d+ tests collected", report["summary"])
+    assert said, report["output"]
+    return int(said.group(1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A machine that has the tracked files, no .git and few packages."""
+
+    here: Path
+    environment: dict[str, str]
+
+    def run(self, *arguments: str) -> str:
+        """What the script prints there."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tools.gpu_results", *arguments, "--rehearse"],
+            cwd=self.here, env=self.environment, capture_output=True, text=True, timeout=1500,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+
 @pytest.fixture(scope="module")
-def rented(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What A and B leave on a machine that has the tracked files, no .git and few packages."""
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     here = tmp_path_factory.mktemp("rented")
     for folder in ("companion", "tools", "tests"):
         shutil.copytree(ROOT / folder, here / folder, ignore=shutil.ignore_patterns("*.pyc"))
@@ -124,24 +163,32 @@ def rented(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     lacking = tmp_path_factory.mktemp("lacking")
     for name in MISSING:
         (lacking / f"{name}.py").write_text(f"raise ModuleNotFoundError(name={name!r})\n")
-    out, temporary = here / "out", tmp_path_factory.mktemp("temporary")
     environment = {
         name: value for name, value in os.environ.items() if name not in ("COMPANION_DATA",)
     } | {
-        "PYTHONPATH": str(lacking), "OUT": str(out), "OMP_NUM_THREADS": "1", "PATH": "",
-        "TMPDIR": str(temporary),
+        "PYTHONPATH": str(lacking), "OUT": str(here / "out"), "OMP_NUM_THREADS": "1", "PATH": "",
+        "TMPDIR": str(tmp_path_factory.mktemp("temporary")),
     }  # fmt: skip
+    return Machine(here=here, environment=environment)
+
+
+@pytest.fixture(scope="module")
+def rented(bare: Machine) -> dict[str, Path]:
+    """What A and B leave there."""
     said = {}
     # A ends when its parts are done; on a busy machine that takes many times the usual two minutes.
     for call, seconds in (("A", "1500"), ("B", "60")):
-        done = subprocess.run(
-            [sys.executable, "-m", "tools.gpu_results", call, "--rehearse", "--seconds", seconds],
-            cwd=here, env=environment, capture_output=True, text=True, timeout=1500, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        said[call] = done.stdout
-    (here / "said.json").write_text(json.dumps(said))
-    return {"here": here, "out": out}
+        said[call] = bare.run(call, "--seconds", seconds)
+    (bare.here / "said.json").write_text(json.dumps(said))
+    return {"here": bare.here, "out": bare.here / "out"}
+
+
+@pytest.mark.slow
+def test_tests_for_a_gpu_are_found_where_packages_are_missing(bare: Machine) -> None:
+    bare.run("tests", "--seconds", "1500")
+    report = json.loads((bare.here / "out" / "gpu_tests.json").read_text())
+    assert found_of(report["for_a_gpu"]) >= tests_for_a_gpu() > 0
+    assert report["exit_code"] == 0, report["output"]
 
 
 @pytest.mark.rehearsal
@@ -158,6 +205,7 @@ def test_the_whole_script_runs_where_packages_and_git_are_missing(rented: dict[s
         assert report["measured"][0]["commit"].startswith("no git; sources ")
     assert stored["tests"]["exit_code"] == 0, stored["tests"]["output"]
     assert "passed" in stored["tests"]["summary"]
+    assert found_of(stored["tests"]["for_a_gpu"]) >= tests_for_a_gpu()
     assert stored["parity"]["largest_difference"] == 0  # a CPU beside itself
     assert set(stored["speed"]["presets"]) == {
         f"{name} {precision}"
