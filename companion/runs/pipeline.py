@@ -133,7 +133,7 @@ def train_run(
             pace = measure_pace(
                 LSTMLanguageModel(model_config), encoded.ids, preset.train,
                 valid_ids=encode_documents(tokenizer, corpus.valid).ids,
-                device=device, seconds=budget,
+                device=device, seconds=budget, folder=Path(out).parent,
             )  # fmt: skip
         # All processes plan alike: each takes the time that the first one has left.
         left = torch.tensor([budget - (time.perf_counter() - started)], device=accelerator.device)
@@ -413,7 +413,7 @@ def _listeners(run: RunFolder, tensorboard: bool, on_record: OnRecord | None) ->
 
     def write(record: dict[str, Any]) -> None:
         for name, value in record.items():
-            if name != "step":
+            if name != "step" and value is not None:
                 board.add_scalar(name, value, record["step"])
         board.flush()
         if on_record is not None:

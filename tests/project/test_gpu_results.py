@@ -39,8 +39,8 @@ MISSING = (
 
 def pace(speed: float, *, finite: bool = True) -> Pace:
     return Pace(
-        seconds_per_step=7000 / speed, seconds_per_validation=1.0, steps_per_epoch=300,
-        targets_per_second=speed, finite=finite,
+        seconds_per_step=7000 / speed, seconds_per_validation=1.0, seconds_per_save=1.0,
+        steps_per_epoch=300, targets_per_second=speed, finite=finite,
     )  # fmt: skip
 
 
