@@ -31,6 +31,7 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import signal
@@ -336,8 +337,8 @@ def _record(run: Path) -> dict[str, Any] | None:
 def _set_aside(run: Path) -> None:
     """Give a run that diverged another name, so that the next one starts anew."""
     if run.exists():
-        number = 1 + sum(1 for _ in run.parent.glob(f"{run.name}-diverged-*"))
-        run.rename(run.with_name(f"{run.name}-diverged-{number}"))
+        names = (run.with_name(f"{run.name}-diverged-{number}") for number in itertools.count(1))
+        run.rename(next(name for name in names if not name.exists()))
 
 
 def best_run(call: Call) -> Path:
