@@ -205,7 +205,8 @@ def tests(call: Call) -> dict[str, Any]:
     be installed are not loaded: one whose own imports fail would end all tests before the first.
     """
     report: dict[str, Any] = {}
-    marks, files = "gpu", TESTS
+    marks: str = "gpu"
+    files: tuple[str, ...] = TESTS
     if call.rehearsal:  # those for a GPU are only looked for, and others run
         report["for_a_gpu"] = _pytest(call, marks, files, "--collect-only")
         marks, files = "not gpu and not slow", TESTS[-1:]
