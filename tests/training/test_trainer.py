@@ -854,9 +854,9 @@ def test_on_a_gpu_a_killed_run_resumes_to_the_same_losses(
         [record[name] for record in result.history for name in names if name in record]
         for result in (resumed, whole)
     ]
-    # A GPU may add in another order at each run, which moves a loss by some millionths; other
-    # masks of dropout move it by more than a thousandth.
-    assert curves[0] == pytest.approx(curves[1], rel=2e-4)
+    # A GPU may add in another order at each run, in fp16 with 11 binary digits. Other masks of
+    # dropout, tried on a CPU, moved one of these losses by two hundredths.
+    assert curves[0] == pytest.approx(curves[1], rel=3e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
