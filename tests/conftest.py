@@ -8,6 +8,7 @@ included, in every test.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pkgutil
@@ -18,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,8 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The process that only hands tests to workers (-n) runs none and is spared the ten seconds.
     """
-    settings.register_profile("any machine", deadline=None)  # a slow one is not a failure
-    settings.load_profile("any machine")
+    with contextlib.suppress(ImportError):  # a machine without it runs the files that need it not
+        from hypothesis import settings
+
+        settings.register_profile("any machine", deadline=None)  # a slow one is not a failure
+        settings.load_profile("any machine")
     hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
     if not (hands_out or config.getoption("unchecked")):
         import_companion_checked()

@@ -16,16 +16,22 @@ little text.
 The weights come back in files below 16 MB, together below 64; tools.packed_weights opens them.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import os
+import time
 
+#: When this process began, or nearly: importing torch takes seconds of the time that is lent.
+STARTED = time.perf_counter()
 # Before torch is imported: memory is not cut up by windows of varying length.
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import signal
@@ -33,7 +39,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,8 +63,9 @@ from companion.text.tokenizers import encode_documents
 from companion.training import budget
 from companion.training.benchmark import training_flops_per_token
 from companion.training.budget import Pace, measure_pace
+from companion.training.checkpoints import RunFolder
 from companion.training.config import TrainConfig
-from companion.training.trainer import train
+from companion.training.trainer import TrainingError, TrainResult, train
 from tools import packed_weights
 from tools.commits import ROOT, commit
 
@@ -75,6 +81,8 @@ SECONDS = {"A": 170.0, "B": 580.0}
 TRAINING_SECONDS = 470.0
 #: Targets a second below which the next recipe is taken.
 SLOW = 250_000
+#: Fewest seconds for which a training is started again in fp32.
+LEAST_SECONDS = 30.0
 #: Seconds of steps that a probe times, after those that warm up.
 PROBE_SECONDS = 6.0
 #: For a rehearsal: sizes that a CPU trains in seconds.
@@ -96,6 +104,8 @@ class Call:
     run: Path
     """The run's folder; not given back with the results."""
     started: float = dataclasses.field(default_factory=time.perf_counter)
+    reports: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """What the parts have stored so far."""
 
     @property
     def device(self) -> torch.device:
@@ -112,6 +122,11 @@ class Call:
         """Seconds of B for training and what comes before it."""
         return min(TRAINING_SECONDS, self.seconds * TRAINING_SECONDS / SECONDS["B"])
 
+    @property
+    def training_left(self) -> float:
+        """Seconds of these left."""
+        return self.training_seconds - (time.perf_counter() - self.started)
+
     def preset(self, name: str, **changes: str) -> Preset:
         """A preset with some settings of its training changed; in a rehearsal, small."""
         changed = {f"train.{setting}": text for setting, text in changes.items()}
@@ -127,6 +142,7 @@ class Call:
 
     def store(self, part: str, report: dict[str, Any]) -> None:
         """Write what a part found to OUT/gpu_PART.json."""
+        self.reports[part] = report
         record = {
             "command": f"python3 -m tools.gpu_results {part}",
             "rehearsal": self.rehearsal,
@@ -191,14 +207,24 @@ def parity(call: Call) -> dict[str, Any]:
 def tests(call: Call) -> dict[str, Any]:
     """The tests marked gpu, without what the machine may lack; their summary.
 
-    Plugins of pytest that happen to be installed are not loaded: one whose own imports fail would
-    end all tests before the first.
+    A file that cannot be imported is said and stops none after it. Plugins of pytest that happen to
+    be installed are not loaded: one whose own imports fail would end all tests before the first.
     """
-    marks = "not gpu and not slow" if call.rehearsal else "gpu"
-    names = TESTS[-1:] if call.rehearsal else TESTS
+    report: dict[str, Any] = {}
+    marks: str = "gpu"
+    files: tuple[str, ...] = TESTS
+    if call.rehearsal:  # those for a GPU are only looked for, and others run
+        report["for_a_gpu"] = _pytest(call, marks, files, "--collect-only")
+        marks, files = "not gpu and not slow", TESTS[-1:]
+    return report | _pytest(call, marks, files)
+
+
+def _pytest(call: Call, marks: str, files: tuple[str, ...], *more: str) -> dict[str, Any]:
+    """The tests of `files` with these marks: exit code and last line, and the end of the output."""
     command = [
         sys.executable, "-m", "pytest", "-q", "-m", marks, "--unchecked", "-W", "default",
-        "-o", "addopts=", "-p", "no:cacheprovider", *names,
+        "--continue-on-collection-errors",
+        "-o", "addopts=", "-p", "no:cacheprovider", *more, *files,
     ]  # fmt: skip
     try:
         done = subprocess.run(
@@ -242,27 +268,36 @@ def choose_recipe(pace: Callable[[str, str], Pace]) -> tuple[str, str, list[dict
 
 def training(call: Call) -> dict[str, Any]:
     """Train by the recipe that fits this device, for the time there is; into `call.run`."""
-    ids, size = _tokens(call)
+    tried: list[dict[str, Any]] = []
+    if (call.run / "failed-step.json").exists():  # a call that ended before it could do this
+        _set_aside(call.run)
+    if (record := _record(call.run)) is not None:  # of a call that ended before its training
+        name, precision = record["preset"], record["train"]["precision"]
+    else:
+        ids, size = _tokens(call)
 
-    def pace(name: str, precision: str) -> Pace:
-        return _pace(call, call.preset(name, precision=precision), ids, size, precision)
+        def pace(name: str, precision: str) -> Pace:
+            return _pace(call, call.preset(name, precision=precision), ids, size, precision)
 
-    name, precision, tried = choose_recipe(pace)
-    call.store("train", {"finished": False, "tried": tried})
-    left = max(30.0, call.training_seconds - (time.perf_counter() - call.started))
-    _allow_tf32(precision)
-    with _stopped_after(left + 20):
-        how: dict[str, Any] = {
-            "device": call.device.type, "on_record": _say_validation, "on_stage": _say
-        }  # fmt: skip
-        if (call.run / "run.json").exists():
-            result = resume_run(call.run, corpus=call.corpus(), **how)
-        else:
-            result = train_run(
-                call.corpus(), call.preset(name, precision=precision), call.run,
-                preset_name=name, seed=0, budget=left, **how,
-            )  # fmt: skip
-    record = json.loads((call.run / "run.json").read_text("utf-8"))
+        name, precision, tried = choose_recipe(pace)
+    while True:
+        call.store("train", {"finished": False, "tried": tried})
+        try:
+            result = _train(call, name, precision)
+            break
+        except TrainingError as error:
+            tried.append({"preset": name, "precision": precision, "error": str(error)})
+            _say(str(error))
+            _set_aside(call.run)
+            call.store("train", {"finished": False, "tried": tried})
+            if precision == "fp32" or call.training_left < LEAST_SECONDS:
+                raise
+            precision = "fp32"
+    record = _record(call.run)
+    assert record is not None
+    speed, size = record["budget"]["targets_per_second"], record["model"]["vocabulary_size"]
+    peak = _matmul_flops(call, precision)
+    flops = training_flops_per_token(call.preset(name).model_config(size))
     return {
         "finished": result.stopped == "finished",
         "tried": tried,
@@ -272,7 +307,9 @@ def training(call: Call) -> dict[str, Any]:
         "steps": result.steps,
         "planned_steps": result.total_steps,
         "training_seconds": result.seconds,
-        "tokens_per_second": result.tokens_per_second,
+        "tokens_per_second": result.tokens_per_second,  # with warm-up and checkpoints
+        "pace": record["budget"],  # of steps alone
+        "share_of_peak": speed * flops / peak,
         "best_nats_per_token": result.best_nats_per_token,
         "peak_bytes": call.peak_bytes(),
         "train": record["train"],
@@ -281,24 +318,71 @@ def training(call: Call) -> dict[str, Any]:
     }
 
 
+def _train(call: Call, name: str, precision: str) -> TrainResult:
+    """Train in `call.run` for the time left, or go on with the run that is there."""
+    left = max(LEAST_SECONDS, call.training_left)
+    _allow_tf32(precision)
+    if not call.rehearsal:
+        torch.cuda.reset_peak_memory_stats()
+    how: dict[str, Any] = {
+        "device": call.device.type, "on_record": _say_validation, "on_stage": _say
+    }  # fmt: skip
+    with _stopped_after(left + 20):
+        if (call.run / "run.json").exists():
+            return resume_run(call.run, corpus=call.corpus(), **how)
+        return train_run(
+            call.corpus(), call.preset(name, precision=precision), call.run,
+            preset_name=name, seed=0, budget=left, **how,
+        )  # fmt: skip
+
+
+def _record(run: Path) -> dict[str, Any] | None:
+    """The run.json of a run; None if there is no run."""
+    return RunFolder.open(run).record() if (run / "run.json").exists() else None
+
+
+def _set_aside(run: Path) -> None:
+    """Give a run that diverged another name, so that the next one starts anew."""
+    if run.exists():
+        names = (run.with_name(f"{run.name}-diverged-{number}") for number in itertools.count(1))
+        run.rename(next(name for name in names if not name.exists()))
+
+
+def best_run(call: Call) -> Path:
+    """Of the run and those that diverged, the one with the lowest validation loss."""
+    lowest: dict[Path, float] = {}
+    for path in (call.run, *call.run.parent.glob(f"{call.run.name}-diverged-*")):
+        found = [
+            record["valid_nats_per_token"]
+            for record in RunFolder(path).metrics()
+            if "valid_nats_per_token" in record
+        ]
+        if found:
+            lowest[path] = min(found)
+    return min(lowest, key=lowest.__getitem__, default=call.run)
+
+
 def pack(call: Call) -> dict[str, Any]:
-    """The run's best weights in small files below OUT."""
-    files = packed_weights.pack(call.run, call.out)
-    return {"bytes": {path.name: path.stat().st_size for path in files}}
+    """The best weights in small files below OUT."""
+    run = best_run(call)
+    files = packed_weights.pack(run, call.out)
+    return {"run": run.name, "bytes": {path.name: path.stat().st_size for path in files}}
 
 
 def evaluate(call: Call) -> dict[str, Any]:
-    """Perplexity of the run's best model, read in 32 streams and as one text."""
-    trained, corpus = load_run(call.run, device=call.device.type), call.corpus()
+    """Perplexity of the best model in true fp32, read in 32 streams and as one text."""
+    run = best_run(call)
+    trained, corpus = load_run(run, device=call.device.type), call.corpus()
     found = {}
     for split in ("valid", "test"):
         ids = encode_documents(trained.tokenizer, corpus.documents(split)).ids
         for way, options in {"32 streams": {}, "one text": {"as_one": True}}.items():
             begun = time.perf_counter()
-            result = summarize(score(trained.model, ids, **options)).to_dict()
+            with _true_fp32():
+                result = summarize(score(trained.model, ids, **options)).to_dict()
             result["seconds"] = round(time.perf_counter() - begun, 2)
             found[f"{split}, {way}"] = result
-    return {"step": trained.step, "evaluations": found}
+    return {"run": run.name, "step": trained.step, "evaluations": found}
 
 
 PARTS: dict[str, Callable[[Call], dict[str, Any]]] = {
@@ -397,8 +481,11 @@ def _in_words(part: str, report: dict[str, Any]) -> str:
     return f"{part}: {json.dumps(kept)}"
 
 
-def main() -> None:
-    """Do the parts named on the command line."""
+def main(started: float | None = None) -> None:
+    """Do the parts named on the command line.
+
+    started: what `time.perf_counter` said when the call began; now, if not given.
+    """
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("parts", nargs="+", choices=[*CALLS, *PARTS])
     parser.add_argument("--seconds", type=float, help="seconds in all; of A 170, of B 580")
@@ -411,15 +498,17 @@ def main() -> None:
     seconds = options.seconds or sum(SECONDS.get(each, 170.0) for each in options.parts)
     parent = Path(tempfile.gettempdir()) if os.environ.get("OUT") else ROOT
     call = Call(
-        rehearsal=options.rehearse, seconds=seconds, out=out, run=parent / "runs" / "awd-lstm"
-    )
+        rehearsal=options.rehearse, seconds=seconds, out=out, run=parent / "runs" / "awd-lstm",
+        started=time.perf_counter() if started is None else started,
+    )  # fmt: skip
     said, failed = [], []
     for part in names:
         try:
             report = PARTS[part](call)
         except Exception as error:  # the parts after it may still be of use
             failed.append(part)
-            report = {"error": f"{type(error).__name__}: {error}"}
+            stored = call.reports.get(part, {})
+            report = stored | {"error": f"{type(error).__name__}: {error}"}
         call.store(part, report)
         said.append(_in_words(part, report))
         _say(said[-1])
@@ -430,4 +519,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(STARTED)

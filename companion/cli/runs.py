@@ -90,9 +90,9 @@ def train(
 
     `--set train.epochs=2` changes a setting of the preset; `companion presets NAME` lists them all.
     Prints a summary of the training data, and keeps it in the run as corpus.json. Saves checkpoints
-    while it trains. Ctrl-C saves and stops; --resume continues a stopped or killed run, with the
-    same losses as if it had never stopped. On several GPUs or machines, start the same command by
-    `accelerate launch --multi_gpu -m companion train ...`; on CPUs by
+    while it trains. Ctrl-C saves and stops; --resume continues a stopped or killed run, on a CPU
+    with the same losses as if it had never stopped. On several GPUs or machines, start the same
+    command by `accelerate launch --multi_gpu -m companion train ...`; on CPUs by
     `torchrun --nproc_per_node 2 -m companion train ...`.
     """
     if resume and overwrite:

@@ -129,7 +129,8 @@ def train_run(
     if budget is not None:
         preset, pace = _planned(
             preset, model_config, encoded, corpus, tokenizer, accelerator,
-            seed=seed, device=device, budget=budget, started=started, say=say,
+            seed=seed, device=device, budget=budget, started=started, folder=Path(out).parent,
+            say=say,
         )  # fmt: skip
     record = {
         "corpus": place_of(corpus),
@@ -183,16 +184,20 @@ def _planned(
     device: str,
     budget: float,
     started: float,
+    folder: Path,
     say: OnStage,
 ) -> tuple[Preset, Pace]:
-    """`preset` with the steps that fit into `budget` seconds from `started` on, and the pace."""
+    """`preset` with the steps that fit into `budget` seconds from `started` on, and the pace.
+
+    A checkpoint is timed in `folder`.
+    """
     say("Measuring the speed ...")
     with cpu_threads(_threads(preset.threads, device)):
         seed_everything(seed)
         pace = measure_pace(
             LSTMLanguageModel(model_config), encoded.ids, preset.train,
             valid_ids=encode_documents(tokenizer, corpus.valid).ids,
-            device=device, seconds=budget,
+            device=device, seconds=budget, folder=folder,
         )  # fmt: skip
     # All processes plan alike: each takes the time that the first one has left.
     left = torch.tensor([budget - (time.perf_counter() - started)], device=accelerator.device)
@@ -434,7 +439,7 @@ def _listeners(run: RunFolder, tensorboard: bool, on_record: OnRecord | None) ->
 
     def write(record: dict[str, Any]) -> None:
         for name, value in record.items():
-            if name != "step":
+            if name != "step" and value is not None:
                 board.add_scalar(name, value, record["step"])
         board.flush()
         if on_record is not None:

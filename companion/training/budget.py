@@ -8,17 +8,22 @@ the speed is measured first, and the number of steps follows from it.
 from __future__ import annotations
 
 import dataclasses
+import math
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from companion.core.files import disk_errors
 from companion.core.runtime import synchronize
 from companion.models.base import LanguageModel
+from companion.training.checkpoints import RunFolder
 from companion.training.config import TrainConfig
-from companion.training.trainer import Trainer
+from companion.training.trainer import Trainer, TrainingError
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -31,7 +36,9 @@ MOST_STEPS = 100
 PROBE_SHARE = 0.04
 #: Part of the validation text that is scored to time it.
 VALIDATION_PART = 1 / 16
-#: Share of a budget that is kept for checkpoints, and for a machine that slows down.
+#: Of the last so many steps of a probe, one has to have a finite gradient.
+LAST_STEPS = 20
+#: Share of a budget that is kept for a machine that slows down.
 MARGIN = 0.05
 
 
@@ -43,26 +50,38 @@ class Pace:
     """Wall-clock seconds of an optimizer step."""
     seconds_per_validation: float
     """Wall-clock seconds of a validation; 0 without a validation text."""
+    seconds_per_save: float
+    """Wall-clock seconds of a checkpoint; 0 where none was written to time it."""
     steps_per_epoch: int
     """Optimizer steps of a pass over the training text."""
     targets_per_second: float
     """Training targets per second, over all processes."""
     finite: bool
-    """Whether the loss was a finite number at each step."""
+    """Whether the loss was a finite number at each step, and the gradient; in fp16, where some may
+    overflow, at one of the last steps."""
 
     def steps_within(self, seconds: float, config: TrainConfig) -> int:
-        """Most steps that `seconds` allow, with the validations between them and one at the end.
+        """Most steps that `seconds` allow, with the validations and checkpoints between them and at
+        the end.
 
         ValueError when they do not allow a single one.
         """
-        every = config.evaluate_every or config.evaluate_epochs * self.steps_per_epoch
-        usable = seconds * (1 - MARGIN) - self.seconds_per_validation
-        steps = int(usable / (self.seconds_per_step + self.seconds_per_validation / every))
+        every = config.evaluate_every or max(
+            1, round(config.evaluate_epochs * self.steps_per_epoch)
+        )
+        saves = 1 / every  # a step
+        if (extra := config.checkpoint_every) is not None:
+            saves += 1 / extra - 1 / math.lcm(every, extra)
+        at_the_end = self.seconds_per_validation + self.seconds_per_save
+        per_step = self.seconds_per_step + self.seconds_per_validation / every
+        steps = int(
+            (seconds * (1 - MARGIN) - at_the_end) / (per_step + self.seconds_per_save * saves)
+        )
         if steps < 1:
-            least = self.seconds_per_step + self.seconds_per_validation
             raise ValueError(
-                f"a budget of which {seconds:.3g} seconds are left is too short: a step and the "
-                f"validation at the end take {least:.3g}; give more, or a smaller model"
+                f"a budget of which {seconds:.3g} seconds are left is too short: a step, and the "
+                "validation and checkpoint at the end, take "
+                f"{self.seconds_per_step + at_the_end:.3g}; give more, or a smaller model"
             )
         return steps
 
@@ -75,15 +94,19 @@ def measure_pace(
     valid_ids: Int[torch.Tensor, " valid"] | None = None,
     device: str = "auto",
     seconds: float = 60.0,
+    folder: Path | None = None,
 ) -> Pace:
     """Train `model` for some steps and time them, in at most about `PROBE_SHARE` of `seconds`.
 
-    The model is changed. Several processes agree on the slowest one's figures.
+    The learning rate is its peak from the first step on, so that what diverges does so here. The
+    model is changed. One checkpoint is written below `folder`, or its nearest parent that exists,
+    and removed; without `folder`, none. Several processes agree on the slowest one's figures.
     """
     # Without records, at which a loss that is not a number would end the training.
     settings = dataclasses.replace(
-        config, steps=10**9, epochs=None, patience=None, log_every=10**9, evaluate_every=10**9
-    )
+        config, steps=10**9, epochs=None, patience=None, log_every=10**9, evaluate_every=10**9,
+        warmup=0.0,
+    )  # fmt: skip
     part = None
     if valid_ids is not None:
         part = valid_ids[: max(2, round(len(valid_ids) * VALIDATION_PART))]
@@ -101,18 +124,34 @@ def measure_pace(
             next(take)
 
     taken = _timed(timed_steps, trainer)
-    finite = trainer.watch.first_failure(gradients=trainer.accelerator.scaler is None) is None
-    validation = 0.0
+    watch = trainer.watch
+    finite = watch.first_failure(overflows=trainer.overflows_allowed) is None
+    finite = finite and watch.lately_finite(LAST_STEPS)
+    validation = save = 0.0
     if finite and valid_ids is not None and part is not None:
-        trainer.validate()  # the first one chooses kernels
-        validation = _timed(trainer.validate, trainer) * (len(valid_ids) - 1) / (len(part) - 1)
+        try:
+            trainer.validate()  # the first one chooses kernels
+            validation = _timed(trainer.validate, trainer) * (len(valid_ids) - 1) / (len(part) - 1)
+        except TrainingError:  # the last step broke the weights
+            finite = False
+    if finite and folder is not None:
+        save = _seconds_of_a_save(trainer, folder)
     return Pace(
         seconds_per_step=taken / steps,
         seconds_per_validation=validation,
+        seconds_per_save=save,
         steps_per_epoch=trainer.steps_per_epoch,
         targets_per_second=(trainer.targets_done - before) / taken,
         finite=finite,
     )
+
+
+def _seconds_of_a_save(trainer: Trainer, folder: Path) -> float:
+    """Seconds that a checkpoint takes on the disk of `folder`."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    with disk_errors(there), tempfile.TemporaryDirectory(prefix=".probe-", dir=there) as place:
+        trainer.run = RunFolder(place)
+        return _timed(lambda: trainer.save(best=False), trainer)
 
 
 def _timed(work: Callable[[], object], trainer: Trainer) -> float:

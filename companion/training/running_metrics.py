@@ -29,6 +29,8 @@ class RunningMetrics:
         self.sizes: list[int] = []  # targets of each window
         self.windows: list[int] = []  # number of windows so far, after each step
         self.good = 0  # steps already checked by `first_failure`
+        # Steps in a row without a finite norm: the last checked ones, and those at the last record.
+        self.overflows = self.recorded_overflows = 0
 
     @property
     def targets(self) -> int:
@@ -47,11 +49,13 @@ class RunningMetrics:
         self.norms.append(norm)
         self.windows.append(len(self.nats))
 
-    def first_failure(self, *, gradients: bool) -> int | None:
-        """How many steps ago the first failure was: a diverged loss or a gradient that is not
-        finite; None if there was no failure.
+    def first_failure(self, *, overflows: int) -> int | None:
+        """How many steps ago the first failure was: a diverged loss, or a gradient that is not
+        finite after those of so many steps right before it; None if there was no failure.
 
-        A loss has diverged above `cross_entropy.divergence_limit`. All processes get one answer.
+        overflows: 0 where a gradient always has to be finite; with loss scaling some in a row need
+        not be, until the scale is small enough. A loss has diverged above
+        `cross_entropy.divergence_limit`. All processes get one answer.
         """
         if self.good == len(self.norms):
             return None
@@ -65,16 +69,23 @@ class RunningMetrics:
         nats, norms = torch.split(numbers, [len(nats), len(norms)])
         wrong = self.beyond(nats / torch.tensor(self.sizes[start:]).clamp(min=1)).cumsum(0) > 0
         failed = wrong[torch.tensor(self.windows[self.good :]) - start - 1]
-        if gradients:
-            failed |= ~torch.isfinite(norms)
+        in_a_row = [self.overflows]
+        for finite in torch.isfinite(norms).tolist():
+            in_a_row.append(0 if finite else in_a_row[-1] + 1)
+        failed |= torch.tensor(in_a_row[1:]) > overflows
         if self.accelerator.num_processes > 1:
             everyone = self.accelerator.gather(failed.unsqueeze(0).to(self.accelerator.device))
             failed = everyone.any(dim=0).cpu()
         steps = failed.nonzero()
         if len(steps):
             return len(self.norms) - self.good - 1 - int(steps[0])
-        self.good = len(self.norms)
+        self.good, self.overflows = len(self.norms), in_a_row[-1]
         return None
+
+    def lately_finite(self, steps: int) -> bool:
+        """Whether the gradient of one of the last `steps` steps since the last record was finite;
+        reading it waits for the device."""
+        return bool(torch.isfinite(torch.stack(self.norms[-steps:])).any())
 
     def beyond(self, nats_per_token: Tensor) -> Tensor:
         """Whether losses have diverged: not finite, or above `cross_entropy.divergence_limit`."""
@@ -84,21 +95,25 @@ class RunningMetrics:
         limit = divergence_limit(self.vocabulary_size, first)
         return ~(torch.isfinite(nats_per_token) & (nats_per_token <= limit))
 
-    def take(self) -> tuple[float, float]:
-        """Nats per token over all processes, and the mean gradient norm; then resets both."""
+    def take(self) -> tuple[float, float | None]:
+        """Nats per token over all processes, and the mean of the finite gradient norms, None if
+        there was none; then resets both."""
         numbers = torch.cat([torch.stack(self.nats), torch.stack(self.norms)]).cpu()
         each, norms = torch.split(numbers, [len(self.nats), len(self.norms)])
         summed = each.double().sum()
         sums = torch.stack([summed, torch.full_like(summed, self.targets)])
         nats, targets = sum_over_processes(self.accelerator, sums)
-        norm = float(norms[torch.isfinite(norms)].mean())
+        norms = norms[torch.isfinite(norms)].double()
+        norm = float(norms.mean()) if len(norms) else None
         self.nats, self.norms, self.sizes, self.windows, self.good = [], [], [], [], 0
+        self.recorded_overflows = self.overflows
         return nats / targets, norm
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors for a checkpoint: the first loss; and, if there were steps since the last record,
         nats of shape (processes, windows), sizes and windows, and norms of shape (steps,)."""
         tensors = {} if self.first is None else {"first": self.first}
+        tensors |= {"overflows": torch.tensor(self.recorded_overflows)}
         if not self.norms:
             return tensors
         return tensors | {
@@ -111,6 +126,8 @@ class RunningMetrics:
     def put(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `tensors` returned, from entries whose names begin with "watch."."""
         device, rank = self.accelerator.device, self.accelerator.process_index
+        if "watch.overflows" in tensors:
+            self.overflows = self.recorded_overflows = int(tensors["watch.overflows"])
         if "watch.first" in tensors:
             self.first = tensors["watch.first"].to(device)
         if "watch.sizes" not in tensors:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,10 @@ from companion.losses.training_loss import TrainingLoss
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.models.transformer import TransformerModel
 from companion.training import trainer
+from companion.training.budget import measure_pace
 from companion.training.checkpoints import RunFolder
 from companion.training.config import TrainConfig
-from companion.training.trainer import Trainer, train
+from companion.training.trainer import Trainer, TrainingError, train
 
 
 class CudnnInAutocast(TorchFunctionMode):
@@ -170,6 +174,63 @@ def test_a_resumed_training_in_fp16_goes_on_with_its_scale(cuda: None, tmp_path:
     assert saved.training["scaler.scale"].item() > torch.amp.GradScaler("cpu").get_scale()
     resumed = train(small(), text(), settings, run=run, resume=True, device="cpu")
     assert losses(resumed.history) == losses(whole.history)
+
+
+def spoilt(steps: int) -> LSTMLanguageModel:
+    """A model that for so many steps has no gradient that is a number."""
+    made, seen = small(), itertools.count()
+
+    def hook(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * math.nan if next(seen) < steps else gradient
+
+    made.output.bias.register_hook(hook)
+    return made
+
+
+@pytest.mark.parametrize("log_every", [5, 30, 200])
+def test_gradients_that_are_never_finite_end_a_training_in_fp16(cuda: None, log_every: int) -> None:
+    settings = config(precision="fp16", steps=200, log_every=log_every)
+    # Looked for at each record, and said of the step that was one too many.
+    with pytest.raises(TrainingError, match=r"diverged at step 50: .*or train in fp32"):
+        train(spoilt(200), text(), settings, device="cpu")
+
+
+def test_steps_left_out_are_counted_on_after_a_resumption(cuda: None, tmp_path: Path) -> None:
+    settings = config(precision="fp16", steps=200, checkpoint_every=7)
+    run = RunFolder.create(tmp_path / "run", {})
+
+    def killed(at: Trainer) -> None:
+        raise SystemExit
+
+    with after_step(34, killed), pytest.raises(SystemExit):
+        train(spoilt(200), text(), settings, run=run, device="cpu")
+    with pytest.raises(TrainingError, match="diverged at step 50"):
+        train(spoilt(200), text(), settings, run=run, resume=True, device="cpu")
+
+
+def test_a_record_without_a_finite_gradient_is_strict_json(cuda: None, tmp_path: Path) -> None:
+    """Each of 49 steps may be left out, if the next one is not."""
+    run = RunFolder.create(tmp_path / "run", {})
+    result = train(spoilt(49), text(), config(precision="fp16"), run=run, device="cpu")
+    assert result.stopped == "finished"
+    norms = [record["gradient_norm"] for record in result.history]
+    assert norms[:9] == [None] * 9
+    assert all(norm > 0 for norm in norms[9:])  # of a record's five steps, the finite ones
+    assert len(norms) == 12
+    for line in (run.path / "metrics.jsonl").read_text().splitlines():
+        json.dumps(json.loads(line), allow_nan=False)
+
+
+@pytest.mark.parametrize(("steps", "finite"), [(2, True), (10**6, False)])
+def test_a_probe_in_fp16_needs_a_gradient_that_is_finite(
+    steps: int, finite: bool, cuda: None
+) -> None:
+    made = spoilt(steps)
+    before = [weight.detach().clone() for weight in made.parameters()]
+    pace = measure_pace(made, text(), config(precision="fp16"), device="cpu", seconds=1.0)
+    assert pace.finite == finite
+    same = [torch.equal(*pair) for pair in zip(made.parameters(), before, strict=True)]
+    assert all(same) != finite
 
 
 def test_bf16_is_refused_where_an_lstm_would_compute_in_fp16_without_scaling(
