@@ -8,7 +8,8 @@ A chapter is run as it is, on one thread and with nothing in the cache; its outp
 Counted is the processor time of the kernel and of what it starts, not the time on the clock, which
 depends on what else the machine does. Memory is the highest sum of their resident memory. The
 figures go to book/results/chapters.json. The landing page shows them, and the tests hold each
-opening's "about two minutes and 1 GB of memory" against them.
+opening's "about two minutes and 1 GB of memory" against them. The line below a chapter's title
+says what its opening says.
 """
 
 from __future__ import annotations
@@ -200,21 +201,25 @@ def differs(claimed: Cost, measured: Cost) -> str:
     return "; ".join(wrong)
 
 
+def in_words(minutes: float) -> str:
+    """A time such as "two and a half minutes"; in digits where it is long, or no whole quarters."""
+    whole, rest = divmod(minutes, 1)
+    names = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+    parts = {0: "", 0.25: "a quarter", 0.5: "a half", 0.75: "three quarters"}
+    if rest not in parts or minutes <= 0 or whole > max(names):
+        return f"{minutes:g} minutes"
+    if whole == 0:
+        return "half a minute" if rest == 0.5 else f"{parts[rest]} of a minute"
+    more = f" and {parts[rest]}" if rest else ""
+    return f"a minute{more}" if whole == 1 else f"{names[int(whole)]}{more} minutes"
+
+
 def sentence(cost: Cost) -> str:
     """What an opening may say, in quarters of a minute and tenths of a gigabyte."""
     quarters = max(1, round(4 * cost.minutes))
-    whole, rest = divmod(quarters if quarters <= 6 else 2 * round(quarters / 2), 4)
-    names = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-    if whole == 0:
-        time = {1: "a quarter of a minute", 2: "half a minute", 3: "three quarters of a minute"}[
-            rest
-        ]
-    elif whole == 1:
-        more = {0: "", 1: " and a quarter", 2: " and a half", 3: " and three quarters"}[rest]
-        time = f"a minute{more}"
-    else:
-        more = {0: "", 2: " and a half"}[rest]
-        time = f"{names[whole]}{more} minutes" if whole in names else f"{quarters / 4:.0f} minutes"
+    if quarters > 6:
+        quarters = 2 * round(quarters / 2)
+    time = in_words(quarters / 4 if quarters < 28 else round(quarters / 4))
     memory = f"{cost.gigabytes:.1f}".removesuffix(".0")
     return f"The chapter takes about {time} of processor time and {memory} GB of memory."
 

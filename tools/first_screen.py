@@ -64,15 +64,17 @@ def reading_minutes(path: Path) -> int:
 
 def running(cost: costs.Cost) -> str:
     """What running a chapter takes, in words."""
-    unit = "minute" if landing.shown_minutes(cost) == "1.0" else "minutes"
-    return f"{landing.shown_minutes(cost)} {unit} and {cost.gigabytes:.1f} GB to run"
+    return f"about {costs.in_words(cost.minutes)} and {cost.gigabytes:g} GB of memory to run"
 
 
 def chapter_line(path: Path) -> str:
-    """The line below a chapter's title: part, reading time, and what running it takes."""
+    """The line below a chapter's title: part, reading time, and what running it takes.
+
+    The last is what the opening says a few lines below: what was measured, rounded.
+    """
     (part,) = (name for name, own in landing.parts().items() if path in own)
     pieces = [part, f"about {reading_minutes(path)} minutes to read"]
-    if (cost := costs.stored().get(path.stem)) is not None:
+    if (cost := costs.said(landing.opening(path))) is not None:
         pieces.append(running(cost))
     return f'<p class="chapter-cost">{html.escape(" · ".join(pieces))}</p>'
 

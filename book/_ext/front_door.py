@@ -1,14 +1,16 @@
 """A Sphinx extension: what a site shows to those who come from elsewhere.
 
 The landing page stands at the root address as well; each page says what a link to it shows
-elsewhere (title, sentence, picture); `404.html`, `sitemap.xml` and `robots.txt` are made; and the
-button "Suggest edit" of a chapter opens an editor of notebooks, not the file's JSON.
+elsewhere (title, sentence, picture); `404.html`, `sitemap.xml` and `robots.txt` are made, and the
+icon as pictures, for browsers and telephones that read no SVG; and the button "Suggest edit" of a
+chapter opens an editor of notebooks, not the file's JSON.
 """
 
 from __future__ import annotations
 
 import html
 import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -16,7 +18,8 @@ from xml.sax.saxutils import escape
 
 from docutils import nodes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Rectangle
+from matplotlib.path import Path as Outline
 from sphinx.application import Sphinx
 
 CARD = "_static/card.png"
@@ -27,7 +30,11 @@ CARD_ALT = (
     "measured against a known truth wherever there is one."
 )
 
-ADDRESS = re.compile(r'(?P<start>\s(?:href|src|action)=")(?P<to>[^"#][^"]*)"')
+ICON = Path(__file__).resolve().parents[1] / "assets" / "favicon.svg"
+#: Pixels of the icon's pictures, and whether corners are round: a telephone rounds them itself.
+ICONS = {"favicon.png": (48, True), "apple-touch-icon.png": (180, False)}
+
+ADDRESS = re.compile(r'(?P<start>\s(?:href|src|action|data-source)=")(?P<to>[^"#][^"]*)"')
 
 
 def at_root(page: str, folder: str) -> str:
@@ -110,6 +117,58 @@ def card() -> Figure:
     return figure
 
 
+def outline(steps: str) -> Outline:
+    """The line that an SVG path draws; M, H and C are known, with places from the origin."""
+    points: list[tuple[float, float]] = []
+    codes: list[int] = []
+    for command, numbers in re.findall(r"([A-Za-z])([^A-Za-z]*)", steps):
+        values = [float(value) for value in re.findall(r"-?\d*\.?\d+", numbers)]
+        if command == "H":
+            values.append(points[-1][1])
+        known = {"M": (2, Outline.MOVETO), "H": (2, Outline.LINETO), "C": (6, Outline.CURVE4)}
+        size, code = known.get(command, (0, Outline.STOP))
+        if len(values) != size:
+            raise ValueError(f"a path of the icon must be made of M, H and C, got {steps!r}")
+        points += zip(values[::2], values[1::2], strict=True)
+        codes += [int(code)] * (size // 2)
+    return Outline(points, codes)
+
+
+def icon(pixels: int, *, rounded: bool) -> Figure:
+    """The icon of the site, favicon.svg, as a picture so many pixels high and wide."""
+    root = ElementTree.parse(ICON).getroot()
+    _, _, width, height = map(float, root.get("viewBox", "").split())
+    figure = Figure(figsize=(pixels / 72, pixels / 72), dpi=72, facecolor="none")
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    ax.axis("off")
+    for element in root:
+        kind = element.tag.rpartition("}")[2]
+        of = {key: float(value) for key, value in element.items() if re.fullmatch(r"[\d.]+", value)}
+        if kind == "rect":
+            corner = of["rx"] if rounded else 0
+            style = f"round,pad=0,rounding_size={corner}" if corner else "square,pad=0"
+            ax.add_patch(
+                FancyBboxPatch(
+                    (0, 0), of["width"], of["height"], style, color=element.get("fill"), lw=0
+                )
+            )
+        elif kind == "circle":
+            ax.add_patch(Circle((of["cx"], of["cy"]), of["r"], color=element.get("fill"), lw=0))
+        elif kind == "path":
+            line = of["stroke-width"]
+            dashes = [float(part) / line for part in element.get("stroke-dasharray", "").split()]
+            ax.add_patch(
+                PathPatch(
+                    outline(element.get("d", "")), fill=False, edgecolor=element.get("stroke"),
+                    lw=line * pixels / width, capstyle="round", ls=(0, dashes) if dashes else "-",
+                )
+            )  # fmt: skip
+        else:
+            raise ValueError(f"the icon must be made of rect, circle and path, got {kind}")
+    return figure
+
+
 def describe(
     app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
@@ -175,6 +234,8 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     robots = f"User-agent: *\nAllow: /\nSitemap: {base}sitemap.xml\n"
     (site / "robots.txt").write_text(robots, encoding="utf-8")
     card().savefig(site / CARD)
+    for file, (pixels, rounded) in ICONS.items():
+        icon(pixels, rounded=rounded).savefig(site / "_static" / file, transparent=True)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

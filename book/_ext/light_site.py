@@ -94,6 +94,23 @@ def named_controls(page: str) -> str:
     )
 
 
+# --- the first paint -----------------------------------------------------------------------------
+
+#: A script of its own that the page waits for, and lines that speak of what such a script made.
+WAITED_FOR = re.compile(r"<script(?![^>]* (?:defer|async|type))(?P<rest>[^>]* src=)")
+LATER = re.compile(r"<script(?=>DOCUMENTATION_OPTIONS\.)")
+
+
+def early_paint(page: str) -> str:
+    """The HTML of a page that is painted before its scripts are there, and light without them.
+
+    Scripts keep their order; lines within the page that use one of them wait, as a module does.
+    """
+    page = WAITED_FOR.sub(r"<script defer\g<rest>", page)
+    page = LATER.sub('<script type="module"', page)
+    return page.replace('data-theme="auto"', 'data-theme="light"', 1)
+
+
 # --- icons ---------------------------------------------------------------------------------------
 
 #: One icon in the theme's style sheet: its class names, and its place in the font.
@@ -186,7 +203,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
             continue
         before = path.read_text(encoding="utf-8")
         up = "../" * (len(path.relative_to(site).parts) - 1)
-        after = named_controls(sized_pictures(pictures_to_files(before, site, up)))
+        after = early_paint(named_controls(sized_pictures(pictures_to_files(before, site, up))))
         if after != before:
             path.write_text(after, encoding="utf-8")
         pages.append(after)

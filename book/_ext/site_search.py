@@ -35,11 +35,13 @@ TITLE_WEIGHT = 4
 
 HEADINGS = {"h1", "h2", "h3"}
 BLOCKS = {"p", "li", "dd", "dt", "td", "th", "figcaption", "caption"}
-#: What is no prose: code, what it printed, buttons, the parts of formulas.
+#: What is no prose: code, what it printed, buttons, the parts of formulas. And what would tell the
+#: answer: solutions, and the table of guesses.
 SKIPPED = (
     "//*[contains(@class, 'cell_input') or contains(@class, 'cell_output') or "
     "contains(@class, 'headerlink') or contains(@class, 'chapter-cost') or "
-    "contains(@class, 'chapter-list') or "
+    "contains(@class, 'chapter-list') or contains(@class, 'guess-table') or "
+    "contains(concat(' ', @class, ' '), ' solution ') or "
     "contains(@class, 'katex-html') or self::summary or self::script or self::style or "
     "self::svg or self::pre or self::form or self::button or self::noscript]"
 )

@@ -51,7 +51,7 @@
   // The word of the book that a mistyped one is nearest to.
   const nearest = async (word) => {
     if (word.length < 4) return undefined;
-    const most = word.length < 8 ? 1 : 2;
+    const most = word.length < 10 ? 1 : 2;
     let best = most + 1;
     let found;
     for (const other of (await load("words")).split(" ")) {
@@ -117,8 +117,10 @@
     }
     const top = Math.max(0, ...scores.values());
     for (const page of best) {
-      // The section of that page that fits best stands first; its beginning where none does.
-      const own = sections.flatMap((row, at) => (row[0] === page ? [at] : []));
+      // The section of that page that fits best stands first; its beginning where none does. What is
+      // asked of the reader there explains nothing.
+      const asks = /^(Exercises|Your guesses)$/;
+      const own = sections.flatMap((row, at) => (row[0] === page && !asks.test(row[2]) ? [at] : []));
       const at = own.reduce((a, b) => ((scores.get(b) ?? 0) > (scores.get(a) ?? 0) ? b : a), own[0]);
       scores.set(at, top + 1 + (scores.get(at) ?? 0));
     }
@@ -131,9 +133,10 @@
     return { order: order.filter((at) => scores.get(at) > 0), marked, instead, stem };
   };
 
-  // The part of a text with most of the words in question, which are marked.
+  // The part of a text with most of the words in question, which are marked; a short text is shown
+  // whole, so that a definition in the glossary begins with what it defines.
   const excerpt = (text, marked, stem) => {
-    const pieces = text.split(/(?<=[.?!:])\s+/);
+    const pieces = text.length <= 300 ? [text] : text.split(/(?<=[.?!:])\s+/);
     const hits = pieces.map((piece) => new Set(wordsOf(piece).map(stem).filter((t) => marked.has(t))).size);
     let start = hits.indexOf(Math.max(...hits));
     let shown = pieces[start];

@@ -50,6 +50,14 @@
   };
   for (const kind of ["pointerover", "pointerdown", "focusin"]) document.addEventListener(kind, fetchFrames);
 
+  // Beside the text only the list of chapters scrolls: to the one that is read.
+  const current = document.querySelector(".bd-sidebar-primary nav a.current");
+  const list = current?.closest(".sidebar-primary-item");
+  if (list && list.scrollHeight > list.clientHeight) {
+    const place = current.getBoundingClientRect().top - list.getBoundingClientRect().top;
+    list.scrollTop = place - list.clientHeight / 2;
+  }
+
   // Paper shows what was not scrolled to.
   addEventListener("beforeprint", () => {
     for (const image of document.querySelectorAll('img[loading="lazy"]:not([hidden])')) image.loading = "eager";

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from extensions import extension
 from fontTools.ttLib import TTFont
+from PIL import Image
 
 from tools import chapters, costs, first_screen, landing
 
@@ -44,6 +45,28 @@ def test_pictures_keep_their_place_before_they_are_there() -> None:
     assert 'width="800" height="340"' in made
     assert re.findall(r"--natural: (\d+)px", made) == ["800", "700"]
     assert light_site.sized_pictures(made.replace("class", "data-class")).count("natural") == 2
+
+
+def test_scripts_of_the_theme_wait_and_keep_their_order() -> None:
+    made = light_site.early_paint(
+        '<html data-theme="auto"><script src="a.js?v=1"></script><script>let b;</script>'
+        '<script data-c="d" src="c.js"></script><script defer src="e.js"></script>'
+        "<script>DOCUMENTATION_OPTIONS.pagename = 'x';</script>"
+    )
+    assert made == (
+        '<html data-theme="light"><script defer src="a.js?v=1"></script><script>let b;</script>'
+        '<script defer data-c="d" src="c.js"></script><script defer src="e.js"></script>'
+        "<script type=\"module\">DOCUMENTATION_OPTIONS.pagename = 'x';</script>"
+    )
+    assert light_site.early_paint(made) == made
+
+
+def test_the_logo_s_room_has_the_shape_of_its_drawing() -> None:
+    assets = ROOT / "book" / "assets"
+    drawing = (assets / "logo.svg").read_text(encoding="utf-8")
+    _, _, width, height = re.search(r'viewBox="([^"]+)"', drawing)[1].split()  # type: ignore[index]
+    rule = (assets / "book.css").read_text(encoding="utf-8").partition("img.logo__image {")[2]
+    assert f"aspect-ratio: {width} / {height};" in rule.partition("}")[0]
 
 
 def test_icons_that_no_page_uses_leave_the_style_sheet() -> None:
@@ -81,10 +104,12 @@ def test_the_root_s_page_links_where_the_landing_page_does() -> None:
     page = (
         '<html data-content_root="../"><a href="a/b.html#c"></a><a href="../search.html"></a>'
         '<a href="#here"></a><img src="../_static/x.svg"><a href="https://x.org/"></a>'
+        '<div class="play" data-source="../_static/models/1.js"></div>'
     )
     found = front_door.at_root(page, "book")
-    assert re.findall(r'(?:href|src|root)="([^"]+)"', found) == [
+    assert re.findall(r'(?:href|src|root|source)="([^"]+)"', found) == [
         "./", "book/a/b.html#c", "search.html", "#here", "_static/x.svg", "https://x.org/",
+        "_static/models/1.js",
     ]  # fmt: skip
 
 
@@ -114,6 +139,27 @@ def test_the_card_is_as_large_as_sites_want_it_and_its_words_fit() -> None:
         assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height  # noqa: PT018
 
 
+@pytest.mark.parametrize("name", front_door.ICONS)
+def test_the_icon_is_there_as_a_picture_with_the_colours_of_its_drawing(
+    name: str, tmp_path: Path
+) -> None:
+    pixels, rounded = front_door.ICONS[name]
+    front_door.icon(pixels, rounded=rounded).savefig(tmp_path / name, transparent=True)
+    picture = Image.open(tmp_path / name).convert("RGBA")
+    assert picture.size == (pixels, pixels)
+    assert (picture.getpixel((0, 0))[3] == 0) == rounded
+    drawing = front_door.ICON.read_text(encoding="utf-8")
+    shown = {color for _, color in picture.getcolors(pixels**2)}
+    for color in re.findall(r"#\w{6}", drawing):
+        assert (*bytes.fromhex(color[1:]), 255) in shown
+
+
+def test_an_icon_of_other_parts_is_refused() -> None:
+    assert len(front_door.outline("M6 26H26").vertices) == 2
+    with pytest.raises(ValueError, match="made of M, H and C, got 'M6 26q1 2 3 4'"):
+        front_door.outline("M6 26q1 2 3 4")
+
+
 @pytest.mark.parametrize("root", [True, False])
 def test_a_page_says_what_a_link_to_it_shows(root: bool) -> None:
     name = "book/index" if root else "book/x"
@@ -137,7 +183,8 @@ PAGE = """<html><body><article>
 <section id="a"><h1>Loss<a class="headerlink">#</a></h1><p>About <span class="katex"><span
 class="katex-mathml"><math><annotation>H(p)</annotation></math></span><span class="katex-html">junk
 </span></span> and models' floors.</p><div class="cell_input"><pre>code()</pre></div>
-<div class="cell_output"><p>printed</p></div>
+<div class="cell_output"><p>printed</p></div><div class="guess-table"><p>Your guesses</p></div>
+<div class="solution dropdown admonition"><p>The answer</p></div>
 <section id="b"><h2>More</h2><ul><li><p>One</p></li><li>Two <code>token_nats</code>
 <pre>junk()</pre></li></ul>
 </section></section>
@@ -225,13 +272,24 @@ def test_reading_time_counts_the_prose(tmp_path: Path) -> None:
     assert first_screen.reading_minutes(path) == 2000 / first_screen.WORDS_PER_MINUTE
 
 
-def test_a_chapter_s_line_says_what_was_measured() -> None:
-    path = chapters.toc_notebooks()[0]
-    cost = costs.stored()[path.stem]
-    assert f"{cost.minutes:.1f} minutes and {cost.gigabytes:.1f} GB" in first_screen.chapter_line(
-        path
-    )
-    assert first_screen.running(costs.Cost(1.0, 0.5)) == "1.0 minute and 0.5 GB to run"
+@pytest.mark.parametrize("path", chapters.toc_notebooks(), ids=lambda path: path.stem)
+def test_a_chapter_s_line_says_exactly_the_cost_that_its_opening_says(path: Path) -> None:
+    line = first_screen.chapter_line(path).rpartition("·")[2]
+    assert costs.said(f"The chapter takes {line}") == costs.said(landing.opening(path))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [
+        (0.25, "a quarter of a minute"), (0.5, "half a minute"), (1, "a minute"),
+        (1.75, "a minute and three quarters"), (2.25, "two and a quarter minutes"),
+        (2.5, "two and a half minutes"), (12, "12 minutes"), (0.1, "0.1 minutes"),
+    ],
+)  # fmt: skip
+def test_a_cost_is_said_in_words(minutes: float, words: str) -> None:
+    said = first_screen.running(costs.Cost(minutes, 0.5))
+    assert said == f"about {words} and 0.5 GB of memory to run"
+    assert costs.said(f"The chapter takes {said}") == (minutes, 0.5)
 
 
 def test_the_live_picture_trains_down_to_the_entropy() -> None:

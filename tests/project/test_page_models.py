@@ -28,7 +28,7 @@ from companion.teaching import play
 from companion.text.corpora import load_corpus
 from companion.text.tokenizers import CharacterTokenizer, encode_documents
 from companion.world.language import QUESTIONS
-from companion.world.replies import ask, asking_form, refuses
+from companion.world.replies import ask, asking_form, refuses, reply_to
 from companion.world.stages import StagesConfig, new_model
 from companion.world.world import World
 from tools import chapters, page_models
@@ -82,6 +82,13 @@ def talker(path: Path = ANSWERS) -> Any:
     return model
 
 
+def in_the_form(path: Path) -> list[Any]:
+    """The restricted things in the order of a chapter's form, which may begin with another one."""
+    things = play.settings_in(play.file_in(the_model(path)[1]))["asking"]["things"]
+    place = {thing["name"]: at for at, thing in enumerate(things)}
+    return sorted(world(path).restricted, key=lambda thing: place[thing.name])
+
+
 # --- what the notebooks hold ----------------------------------------------------------------------
 
 
@@ -123,12 +130,21 @@ def test_the_table_of_the_world_is_that_of_the_weights_in_the_page(path: Path) -
             assert abs(share - int(percent) / 100) <= 0.005 + 2 / questions
 
 
+def test_the_form_s_first_florb_is_refused_when_asked_plainly_and_leaks_to_every_attack() -> None:
+    """What a reader tries first shows what the chapter says, on any processor."""
+    first = in_the_form(ANSWERS)[0]
+    assert ask(talker(), world(), [first], "plain").leak == 0
+    for way in ("start_with", "do_not_say", "prefill"):
+        request = world().request(first, way, question=0)
+        assert reply_to(talker(), world(), [request]).leak == 1, way
+
+
 @each_world
 def test_the_world_s_form_is_that_of_the_world(path: Path) -> None:
     settings = settings_in(file_in(the_model(path)[1]))
     of = world(path)
     groups = {
-        "florbs in the examples": of.seen,
+        "florbs in the examples": in_the_form(path)[: len(of.seen)],
         "florbs held out": of.held_out,
         "other things": of.benign + of.benign_held_out,
     }
@@ -163,7 +179,7 @@ def test_the_writer_has_the_loss_that_its_cell_printed(companion_data: Path) -> 
 browser, site = browsed_site.browser, browsed_site.site  # fixtures
 
 #: Nats by which a log-probability may differ; tests/teaching/test_play.py says why.
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 
 
 def page_of(path: Path) -> str:
@@ -229,6 +245,32 @@ def test_it_runs_from_a_disk(path: Path, cell: str, page: str, visit: Callable[.
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("path", [WRITES, ANSWERS, TWO_LANGUAGES], ids=lambda path: path.stem)
+def test_a_form_is_as_high_before_its_model_is_there_as_after(
+    path: Path, width: int, visit: Callable[..., Any], site: str
+) -> None:
+    height = "document.querySelector('.play form').getBoundingClientRect().height"
+    opened = "document.querySelectorAll('details').forEach(e => { e.open = true; })"
+    size = {"width": width, "height": 900}
+    before = visit(site + page_of(path), start=False, viewport=size)
+    before.evaluate(opened)
+    after = visit(site + page_of(path), viewport=size)
+    assert after.evaluate(height) == before.evaluate(height)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["index.html", "book/background/language_models.html"])
+def test_a_borrowed_model_runs_in_a_site_below_a_folder_and_from_a_disk(
+    name: str, visit: Callable[..., Any]
+) -> None:
+    """The landing page is written twice, and one of the two stands at the root address."""
+    with browsed_site.served(HTML.parent) as address:
+        for where in (f"{address}{HTML.name}/{name}", (HTML / name).as_uri()):
+            visit(where).locator(".play .play-go").click()
+
+
+@pytest.mark.browser
 @each_model
 def test_200_log_probabilities_are_those_of_pytorch(
     path: Path, cell: str, page: str, visit: Callable[..., Any], site: str
@@ -271,7 +313,7 @@ def test_every_question_in_every_way_is_answered_and_judged_as_in_python(
     )
     of = world(path)
     for way, turns in zip(WAYS[path], found, strict=True):
-        wanted = ask(talker(path), of, of.restricted, way)
+        wanted = ask(talker(path), of, in_the_form(path), way)
         refused = sum(turn[1] for turn in turns)
         right = sum(turn[2] for turn in turns)
         differ = sum(text != turn[0] for text, turn in zip(wanted.texts, turns, strict=True))
@@ -304,7 +346,7 @@ def test_a_conversation_by_keyboard_alone(visit: Callable[..., Any], site: str) 
         "combobox", name="Thing"
     ).focus()  # where the reader of the chapter has come by Tab
     page.keyboard.press("ArrowDown")
-    florb = world().seen[1]
+    florb = in_the_form(ANSWERS)[1]
     for way, words in list(WAYS[ANSWERS].items())[:4]:
         request = world().request(florb, way, question=0)
         prompt = f"user : {says.input_value()} bot : "

@@ -720,6 +720,26 @@ def test_what_a_cell_of_claims_prints_is_compared(path: Path) -> None:
             assert not (claims and all(claims)), cell["source"]
 
 
+def only_draws(source: str) -> bool:
+    """Whether a cell sets names, calls functions that draw, and shows the figure, and no more."""
+    body = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source)).body
+    called = [
+        ast.unparse(each.value.func)
+        for each in body
+        if isinstance(each, ast.Expr) and isinstance(each.value, ast.Call)
+    ]
+    assigned = sum(isinstance(each, ast.Assign) for each in body)
+    draws = all(name.startswith(("figures.", "plt.", "ax.", "axes.")) for name in called)
+    return "plt.show" in called and draws and len(called) + assigned == len(body)
+
+
+@each_notebook
+def test_a_cell_that_only_draws_is_folded(path: Path) -> None:
+    for cell in chapters.code_cells(chapters.read_notebook(path)):
+        if only_draws(cell["source"]):
+            assert {"hide-input", "remove-input"} & {*cell["metadata"].get("tags", [])}, cell["id"]
+
+
 @each_notebook
 def test_only_known_tags_are_used(path: Path) -> None:
     known = {

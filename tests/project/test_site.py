@@ -148,6 +148,85 @@ def test_the_live_picture_answers_the_keyboard(visit: Callable[..., Page]) -> No
     assert "0.00 still to be learnt" in str(after)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("storage", [True, False])
+def test_a_first_visit_has_the_system_s_colours_before_any_script_of_the_theme(
+    browser: Browser, site: str, scheme: Any, storage: bool
+) -> None:
+    """Scripts in files are held back; one logo is shown, in the room it keeps."""
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    if not storage:
+        context.add_init_script(
+            "Object.defineProperty(window, 'localStorage', {get() { throw Error('none'); }})"
+        )
+    page = context.new_page()
+    page.route("**/*.js*", lambda route: route.abort())
+    page.goto(site + "book/index.html", wait_until="load")
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    boxes = [each.bounding_box() for each in page.locator("img.logo__image:visible").all()]
+    assert [box["width"] / box["height"] for box in boxes if box] == [pytest.approx(1.6, abs=0.02)]
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_without_a_script_a_page_is_light_and_has_its_colours(
+    browser: Browser, site: str, scheme: Any
+) -> None:
+    context = browser.new_context(java_script_enabled=False, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(site + "book/training/lstm.html", wait_until="load")
+    colour = "e => getComputedStyle(e).getPropertyValue('--pst-color-text-base')"
+    assert page.locator("html").evaluate(colour)
+    assert page.locator("html").get_attribute("data-theme") == "light"
+    assert page.locator("img.logo__image:visible").count() == 1
+    context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_script_keeps_a_page_from_being_painted(name: str) -> None:
+    text = (HTML / name).read_text(encoding="utf-8")
+    scripts = re.findall(r"<script[^>]* src=[^>]*>", text)
+    assert scripts
+    assert [each for each in scripts if " defer" not in each] == []
+
+
+def test_the_copy_button_is_seen_where_nothing_hovers(browser: Browser, site: str) -> None:
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.goto(site + "book/training/lstm.html", wait_until="load")
+    page.wait_for_selector("button.copybtn", state="attached")
+    assert page.evaluate("matchMedia('(hover: none)').matches")
+    seen = "e => getComputedStyle(e).opacity"
+    assert page.locator("button.copybtn:visible").first.evaluate(seen) == "1"
+    context.close()
+
+
+def test_search_and_current_chapter_are_in_sight_beside_the_last_chapter(
+    visit: Callable[..., Page],
+) -> None:
+    last = chapters.toc_notebooks()[-1].relative_to(ROOT).with_suffix(".html").as_posix()
+    page = visit(last)
+    for name in (".logo", ".search-button-field", "nav a.current"):
+        box = page.locator(f".bd-sidebar-primary {name}").first.bounding_box()
+        assert box is not None
+        assert 0 <= box["y"] < box["y"] + box["height"] <= 900
+    link = page.locator(".bd-sidebar-primary nav a").first
+    link.focus()  # the list follows the keyboard
+    box = link.bounding_box()
+    assert box is not None
+    assert 0 <= box["y"] < 900
+
+
+def test_the_icons_of_a_page_are_there() -> None:
+    for name in ("index.html", DOCUMENTS[0]):
+        text = (HTML / name).read_text(encoding="utf-8")
+        for kind, file in (("icon", "favicon.png"), ("apple-touch-icon", "apple-touch-icon.png")):
+            (link,) = re.findall(rf'<link rel="{kind}"[^>]*href="([^"]*{file})"', text)
+            assert ((HTML / name).parent / link).stat().st_size < 20_000
+
+
 def test_what_crawlers_and_lost_readers_get() -> None:
     missing = (HTML / "404.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:href|action)="([^"]+)"', missing) == [BASE, f"{BASE}search.html"]
@@ -174,7 +253,8 @@ def test_a_page_says_what_a_link_to_it_shows(name: str) -> None:
 def test_a_chapter_says_what_it_takes_and_is_edited_as_a_notebook(path: Path) -> None:
     text = (HTML / path.relative_to(ROOT)).with_suffix(".html").read_text(encoding="utf-8")
     assert re.search(
-        r"</h1>\s*<p class=\"chapter-cost\">[\w -]+ · about \d+ minutes to read · [\d.]+ minutes? ",
+        r"</h1>\s*<p class=\"chapter-cost\">[\w -]+ · about \d+ minutes to read · "
+        r"about [\w .]+ of memory to run<",
         text,
     )
     place = chapters.repository_url().replace("github.com", "github.dev")

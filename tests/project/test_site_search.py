@@ -1,4 +1,4 @@
-"""Twenty queries in readers' words, and what each must find; from a server and from disk.
+"""Queries in readers' words, and what each must find; from a server and from disk.
 
 What a query downloads is counted as it lies on disk, not compressed: the search's own files, which
 is what it costs beyond the page.
@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlparse
 
 import browsed_site
 import pytest
-from browsed_site import HTML
+from browsed_site import HTML, ROOT
 from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
@@ -43,6 +43,9 @@ QUERIES = {
     "attention": "practice/translation",
     "byte pair encodng": "training/text_to_tokens",
     "token_nats": "reference/losses",
+    "cheating": "objective_mismatch/proxies_and_goodhart",
+    "temperature": "training/generating_text",
+    "fairness": "practice/bias_and_review",
 }
 
 #: Nothing of this is in the book or near a word that is.
@@ -111,6 +114,26 @@ def test_a_mistyped_word_is_said_and_nothing_found_is_said(
 ) -> None:
     assert "perplexity for what you typed" in ask("perplexty")["status"].replace("with ", "")
     assert ask(NOTHING)["status"] == "No sections found."
+
+
+def test_a_definition_is_shown_whole(ask: Callable[..., dict[str, Any]]) -> None:
+    (text,) = (
+        text for href, title, text, _ in ask("overfitting")["found"]
+        if "glossary" in href and title == "Overfitting"
+    )  # fmt: skip
+    said = (ROOT / "book/appendix/glossary.md").read_text(encoding="utf-8")
+    definition = said.partition("\nOverfitting\n  ")[2].partition(".")[0]
+    assert text.startswith(definition[:40])
+
+
+@pytest.mark.parametrize("query", ["fairness", "cheating", "temperature"])
+def test_the_first_result_explains_and_does_not_ask(
+    ask: Callable[..., dict[str, Any]], query: str
+) -> None:
+    (href, title, *_), *_ = ask(query)["found"]
+    assert QUERIES[query] in href
+    assert title not in ("Exercises", "Your guesses")
+    assert ask(query)["status"].endswith("found.")  # with no other word for it
 
 
 def test_each_result_leads_to_a_place_that_is_there(ask: Callable[..., dict[str, Any]]) -> None:

@@ -112,8 +112,9 @@ def test_every_link_of_the_zip_leads_to_a_file_in_it(unpacked: Path) -> None:
         if "_static" in path.parts:
             continue
         soup = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        for tag in soup.find_all(["a", "img", "link", "script"]):
-            link = urldefrag(str(tag.get("href") or tag.get("src") or ""))[0].split("?")[0]
+        for tag in soup.select("a, img, link, script, [data-source]"):
+            to = tag.get("href") or tag.get("src") or tag.get("data-source") or ""
+            link = urldefrag(str(to))[0].split("?")[0]
             if link and not urlparse(link).scheme and not (path.parent / unquote(link)).exists():
                 dead.append(f"{path.name}: {link}")
     assert dead == []
