@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from bs4 import BeautifulSoup
 from jaxtyping import TypeCheckError
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -738,6 +740,31 @@ def test_a_cell_that_only_draws_is_folded(path: Path) -> None:
     for cell in chapters.code_cells(chapters.read_notebook(path)):
         if only_draws(cell["source"]):
             assert {"hide-input", "remove-input"} & {*cell["metadata"].get("tags", [])}, cell["id"]
+
+
+@each_notebook
+def test_alternative_texts_of_frames_say_more_than_what_was_chosen(path: Path) -> None:
+    """Without the values of the controls, the texts of a picture's frames still differ."""
+    for cell in chapters.code_cells(chapters.read_notebook(path)):
+        for output in cell["outputs"]:
+            page = "".join(output.get("data", {}).get("text/html", ""))
+            frames = BeautifulSoup(page, "html.parser").select("figure.explore .explore-frames img")
+            if not frames:
+                continue
+            controls = BeautifulSoup(page, "html.parser").select(".explore-controls input")
+            chosen = {
+                text
+                for each in controls
+                for text in (
+                    json.loads(str(each["data-texts"]))
+                    if each.has_attr("data-texts")
+                    else [each.parent.get_text()]  # type: ignore[union-attr]
+                )
+            }
+            pattern = "|".join(map(re.escape, sorted(chosen, key=len, reverse=True)))
+            said = [str(frame["alt"]).replace("_", " ") for frame in frames]
+            texts = {re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", "", text) for text in said}
+            assert len(texts) > 1, f"{cell['id']}: {said[:2]}"
 
 
 @each_notebook
