@@ -73,7 +73,7 @@ PRESETS: dict[str, Preset] = {
         threads=1,
     ),
     "char-small": Preset(
-        description="Characters, one layer of 128. Tiny Shakespeare: 1.60 nats a character.",
+        description="Characters, one layer of 128.",
         tokenizer="character",
         model={"embedding_size": 64, "hidden_size": 128},
         train=TrainConfig(
@@ -82,7 +82,7 @@ PRESETS: dict[str, Preset] = {
         threads=1,
     ),
     "char-medium": Preset(
-        description="Characters, one layer of 256. Tiny Shakespeare: 1.50 nats a character.",
+        description="Characters, one layer of 256.",
         tokenizer="character",
         model={"embedding_size": 64, "hidden_size": 256, "dropout": 0.1},
         train=TrainConfig(
