@@ -84,7 +84,7 @@ def talker(path: Path = ANSWERS) -> Any:
 
 def in_the_form(path: Path) -> list[Any]:
     """The restricted things in the order of a chapter's form, which may begin with another one."""
-    things = play.settings_in(play.file_in(the_model(path)[1]))["asking"]["things"]
+    things = settings_in(file_in(the_model(path)[1]))["asking"]["things"]
     place = {thing["name"]: at for at, thing in enumerate(things)}
     return sorted(world(path).restricted, key=lambda thing: place[thing.name])
 
