@@ -94,7 +94,7 @@ def test_a_sparse_matrix_comes_back_from_a_bit_a_weight_and_the_weights_kept() -
     assert bits.numel() == 5  # 35 bits
     assert values.numel() == int((weights != 0).sum())
     assert torch.equal(from_sparse(bits, values, (5, 7)), weights)
-    with pytest.raises(ValueError, match=r"are no \(5, 7\) matrix"):
+    with pytest.raises(ValueError, match=r"do not make a \(5, 7\) matrix"):
         from_sparse(bits, values[:-1], (5, 7))
 
 
