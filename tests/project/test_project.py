@@ -742,6 +742,46 @@ def test_a_cell_that_only_draws_is_folded(path: Path) -> None:
             assert {"hide-input", "remove-input"} & {*cell["metadata"].get("tags", [])}, cell["id"]
 
 
+def read_later(cell: str) -> set[str]:
+    """Names that the functions of a cell read from the notebook when they are called."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(cell)):
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
+            own = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+            own |= {each.id for each in names if isinstance(each.ctx, ast.Store)}
+            found |= {each.id for each in names} - own
+    return found
+
+
+def names_set(cell: str) -> set[str]:
+    """Names that a cell gives a value in the notebook itself."""
+    found: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(cell)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif not isinstance(node, ast.Lambda | ast.comprehension):
+            nodes += ast.iter_child_nodes(node)
+    return found
+
+
+@each_notebook
+def test_no_later_cell_changes_what_a_picture_that_responds_draws(path: Path) -> None:
+    """A kernel draws it anew when a reader moves the control, after the last cell."""
+    cells = [
+        re.sub(r"(?m)^\s*[%!].*$", "", cell["source"])
+        for cell in chapters.code_cells(chapters.read_notebook(path))
+    ]
+    for number, cell in enumerate(cells):
+        if "widgets.explore(" in cell:
+            for later in cells[number + 1 :]:
+                assert not read_later(cell) & names_set(later), later
+
+
 @each_notebook
 def test_alternative_texts_of_frames_say_more_than_what_was_chosen(path: Path) -> None:
     """Without the values of the controls, the texts of a picture's frames still differ."""
