@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -742,15 +742,29 @@ def test_a_cell_that_only_draws_is_folded(path: Path) -> None:
             assert {"hide-input", "remove-input"} & {*cell["metadata"].get("tags", [])}, cell["id"]
 
 
-def read_later(cell: str) -> set[str]:
-    """Names that the functions of a cell read from the notebook when they are called."""
+def read_later(cells: Sequence[str]) -> set[str]:
+    """Names that functions read from the notebook when the last of these cells calls them again."""
+    reads: dict[str, set[str]] = {}  # by the function's name, of its last definition
     found: set[str] = set()
-    for node in ast.walk(ast.parse(cell)):
-        if isinstance(node, ast.FunctionDef | ast.Lambda):
-            names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
-            own = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
-            own |= {each.id for each in names if isinstance(each.ctx, ast.Store)}
-            found |= {each.id for each in names} - own
+    last = ast.parse(cells[-1])
+    for tree in (*map(ast.parse, cells[:-1]), last):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.Lambda):
+                names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
+                own = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+                own |= {each.id for each in names if isinstance(each.ctx, ast.Store)}
+                read = {each.id for each in names} - own
+                if isinstance(node, ast.FunctionDef):
+                    reads[node.name] = read
+                elif tree is last:
+                    found |= read
+    called = found | {node.id for node in ast.walk(last) if isinstance(node, ast.Name)}
+    seen: set[str] = set()
+    while functions := called & reads.keys() - seen:
+        seen |= functions
+        read = set().union(*(reads[name] for name in functions))
+        found |= read
+        called = read
     return found
 
 
@@ -779,7 +793,7 @@ def test_no_later_cell_changes_what_a_picture_that_responds_draws(path: Path) ->
     for number, cell in enumerate(cells):
         if "widgets.explore(" in cell:
             for later in cells[number + 1 :]:
-                assert not read_later(cell) & names_set(later), later
+                assert not read_later(cells[: number + 1]) & names_set(later), later
 
 
 @each_notebook
