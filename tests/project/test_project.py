@@ -792,8 +792,9 @@ def test_no_later_cell_changes_what_a_picture_that_responds_draws(path: Path) ->
     ]
     for number, cell in enumerate(cells):
         if "widgets.explore(" in cell:
+            read = read_later(cells[: number + 1])
             for later in cells[number + 1 :]:
-                assert not read_later(cells[: number + 1]) & names_set(later), later
+                assert not read & names_set(later), later
 
 
 @each_notebook
