@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import math
 import signal
@@ -17,6 +18,7 @@ import pytest
 import torch
 from annotation_checker import unchecked
 from at_step import after_step, ctrl_c, killed
+from tqdm import tqdm
 
 from companion.core.files import FileError
 from companion.core.seeds import seed_everything
@@ -757,6 +759,104 @@ def test_patience_ends_a_run_that_no_longer_improves_for_good(tmp_path: Path) ->
     assert valid.index(min(valid)) == len(valid) - 3  # two without a lower loss, and not three
     again = train(model(), text(), settings, valid_ids=noise, run=run, resume=True, device="cpu")
     assert (again.stopped, again.steps, again.new_steps) == ("patience", result.steps, 0)
+
+
+def test_a_patience_of_one_ends_at_the_first_validation_that_is_no_better() -> None:
+    noise = torch.randint(VOCABULARY, (401,), generator=torch.Generator().manual_seed(5))
+    settings = config(steps=400, learning_rate=3e-2, evaluate_every=10, patience=1)
+    result = train(model(dropout=0.0), text(), settings, valid_ids=noise, device="cpu")
+    valid = [r["valid_nats_per_token"] for r in result.history if "valid_nats_per_token" in r]
+    assert valid.index(min(valid)) == len(valid) - 2
+
+
+def test_a_bar_is_drawn_where_one_was_asked_for_and_steps_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars: list[dict[str, Any]] = []
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def __init__(self, **settings: Any) -> None:
+            bars.append(settings)
+            super().__init__(**{**settings, "disable": True})
+
+    monkeypatch.setattr(trainer_module, "tqdm", Bar)
+    Trainer(model(), text(), config(steps=2), device="cpu").fit()
+    train(model(), text(), config(steps=2), device="cpu")
+    train(model(), text(), config(steps=2), device="cpu", progress=True)
+    assert [bar["disable"] for bar in bars] == [True, True, False]
+    assert (bars[-1]["initial"], bars[-1]["total"]) == (0, 2)
+
+    run = RunFolder.create(tmp_path / "run", {})
+    with after_step(4, ctrl_c):
+        train(model(), text(), config(steps=10), run=run, device="cpu")
+    for disabled, step in ((False, 4), (True, 10)):
+        train(model(), text(), config(steps=10), run=run, resume=True, device="cpu", progress=True)
+        assert bars[-1] == {**bars[-1], "disable": disabled, "initial": step, "total": 10}
+
+    worse = RunFolder.create(tmp_path / "worse", {})
+    settings = config(steps=40, learning_rate=1.0, evaluate_every=1, patience=1)
+    for disabled in (False, True):
+        result = train(
+            model(), text(), settings, valid_ids=text(301), run=worse, resume=disabled,
+            device="cpu", progress=True,
+        )  # fmt: skip
+        assert result.stopped == "patience"
+        assert result.steps < 40
+        assert bars[-1]["disable"] is disabled
+
+
+def test_seconds_go_on_where_the_interrupted_run_left_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count()  # a second passes from one look at the clock to the next
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
+    run = RunFolder.create(tmp_path / "run", {})
+    with after_step(4, ctrl_c):
+        first = train(model(), text(), config(steps=10), run=run, device="cpu")
+    looks = next(now)
+    assert 0 < first.seconds < looks
+    saved = run.latest()
+    assert saved is not None
+    assert 0 < saved.counters["seconds"] <= first.seconds
+
+    second = Trainer(model(), text(), config(steps=10), run=run, device="cpu")
+    second.restore()
+    result = second.fit()
+    here = result.seconds - saved.counters["seconds"]
+    assert 0 < here < next(now) - looks
+    assert result.tokens_per_second == second.targets_done / here
+
+
+def test_training_uses_dropout_and_leaves_a_model_that_does_not() -> None:
+    modes = []
+    trained = model(dropout=0.5).eval()
+    trained.lstm.register_forward_hook(lambda module, *_: modes.append(module.training))
+    result = train(trained, text(), config(steps=2), device="cpu")
+    assert modes == [True, True]
+    assert not trained.training
+    assert "history" not in repr(result)  # it may be thousands of records
+
+
+def test_an_epoch_of_accumulated_windows_has_fewer_steps() -> None:
+    """12 windows of 10 in steps of 5 are three steps, the last of two windows."""
+    settings = config(steps=None, epochs=2, accumulation=5)
+    trainer = Trainer(model(), text(4 * 120 + 1), settings, device="cpu")
+    assert (trainer.num_windows, trainer.steps_per_epoch, trainer.total_steps) == (12, 3, 6)
+    assert trainer.windows_of(2) == trainer.windows_of(5) == [(100, 110), (110, 120)]
+
+
+def test_two_tokens_are_a_validation_text() -> None:
+    result = train(model(), text(), config(steps=1), valid_ids=text(2), device="cpu")
+    assert 0 < result.history[-1]["valid_nats_per_token"] < 10
+
+
+def test_a_loss_of_ones_own_takes_the_place_of_the_configured_one() -> None:
+    trained = model(dropout=0.0)
+    own = training_loss.TrainingLoss(trained)
+    assert Trainer(trained, text(), config(), device="cpu", loss=own).loss is own
+    for other in ({"loss": "chunked"}, {"activation_penalty": 1.0}, {"temporal_penalty": 1.0}):
+        with pytest.raises(ValueError, match="a loss of your own takes the place of config's"):
+            Trainer(trained, text(), config(**other), device="cpu", loss=own)
 
 
 def test_the_best_checkpoint_is_the_one_with_the_lowest_validation_loss(tmp_path: Path) -> None:
