@@ -7,6 +7,7 @@ import functools
 import itertools
 import json
 import math
+import re
 import signal
 import time
 from dataclasses import replace
@@ -310,6 +311,13 @@ def test_without_a_run_ctrl_c_is_no_finished_training(at: int) -> None:
     """Nothing is saved to go on from: a study must not take the half-trained model for its own."""
     with after_step(at, ctrl_c), pytest.raises(KeyboardInterrupt):
         train(model(), text(), config(steps=5), device="cpu")
+
+
+def test_ctrl_c_in_the_last_step_comes_too_late_to_interrupt(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    with after_step(5, ctrl_c):
+        result = train(model(), text(), config(steps=5), run=run, device="cpu")
+    assert (result.stopped, result.steps) == ("finished", 5)
 
 
 def test_ctrl_c_works_again_after_training() -> None:
@@ -773,11 +781,18 @@ def test_a_bar_is_drawn_where_one_was_asked_for_and_steps_are_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bars: list[dict[str, Any]] = []
+    moves: list[str] = []
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):
         def __init__(self, **settings: Any) -> None:
             bars.append(settings)
             super().__init__(**{**settings, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            moves.append(f"{n} more")
+
+        def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+            moves.append(s)
 
     monkeypatch.setattr(trainer_module, "tqdm", Bar)
     Trainer(model(), text(), config(steps=2), device="cpu").fit()
@@ -785,6 +800,8 @@ def test_a_bar_is_drawn_where_one_was_asked_for_and_steps_are_left(
     train(model(), text(), config(steps=2), device="cpu", progress=True)
     assert [bar["disable"] for bar in bars] == [True, True, False]
     assert (bars[-1]["initial"], bars[-1]["total"]) == (0, 2)
+    assert moves[-3:-1] == ["1 more", "1 more"]
+    assert re.fullmatch(r"train \d\.\d{3} nats/token", moves[-1])
 
     run = RunFolder.create(tmp_path / "run", {})
     with after_step(4, ctrl_c):
@@ -803,6 +820,7 @@ def test_a_bar_is_drawn_where_one_was_asked_for_and_steps_are_left(
         assert result.stopped == "patience"
         assert result.steps < 40
         assert bars[-1]["disable"] is disabled
+    assert re.fullmatch(r"train .*, valid \d+\.\d{3} nats/token", moves[-1])
 
 
 def test_seconds_go_on_where_the_interrupted_run_left_them(
