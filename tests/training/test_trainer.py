@@ -845,6 +845,39 @@ def test_seconds_go_on_where_the_interrupted_run_left_them(
     assert result.tokens_per_second == second.targets_done / here
 
 
+def test_speed_leaves_out_the_seconds_of_validations(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count()  # each validation looks at the clock twice, and lasts a second
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
+    settings = config(steps=6, evaluate_every=2)
+    trainer = Trainer(model(), text(), settings, valid_ids=text(301), device="cpu")
+    result = trainer.fit()
+    assert result.tokens_per_second == trainer.targets_done / (result.seconds - 3)
+
+
+def test_a_loss_as_low_as_the_lowest_is_no_better() -> None:
+    settings = config(learning_rate=1e-30, evaluate_every=1, patience=2)  # no weight moves
+    result = train(model(), text(), settings, valid_ids=text(301), device="cpu")
+    assert (result.stopped, result.steps) == ("patience", 3)
+
+
+def test_a_record_of_a_validation_alone_looks_at_the_steps_before_it() -> None:
+    """Of a step that failed, and not of what its weights do on the validation text."""
+
+    def break_weights(trainer: Trainer) -> None:
+        trainer.model.output.bias.data.fill_(math.nan)
+
+    settings = config(steps=20, log_every=7, evaluate_every=5)
+    words = "training diverged at step 4: "
+    with after_step(3, break_weights), pytest.raises(TrainingError, match=words):
+        train(model(), text(), settings, valid_ids=text(301), device="cpu")
+
+
+def test_a_record_says_how_many_epochs_are_done() -> None:
+    settings = config(steps=None, epochs=2, log_every=1)
+    result = train(model(), text(4 * 30 + 1), settings, device="cpu")
+    assert [record["epoch"] for record in result.history] == [0.3333, 0.6667, 1, 1.3333, 1.6667, 2]
+
+
 def test_training_uses_dropout_and_leaves_a_model_that_does_not() -> None:
     modes = []
     trained = model(dropout=0.5).eval()
