@@ -326,6 +326,20 @@ def test_ctrl_c_works_again_after_training() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_over_with_its_records(
+    tmp_path: Path,
+) -> None:
+    run, settings = RunFolder.create(tmp_path / "run", {}), config(steps=6, log_every=1)
+    with after_step(4, killed), pytest.raises(SystemExit):
+        train(model(), text(), settings, run=run, device="cpu")
+    assert [record["step"] for record in run.metrics()] == [1, 2, 3]
+    result = train(model(), text(), settings, run=run, resume=True, device="cpu")
+    assert (result.steps, result.new_steps) == (6, 6)
+    assert [record["step"] for record in run.metrics()] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(ValueError, match="resume needs the run to resume"):
+        train(model(), text(), settings, resume=True, device="cpu")
+
+
 def test_a_finished_run_resumed_does_nothing_more(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", {})
     train(model(), text(), config(steps=10), run=run, device="cpu")
