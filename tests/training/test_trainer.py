@@ -622,6 +622,13 @@ def test_the_output_bias_can_start_at_the_unigram() -> None:
     assert result.history[0]["train_nats_per_token"] == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_a_token_that_the_text_lacks_starts_as_if_it_had_come_once() -> None:
+    ids = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3, 3, 3])
+    Trainer(started := model(), ids, config(num_streams=1, unigram_bias=True), device="cpu")
+    expected = torch.tensor([3, 2, 1, 4, 1, 1, 1, 1]).div(10).log()
+    torch.testing.assert_close(started.output.bias.detach(), expected)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -684,19 +691,20 @@ def test_every_model_with_weights_trains_and_resumes_to_the_same_losses(
     assert losses(resumed.history) == losses(whole.history)
 
 
+@pytest.mark.parametrize("targets", [37, 40, 41])
 def test_a_growing_state_reads_validation_text_in_windows_from_empty_states(
-    monkeypatch: pytest.MonkeyPatch,
+    targets: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer_module, "VALIDATION_STREAMS", 3)  # four windows: three, then one
-    trained, valid = other_model("Transformer"), text(38)
+    trained, valid = other_model("Transformer"), text(targets + 1)
     settings = config(steps=5, carry_state=False)
     result = train(trained, text(), settings, valid_ids=valid, device="cpu")
+    length = math.ceil(targets / math.ceil(targets / 10))  # 10, or 9 where five windows are needed
     with torch.no_grad():
         nats = [
-            token_nats(
-                trained(valid[None, at : at + 10][:, : 37 - at])[0], valid[None, at + 1 : at + 11]
-            )
-            for at in range(0, 37, 10)
+            token_nats(trained(valid[None, at:end])[0], valid[None, at + 1 : end + 1])
+            for at in range(0, targets, length)
+            for end in [min(at + length, targets)]
         ]
     mean = torch.cat(nats, dim=1).double().mean()
     # Sums of float32 in another order.
@@ -765,8 +773,11 @@ def test_memory_that_runs_out_is_said_with_what_to_lower(monkeypatch: pytest.Mon
         torch.empty(2**50)  # four petabytes
 
     monkeypatch.setattr(Trainer, "train_step", greedy)
-    with pytest.raises(TrainingError, match=r"not enough memory.*lower num_streams \(now 4\)"):
+    words = r"not enough memory.*lower num_streams \(now 4\), .*hidden_size \(16\)"
+    with pytest.raises(TrainingError, match=rf"{words}, or try loss='chunked'$"):
         train(model(), text(), config(), device="cpu")
+    with pytest.raises(TrainingError, match=f"{words}$"):
+        train(model(), text(), config(loss="chunked"), device="cpu")
 
 
 def test_patience_ends_a_run_that_no_longer_improves_for_good(tmp_path: Path) -> None:
@@ -866,6 +877,13 @@ def test_speed_leaves_out_the_seconds_of_validations(monkeypatch: pytest.MonkeyP
     trainer = Trainer(model(), text(), settings, valid_ids=text(301), device="cpu")
     result = trainer.fit()
     assert result.tokens_per_second == trainer.targets_done / (result.seconds - 3)
+
+
+def test_validations_are_a_step_apart_or_more() -> None:
+    settings = config(steps=None, epochs=1)  # 30 steps
+    for epochs, steps in ((0.001, 1), (0.1, 3), (2.0, 60)):
+        trainer = Trainer(model(), text(), replace(settings, evaluate_epochs=epochs), device="cpu")
+        assert trainer.evaluate_every == steps
 
 
 def test_a_loss_as_low_as_the_lowest_is_no_better() -> None:
