@@ -36,12 +36,15 @@ CORE = (
     "evaluation.calibration", "evaluation.scoring", "generation.decoding", "generation.beam",
     "models.lstm", "sources.automaton",
 )  # fmt: skip
-#: Where a module's tests are, if not in the file named as it.
+#: Where a module's tests are, if not, or not only, in the file named as it.
 TESTS = {
-    "losses.large_vocabulary": "tests/losses/test_cross_entropy.py",
-    "losses.training_loss": "tests/losses/test_cross_entropy.py",
-    "sources.automaton": "tests/sources/test_sources.py",
-}
+    "losses.large_vocabulary": ["tests/losses/test_cross_entropy.py"],
+    "losses.training_loss": ["tests/losses/test_cross_entropy.py"],
+    "sources.automaton": ["tests/sources/test_sources.py"],
+    "training.trainer": [
+        "tests/training/test_mixed_precision.py", "tests/training/test_distributed.py"
+    ],
+}  # fmt: skip
 #: Copies of the repository in which mutants run side by side.
 COPIES = 2
 #: Seconds that a second of processor time may take.
@@ -149,7 +152,9 @@ def can_be_left_out(statement: ast.stmt) -> bool:
 # --- running the tests ---------------------------------------------------------------------------
 
 
-def outcome(copy: Path, module: str, tests: str, source: str, seconds: float | None = None) -> str:
+def outcome(
+    copy: Path, module: str, tests: Sequence[str], source: str, seconds: float | None = None
+) -> str:
     """What the `tests` say of `module` with this source in a copy of the repository: "survived",
     "killed", or, where they took more than `seconds` of processor time, "timeout"."""
     path = copy / path_of(module)
@@ -172,7 +177,7 @@ def outcome(copy: Path, module: str, tests: str, source: str, seconds: float | N
     return "killed" if process.exitcode else "survived"
 
 
-def run_tests(copy: str, tests: str, seconds: float | None) -> None:
+def run_tests(copy: str, tests: Sequence[str], seconds: float | None) -> None:
     """Leave this process with the exit code of pytest, on a copy of the repository; it is killed
     after so many seconds of processor time."""
     import resource
@@ -193,7 +198,7 @@ def run_tests(copy: str, tests: str, seconds: float | None) -> None:
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
     ):
-        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not gpu", tests])
+        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not gpu", *tests])
     sys.exit(int(code))
 
 
@@ -202,13 +207,13 @@ def path_of(module: str) -> Path:
     return Path("companion", *module.split(".")).with_suffix(".py")
 
 
-def tests_of(module: str) -> str:
-    """The file with its tests; ValueError when there is none."""
+def tests_of(module: str) -> list[str]:
+    """The files with its tests, its own first; ValueError when there is none."""
     package, _, name = module.rpartition(".")
     own = f"tests/{package}/test_{name}.py"
-    found = own if (ROOT / own).exists() else TESTS.get(module, own)
-    if not (ROOT / found).exists():
-        raise ValueError(f"{module} has no tests in {found}; add them, or name them in TESTS")
+    found = [file for file in (own, *TESTS.get(module, ())) if (ROOT / file).exists()]
+    if not found:
+        raise ValueError(f"{module} has no tests in {own}; add them, or name them in TESTS")
     return found
 
 
@@ -219,7 +224,7 @@ def survivors(module: str, sample: int | None, copies: Sequence[Path]) -> list[M
     tests = tests_of(module)
     started = time.monotonic()
     if outcome(copies[0], module, tests, ast.unparse(ast.parse(original))) != "survived":
-        raise ValueError(f"{tests} fails on {module} as it is: mend that first")
+        raise ValueError(f"{' '.join(tests)} fails on {module} as it is: mend that first")
     limit = 20 + 5 * (time.monotonic() - started)
     mutants = mutants_of(original)
     if sample is not None:

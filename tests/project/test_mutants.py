@@ -89,7 +89,7 @@ def test_a_mutant_that_no_test_notices_survives_and_the_tree_stays_as_it_is(
     )
     assert (tree / "companion/exams/grading.py").read_text() == SMALL
     endless = "while True:\n    pass\n"
-    assert mutants.outcome(tree, "exams.grading", "tests/exams", endless, 2) == "timeout"
+    assert mutants.outcome(tree, "exams.grading", ["tests/exams"], endless, 2) == "timeout"
     (tree / "tests/exams/test_grading.py").write_text("def test_it():\n    assert False\n")
     with pytest.raises(ValueError, match=r"test_grading.py fails on exams.grading as it is"):
         mutants.main()
@@ -99,5 +99,7 @@ def test_every_core_module_has_tests_of_its_own() -> None:
     for module in mutants.CORE:
         assert (mutants.ROOT / mutants.path_of(module)).exists(), module
         assert mutants.tests_of(module)
+    for files in mutants.TESTS.values():
+        assert all((mutants.ROOT / file).exists() for file in files)
     with pytest.raises(ValueError, match=r"models\.none has no tests in tests/models"):
         mutants.tests_of("models.none")
