@@ -338,6 +338,9 @@ EXERCISES = {
         tolerance=0.0001,
         hint="the mask allows both first tokens; for (b) use Bayes",
     ),
+    "ex-wf-equal-kl": Exercise(
+        expected=(6, 11), hint="compute ln n - (n - 1) / n for n from 2 to 16"
+    ),
     # evaluation_and_tuning
     "ex-et-control": Exercise(
         expected="AC",
