@@ -36,12 +36,17 @@ class Exercise:
 # This package imports no other one of the companion: what is needed is handed over as well.
 
 
-def _leak_taken_away(ask: Callable[..., Any], instructed: Any, safe: Any, world: Any) -> float:
-    """Leak of `instructed` minus leak of `safe`, encoded and begun, in per cent."""
-    before, after = (
-        ask(model, world, world.restricted, "encoded+prefill").leak for model in (instructed, safe)
+def _leak_added(ask: Callable[..., Any], safe: Any, world: Any) -> float:
+    """Leak when the question is encoded and the reply begun, minus that when encoded, in points."""
+    both, alone = (
+        ask(safe, world, world.restricted, way).leak for way in ("encoded+prefill", "encoded")
     )
-    return float(100 * (before - after))
+    return float(100 * (both - alone))
+
+
+def _others_right(ask: Callable[..., Any], model: Any, world: Any) -> float:
+    """Share of right answers about things that are not restricted, asked plainly."""
+    return float(ask(model, world, world.benign + world.benign_held_out, "plain").leak)
 
 
 def _fitted_floor(study: Any, stored: Any, sizes: Any, tokens: Any) -> float:
@@ -271,8 +276,8 @@ EXERCISES = {
         expected=(1.0, 0.6), tolerance=0.005, hint="divide the leak by the capability before"
     ),
     "ex-sg-both": Exercise(
-        computed=_leak_taken_away,
-        tolerance=1,
+        computed=_leak_added,
+        tolerance=0.3,
         hint="ask(...).leak is a share; take 100 times the difference",
     ),
     "ex-sg-torn": Exercise(
@@ -285,7 +290,9 @@ EXERCISES = {
         hint="p = 1 / (1 + exp(-log_odds)); for (c) solve it for the log-odds, then add 7",
     ),
     "ex-co-report": Exercise(
-        expected="forgotten", hint="a safe model still answers about other things"
+        computed=_others_right,
+        tolerance=0.006,
+        hint="ask about world.benign + world.benign_held_out, plainly; .leak is the share right",
     ),
     # likelihood_is_not_quality
     "ex-lq-theis": Exercise(
@@ -331,8 +338,8 @@ EXERCISES = {
         tolerance=0.0001,
         hint="the mask allows both first tokens; for (b) use Bayes",
     ),
-    "ex-wf-both": Exercise(
-        expected=(True, True), hint="generate(..., end_id=0, constraint=automaton)"
+    "ex-wf-equal-kl": Exercise(
+        expected=(6, 11), hint="compute ln n - (n - 1) / n for n from 2 to 16"
     ),
     # evaluation_and_tuning
     "ex-et-control": Exercise(

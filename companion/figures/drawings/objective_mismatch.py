@@ -106,9 +106,9 @@ def _four_failures(c: Canvas) -> None:
     chapter="competing_objectives",
     height=340,
     alt="""A model goes through documents, instructions and safety training. Below, what the three
-    terms of the last stage see: plain questions about florbs have the refusal term alone; other
-    questions and documents have the term that keeps the model useful and the KL term. Questions
-    about florbs that come with a demand are seen by none.""",
+    terms of the last stage see: plain questions about florbs have the refusal term alone; questions
+    about other things, and documents, also those about florbs, have the term that keeps the model
+    useful and the KL term. Questions about florbs that come with a demand are seen by none.""",
 )
 def _three_stages(c: Canvas) -> None:
     stages = (
@@ -132,7 +132,7 @@ def _three_stages(c: Canvas) -> None:
     rows = (
         (("florb,", "asked plainly"), (1, 0, 0)),
         (("other thing,", "with demands or not"), (0, 1, 1)),
-        (("documents",), (0, 1, 1)),
+        (("documents,", "also about florbs"), (0, 1, 1)),
         (("florb, asked", "with a demand"), (0, 0, 0)),
     )
     for i, (text, seen) in enumerate(rows):
