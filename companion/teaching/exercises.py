@@ -427,7 +427,7 @@ EXERCISES = {
         hint="two numbers can be compared when they measure the same thing; name all letters",
     ),
     "ex-fast-cost": Exercise(
-        expected=6 * 175000000000.0 * 300000000000.0 / 28000000000000.0 / (365.25 * 86400),
+        expected=6 * 175000000000.0 * 300000000000.0 / 24600000000000.0 / (365.25 * 86400),
         tolerance=2,
         hint="operations, over operations a second, over seconds a year",
     ),
