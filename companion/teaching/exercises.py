@@ -187,7 +187,9 @@ EXERCISES = {
         hint="per review, log p/q = log l + log E[1/l]; divide by the mean length once",
     ),
     "ex-ks-below": Exercise(
-        expected=2.1308, tolerance=0.001, hint="nats per token of each review, then the mean over the reviews"
+        expected=2.1308,
+        tolerance=0.001,
+        hint="nats per token of each review, then the mean over the reviews",
     ),
     "ex-ks-hidden": Exercise(
         expected=(0.08992, 7),
