@@ -192,7 +192,9 @@ EXERCISES = {
         hint="per review, log p/q = log l + log E[1/l]; divide by the mean length once",
     ),
     "ex-ks-below": Exercise(
-        expected=2.1308, tolerance=0.001, hint="divide review by review, then average"
+        expected=2.1308,
+        tolerance=0.001,
+        hint="nats per token of each review, then the mean over the reviews",
     ),
     "ex-ks-hidden": Exercise(
         expected=(0.08992, 7),
@@ -434,7 +436,7 @@ EXERCISES = {
         hint="two numbers can be compared when they measure the same thing; name all letters",
     ),
     "ex-fast-cost": Exercise(
-        expected=6 * 175000000000.0 * 300000000000.0 / 28000000000000.0 / (365.25 * 86400),
+        expected=6 * 175000000000.0 * 300000000000.0 / 24600000000000.0 / (365.25 * 86400),
         tolerance=2,
         hint="operations, over operations a second, over seconds a year",
     ),
