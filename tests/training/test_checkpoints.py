@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from companion.core.files import FileError
 from companion.training import checkpoints
-from companion.training.checkpoints import Checkpoint, RunFolder
+from companion.training.checkpoints import Checkpoint, RunFolder, Weights
 
 
 def make(step: int) -> Checkpoint:
@@ -55,6 +56,24 @@ def test_a_run_without_checkpoints_has_no_latest_and_no_best(run: RunFolder) -> 
     assert run.latest() is None
     with pytest.raises(FileError, match="no checkpoint yet"):
         run.best()
+
+
+def test_weights_alone_are_used_and_not_trained_on(run: RunFolder) -> None:
+    run.save(Weights(step=3, model=make(3).model))
+    assert run.best().step == 3
+    with pytest.raises(FileError, match="holds the weights alone, so training cannot go on"):
+        run.latest()
+
+
+def test_a_step_is_saved_again_after_a_crash_that_left_its_old_folder(run: RunFolder) -> None:
+    run.save(make(3))
+    left = newest(run).with_suffix(".replaced")
+    shutil.copytree(newest(run), left)
+    run.save(replace(make(3), counters={"step": 3, "again": 1}))
+    saved = run.latest()
+    assert saved is not None
+    assert saved.counters["again"] == 1
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000003"]
 
 
 def test_the_last_two_checkpoints_and_the_best_are_kept(run: RunFolder) -> None:
