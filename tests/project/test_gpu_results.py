@@ -524,6 +524,26 @@ def test_the_recipe_keeps_a_folder_for_results_that_is_given() -> None:
         assert said.stdout == out
 
 
+@pytest.mark.slow
+def test_tests_on_a_gpu_have_no_tf32_and_leave_it_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "test_there.py").write_text(
+        "import pytest, torch\n"
+        "def allowed():\n"
+        "    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32\n"
+        "BEFORE = allowed()\n"
+        "@pytest.mark.gpu\n"
+        "def test_one(): assert BEFORE[1] and allowed() == (False, False)\n"
+        "def test_other(): assert allowed() == BEFORE\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "--unchecked", "-o", "addopts=",
+         "-W", "ignore::pytest.PytestWarning", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_allocator_is_left_as_it_is() -> None:
     """Where a driver refuses expandable segments, the first allocation of a call raises."""
     assert "expandable_segments" not in Path(gpu_results.__file__).read_text("utf-8")
