@@ -307,6 +307,6 @@ def environment() -> dict[str, Any]:
             "name": torch.cuda.get_device_name(),
             "count": torch.cuda.device_count(),
             "version": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
     return record
