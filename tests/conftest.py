@@ -116,6 +116,17 @@ def _same_random_numbers() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _true_fp32_on_a_gpu(request: pytest.FixtureRequest) -> None:
+    """Tests on a GPU compare with the CPU, so without TF32, which cuDNN takes for LSTMs."""
+    if request.node.get_closest_marker("gpu"):
+        import torch
+
+        monkeypatch = request.getfixturevalue("monkeypatch")
+        for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
+            monkeypatch.setattr(backend, "allow_tf32", False)
+
+
+@pytest.fixture(autouse=True)
 def _close_figures() -> Iterator[None]:
     """No figure outlives its test."""
     yield

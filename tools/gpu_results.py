@@ -2,10 +2,12 @@
 
     python3 -m tools.gpu_results A           170 s: dtypes, speeds, CPU beside GPU, tests marked gpu
     python3 -m tools.gpu_results B           580 s: AWD-LSTM on WikiText-2, scored and packed
-    python3 -m tools.gpu_results PART ...    some of: dtypes speed parity tests train pack evaluate
+    python3 -m tools.gpu_results PART ...    some of A: dtypes speed parity tests
+                                             or of B: train pack evaluate
 
 Results go to the folder that OUT names, else to book/results. Each is written as soon as it is
-there, so what was done stands if the machine is lost. B needs nothing of A.
+there, the history of a training at each validation, and its best weights once more near its end:
+that much stands if the machine is lost. B needs nothing of A.
 
 Such a machine has no network, another torch, no make, no .git, and not all packages; what is
 missing is said and left out. WikiText-2 is read from $COMPANION_DATA/wikitext-2, which has to be
@@ -20,13 +22,10 @@ The weights come back in files below 16 MB, together below 64; tools.packed_weig
 
 from __future__ import annotations
 
-import os
 import time
 
 #: When this process began, or nearly: importing torch takes seconds of the time that is lent.
 STARTED = time.perf_counter()
-# Before torch is imported: memory is not cut up by windows of varying length.
-os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 import argparse
 import contextlib
@@ -34,6 +33,8 @@ import dataclasses
 import itertools
 import json
 import math
+import os
+import platform
 import signal
 import subprocess
 import sys
@@ -45,18 +46,19 @@ from typing import Any
 
 import torch
 
-from companion.core.files import write_text
+from companion.core.files import FileError, write_text
 from companion.core.runtime import (
     Precision,
     environment,
     lstm_dtype,
+    out_of_memory,
     peak_memory_bytes,
     synchronize,
 )
 from companion.core.seeds import seed_everything
 from companion.evaluation.scoring import score, summarize
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
-from companion.runs.pipeline import load_run, resume_run, train_run
+from companion.runs.pipeline import load_run, recorded_preset, resume_run, train_run
 from companion.runs.presets import Preset, get_preset, override
 from companion.text.corpora import Corpus, load_corpus
 from companion.text.tokenizers import encode_documents
@@ -81,8 +83,13 @@ SECONDS = {"A": 170.0, "B": 580.0}
 TRAINING_SECONDS = 470.0
 #: Targets a second below which the next recipe is taken.
 SLOW = 250_000
-#: Fewest seconds for which a training is started again in fp32.
+#: Fewest seconds for which a training is started again.
 LEAST_SECONDS = 30.0
+#: Seconds of a training for packing its best weights, and its share after which that is done.
+PACKING_SECONDS = 8.0
+LATE = 0.75
+#: Lowest versions of what the machine has to have.
+LOWEST = {"Python": (3, 11), "torch": (2, 6)}
 #: Seconds of steps that a probe times, after those that warm up.
 PROBE_SECONDS = 6.0
 #: For a rehearsal: sizes that a CPU trains in seconds.
@@ -164,21 +171,33 @@ def dtypes(call: Call) -> dict[str, Any]:
 
 
 def speed(call: Call) -> dict[str, Any]:
-    """Targets a second of both presets, in fp16 and in fp32 with TF32, and the peak's share."""
+    """Targets a second of both presets, in fp16 and in fp32 with TF32, and the peak's share.
+
+    Each is stored as soon as it is there; one that fails leaves the others.
+    """
     ids, size = _tokens(call)
     found: dict[str, Any] = {"peak_flops": {}, "presets": {}}
     for precision in ("fp16", "fp32"):
-        found["peak_flops"][precision] = _matmul_flops(call, precision)
+        peak = found["peak_flops"][precision] = _matmul_flops(call, precision)
         for name in ("awd-lstm", "awd-lstm-1024"):
-            preset = call.preset(name, precision=precision)
-            pace = _pace(call, preset, ids, size, precision)
-            flops = pace.targets_per_second * training_flops_per_token(preset.model_config(size))
-            found["presets"][f"{name} {precision}"] = {
-                **dataclasses.asdict(pace),
-                "share_of_peak": flops / found["peak_flops"][precision],
-                "peak_bytes": call.peak_bytes(),
-            }
+            try:
+                report = _speed_of(call, name, precision, ids, size, peak)
+            except Exception as error:
+                report = {"error": _in_short(error)}
+            found["presets"][f"{name} {precision}"] = report
+            call.store("speed", found)
     return found
+
+
+def _speed_of(
+    call: Call, name: str, precision: str, ids: torch.Tensor, size: int, peak: float
+) -> dict[str, Any]:
+    preset = call.preset(name, precision=precision)
+    pace = _pace(call, preset, ids, size, precision)
+    flops = pace.targets_per_second * training_flops_per_token(preset.model_config(size))
+    return {
+        **dataclasses.asdict(pace), "share_of_peak": flops / peak, "peak_bytes": call.peak_bytes()
+    }  # fmt: skip
 
 
 def parity(call: Call) -> dict[str, Any]:
@@ -244,72 +263,106 @@ def _pytest(call: Call, marks: str, files: tuple[str, ...], *more: str) -> dict[
 def choose_recipe(pace: Callable[[str, str], Pace]) -> tuple[str, str, list[dict[str, Any]]]:
     """The first preset and precision that work, and are not slow; and what was tried, in order.
 
-    `pace(preset, precision)` measures. fp16 is taken unless a loss is no finite number; where the
-    large model is slow, the one for which cuDNN has a faster kernel.
+    `pace(preset, precision)` measures. fp16 is taken unless it raises or a loss is no finite
+    number; where the large model is slow, the one for which cuDNN has a faster kernel.
     """
-    tried = []
+    tried: list[dict[str, Any]] = []
 
-    def measured(name: str, precision: str) -> Pace:
-        found = pace(name, precision)
-        tried.append({"preset": name, "precision": precision, **dataclasses.asdict(found)})
-        return found
+    def measured(name: str, precision: str) -> tuple[float, bool]:
+        """Targets a second, 0 where it does not work; and whether memory ran out."""
+        recipe = {"preset": name, "precision": precision}
+        try:
+            found = pace(name, precision)
+        except Exception as error:
+            tried.append(recipe | {"error": _in_short(error)})
+            return 0.0, _lacks_memory(error)
+        tried.append(recipe | dataclasses.asdict(found))
+        return found.targets_per_second if found.finite else 0.0, False
 
     name, precision = "awd-lstm", "fp16"
-    first = measured(name, precision)
-    if not first.finite:
-        precision = "fp32"
-        first = measured(name, precision)
-    if first.targets_per_second < SLOW:
-        second = measured("awd-lstm-1024", precision)
-        if second.finite and second.targets_per_second > first.targets_per_second:
+    speed, lacks_memory = measured(name, precision)
+    while not speed and (following := next_recipe(name, precision, lacks_memory=lacks_memory)):
+        name, precision = following
+        speed, lacks_memory = measured(name, precision)
+    if 0 < speed < SLOW and name == "awd-lstm":
+        quicker, _ = measured("awd-lstm-1024", precision)
+        if quicker > speed:
             name = "awd-lstm-1024"
     return name, precision, tried
 
 
+def next_recipe(name: str, precision: str, *, lacks_memory: bool) -> tuple[str, str] | None:
+    """The preset and precision to try where these fail; None if nothing is left."""
+    if lacks_memory:  # of which fp32 needs more
+        return ("awd-lstm-1024", precision) if name == "awd-lstm" else None
+    return (name, "fp32") if precision == "fp16" else None
+
+
 def training(call: Call) -> dict[str, Any]:
-    """Train by the recipe that fits this device, for the time there is; into `call.run`."""
-    tried: list[dict[str, Any]] = []
-    if (call.run / "failed-step.json").exists():  # a call that ended before it could do this
-        _set_aside(call.run)
-    if (record := _record(call.run)) is not None:  # of a call that ended before its training
+    """Train by the recipe that fits this device, for the time there is; into `call.run`.
+
+    A run that a call left before its training ended is gone on with; one that a failure ended, or
+    that this call would not have begun, is set aside.
+    """
+    before: dict[str, Any] = {}
+    record = _own_record(call, call.run)
+    if record is not None and not (call.run / "failed-step.json").exists():
+        before = _stored(call, "train")
         name, precision = record["preset"], record["train"]["precision"]
+        tried = before.get("tried", [])
     else:
-        ids, size = _tokens(call)
-
-        def pace(name: str, precision: str) -> Pace:
-            return _pace(call, call.preset(name, precision=precision), ids, size, precision)
-
-        name, precision, tried = choose_recipe(pace)
+        _set_aside(call.run)
+        name, precision, tried = _measured_recipe(call)
     while True:
         call.store("train", {"finished": False, "tried": tried})
+        resumed = call.run.exists()
         try:
-            result = _train(call, name, precision)
+            result = _train(call, name, precision, tried)
             break
-        except TrainingError as error:
-            tried.append({"preset": name, "precision": precision, "error": str(error)})
-            _say(str(error))
+        except Exception as error:
+            tried.append({"preset": name, "precision": precision, "error": _in_short(error)})
+            _say(tried[-1]["error"])
             _set_aside(call.run)
             call.store("train", {"finished": False, "tried": tried})
-            if precision == "fp32" or call.training_left < LEAST_SECONDS:
+            if call.training_left < LEAST_SECONDS:
                 raise
-            precision = "fp32"
-    record = _record(call.run)
-    assert record is not None
-    speed, size = record["budget"]["targets_per_second"], record["model"]["vocabulary_size"]
-    peak = _matmul_flops(call, precision)
-    flops = training_flops_per_token(call.preset(name).model_config(size))
+            if resumed and not isinstance(error, TrainingError):
+                continue  # the run may be at fault, and not its recipe
+            following = next_recipe(name, precision, lacks_memory=_lacks_memory(error))
+            if following is None or not isinstance(error, RuntimeError):
+                raise
+            name, precision = following
+    if not result.new_steps and before.get("finished"):
+        return before
+    report = _report(call, result) | {"tried": tried, "preset": name, "precision": precision}
+    call.store("train", report)  # a failure of what follows leaves it
+    flops = training_flops_per_token(
+        call.preset(name).model_config(report["model"]["vocabulary_size"])
+    )
+    speed = report["pace"]["targets_per_second"]
+    return report | {"share_of_peak": speed * flops / _matmul_flops(call, precision)}
+
+
+def _measured_recipe(call: Call) -> tuple[str, str, list[dict[str, Any]]]:
+    ids, size = _tokens(call)
+
+    def pace(name: str, precision: str) -> Pace:
+        return _pace(call, call.preset(name, precision=precision), ids, size, precision)
+
+    return choose_recipe(pace)
+
+
+def _report(call: Call, result: TrainResult) -> dict[str, Any]:
+    """What there is to say of a training that ended."""
+    record = RunFolder.open(call.run).record()
     return {
         "finished": result.stopped == "finished",
-        "tried": tried,
-        "preset": name,
-        "precision": precision,
         "epochs": result.steps / record["budget"]["steps_per_epoch"],
         "steps": result.steps,
         "planned_steps": result.total_steps,
         "training_seconds": result.seconds,
-        "tokens_per_second": result.tokens_per_second,  # with warm-up and checkpoints
+        "tokens_per_second": result.tokens_per_second or None,  # with warm-up and checkpoints
         "pace": record["budget"],  # of steps alone
-        "share_of_peak": speed * flops / peak,
         "best_nats_per_token": result.best_nats_per_token,
         "peak_bytes": call.peak_bytes(),
         "train": record["train"],
@@ -318,48 +371,89 @@ def training(call: Call) -> dict[str, Any]:
     }
 
 
-def _train(call: Call, name: str, precision: str) -> TrainResult:
+def _train(call: Call, name: str, precision: str, tried: list[dict[str, Any]]) -> TrainResult:
     """Train in `call.run` for the time left, or go on with the run that is there."""
     left = max(LEAST_SECONDS, call.training_left)
     _allow_tf32(precision)
     if not call.rehearsal:
         torch.cuda.reset_peak_memory_stats()
     how: dict[str, Any] = {
-        "device": call.device.type, "on_record": _say_validation, "on_stage": _say
+        "device": call.device.type, "on_record": _keeper(call, tried), "on_stage": _say
     }  # fmt: skip
     with _stopped_after(left + 20):
-        if (call.run / "run.json").exists():
+        if call.run.exists():
             return resume_run(call.run, corpus=call.corpus(), **how)
         return train_run(
             call.corpus(), call.preset(name, precision=precision), call.run,
-            preset_name=name, seed=0, budget=left, **how,
+            preset_name=name, seed=0, budget=left - PACKING_SECONDS, **how,
         )  # fmt: skip
 
 
-def _record(run: Path) -> dict[str, Any] | None:
-    """The run.json of a run; None if there is no run."""
-    return RunFolder.open(run).record() if (run / "run.json").exists() else None
+def _keeper(call: Call, tried: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
+    """Called with each record of a training: stores the history at a validation; and after one late
+    in the training, the best weights, which the checkpoint after it holds."""
+    late = False
+
+    def keep(record: dict[str, Any]) -> None:
+        nonlocal late
+        run = RunFolder(call.run)
+        try:
+            if "valid_nats_per_token" in record:
+                _say_validation(record)
+                late = record["step"] >= LATE * run.record()["train"]["steps"]
+                history = run.metrics()
+                call.store("train", {"finished": False, "tried": tried, "history": history})
+            elif late:
+                late = False
+                packed_weights.pack(run.path, call.out)
+        except Exception as error:  # the training is worth more
+            _say(_in_short(error))
+
+    return keep
+
+
+def _own_record(call: Call, run: Path) -> dict[str, Any] | None:
+    """run.json of a run with a checkpoint that this call could have begun: of its text, and of a
+    preset as it is now; otherwise None."""
+    fingerprint = call.corpus().fingerprint
+    try:
+        record = RunFolder(run).record()
+        size, own = record["model"]["vocabulary_size"], recorded_preset(record)
+        preset = call.preset(record["preset"], precision=own.train.precision)
+        train = dataclasses.replace(own.train, steps=None, epochs=preset.train.epochs)
+        fits = (
+            any(RunFolder(run).checkpoints.glob("step-*"))
+            and record["corpus_fingerprint"] == fingerprint
+            and own.model_config(size) == preset.model_config(size)
+            and train == preset.train
+        )
+    except (FileError, LookupError, TypeError, ValueError):  # none, damaged, of another version
+        return None
+    return record if fits else None
 
 
 def _set_aside(run: Path) -> None:
-    """Give a run that diverged another name, so that the next one starts anew."""
+    """Give a run, if there is one, another name, so that the next one starts anew."""
     if run.exists():
-        names = (run.with_name(f"{run.name}-diverged-{number}") for number in itertools.count(1))
+        names = (run.with_name(f"{run.name}-aside-{number}") for number in itertools.count(1))
         run.rename(next(name for name in names if not name.exists()))
 
 
 def best_run(call: Call) -> Path:
-    """Of the run and those that diverged, the one with the lowest validation loss."""
-    lowest: dict[Path, float] = {}
-    for path in (call.run, *call.run.parent.glob(f"{call.run.name}-diverged-*")):
-        found = [
-            record["valid_nats_per_token"]
-            for record in RunFolder(path).metrics()
-            if "valid_nats_per_token" in record
-        ]
-        if found:
-            lowest[path] = min(found)
-    return min(lowest, key=lowest.__getitem__, default=call.run)
+    """Of the run and those set aside, if this call could have begun them, the one with the lowest
+    validation loss."""
+    paths = (call.run, *call.run.parent.glob(f"{call.run.name}-aside-*"))
+    runs = [path for path in paths if _own_record(call, path) is not None]
+    if not runs:
+        raise FileError(f"no run of this text and preset at {call.run}; part train makes one")
+
+    def lowest(path: Path) -> float:
+        records = RunFolder(path).metrics()
+        return min(
+            (record.get("valid_nats_per_token", math.inf) for record in records), default=math.inf
+        )
+
+    return min(runs, key=lowest)
 
 
 def pack(call: Call) -> dict[str, Any]:
@@ -451,14 +545,49 @@ def _true_fp32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stopped_after(seconds: float) -> Iterator[None]:
-    """Send this process a Ctrl-C after `seconds`, at which a training saves and ends."""
-    timer = threading.Timer(max(0.1, seconds), os.kill, (os.getpid(), signal.SIGINT))
+    """Send this process a Ctrl-C after `seconds`, at which a training saves and ends; what is no
+    training ends with a TimeoutError."""
+    over = threading.Event()
+
+    def stop() -> None:
+        over.set()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(max(0.1, seconds), stop)
     timer.daemon = True
     timer.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if not over.is_set():  # a person's
+            raise
+        raise TimeoutError(f"not done after {seconds:g} s") from None
     finally:
         timer.cancel()
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory ran out, also where a TrainingError says so."""
+    return out_of_memory(error.__cause__ or error)
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _stored(call: Call, part: str) -> dict[str, Any]:
+    """What an earlier call of this kind stored of a part; empty if there was none."""
+    path = call.out / f"gpu_{part}.json"
+    stored: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return stored if stored.get("rehearsal") == call.rehearsal else {}
+
+
+def _check_versions() -> None:
+    """Say what is too old before anything is done."""
+    for name, there in {"Python": platform.python_version(), "torch": torch.__version__}.items():
+        if tuple(map(int, there.split(".")[:2])) < LOWEST[name]:
+            lowest = ".".join(map(str, LOWEST[name]))
+            raise SystemExit(f"this needs {name} {lowest} or newer, and this is {there}")
 
 
 def _say(line: str) -> None:
@@ -491,14 +620,18 @@ def main(started: float | None = None) -> None:
     parser.add_argument("--seconds", type=float, help="seconds in all; of A 170, of B 580")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with a small model")
     options = parser.parse_args()
+    _check_versions()
     if not options.rehearse and not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device, and there is none here; --rehearse needs none")
     names = [name for each in options.parts for name in CALLS.get(each, (each,))]
+    if all(set(names) & set(parts) for parts in CALLS.values()):
+        parser.error("parts of A and of B need a call each, since each has seconds of its own")
     out = Path(os.environ.get("OUT") or ROOT / "book" / "results")
     seconds = options.seconds or sum(SECONDS.get(each, 170.0) for each in options.parts)
     parent = Path(tempfile.gettempdir()) if os.environ.get("OUT") else ROOT
+    run = parent / "runs" / ("rehearsal" if options.rehearse else "awd-lstm")
     call = Call(
-        rehearsal=options.rehearse, seconds=seconds, out=out, run=parent / "runs" / "awd-lstm",
+        rehearsal=options.rehearse, seconds=seconds, out=out, run=run,
         started=time.perf_counter() if started is None else started,
     )  # fmt: skip
     said, failed = [], []
@@ -508,7 +641,7 @@ def main(started: float | None = None) -> None:
         except Exception as error:  # the parts after it may still be of use
             failed.append(part)
             stored = call.reports.get(part, {})
-            report = stored | {"error": f"{type(error).__name__}: {error}"}
+            report = stored | {"error": _in_short(error)}
         call.store(part, report)
         said.append(_in_words(part, report))
         _say(said[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import platform
 import signal
@@ -277,12 +278,21 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def _version(package: str) -> str | None:
+    """The version of a package; None where it is not installed, or only copied there."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def environment() -> dict[str, Any]:
     """The environment of a measurement: versions, processor, threads, accelerator."""
     record: dict[str, Any] = {
         "companion": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "accelerate": _version("accelerate"),
         "numpy": np.__version__,
         "platform": sys.platform,
         "machine": platform.machine(),
@@ -297,5 +307,6 @@ def environment() -> dict[str, Any]:
             "name": torch.cuda.get_device_name(),
             "count": torch.cuda.device_count(),
             "version": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
     return record

@@ -111,7 +111,8 @@ class TrainingLoss(nn.Module):
         sampled: tuple[Tensor, tuple[Tensor, Tensor]] | None,
     ) -> Tensor:
         if isinstance(output, nn.AdaptiveLogSoftmaxWithLoss):
-            flat, wanted = features.flatten(0, 1), targets.flatten()
+            # In fp32: torch gathers log-probabilities, fp32 even in autocast, in the inputs' dtype.
+            flat, wanted = features.flatten(0, 1).float(), targets.flatten()
             kept = wanted != IGNORE
             logs: Tensor = output(flat, wanted.clamp(min=0)).output
             return -(logs * kept).sum()

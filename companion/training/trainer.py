@@ -69,6 +69,8 @@ DIVERGENCE = (
 #: Steps in a row whose gradient may overflow in fp16. Each halves the scale of the loss, 65,536 at
 #: first, and a gradient that is too large even so is none that scaling can help.
 MOST_OVERFLOWS = 49
+#: All steps of so short a training may overflow; of a longer one, one at least has to be finite.
+SHORT_TRAINING = 19
 
 
 class TrainingError(RuntimeError):
@@ -353,7 +355,8 @@ class Trainer:
         """Raise TrainingError, and save the batch, if a step since the last record failed.
 
         With fp16, gradients that overflow are part of loss scaling, and a failure only at each of
-        `MOST_OVERFLOWS` steps and one more.
+        `MOST_OVERFLOWS` steps and one more, or at all steps of a training of more than
+        `SHORT_TRAINING`.
         """
         ago = self.watch.first_failure(overflows=self.overflows_allowed)
         if ago is None:
@@ -485,7 +488,9 @@ class Trainer:
     @property
     def overflows_allowed(self) -> int:
         """Steps in a row whose gradient need not be finite."""
-        return MOST_OVERFLOWS if self.accelerator.scaler is not None else 0
+        if self.accelerator.scaler is None:
+            return 0
+        return min(MOST_OVERFLOWS, max(SHORT_TRAINING, self.total_steps - 1))
 
     @property
     def evaluate_every(self) -> int:

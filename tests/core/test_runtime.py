@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import accelerate
 import numpy as np
 import psutil
 import pytest
@@ -134,6 +135,16 @@ def test_the_environment_record_can_be_written_as_json_and_names_the_versions():
     assert record["torch"] == torch.__version__
     assert record["companion"] == runtime.__version__
     assert record["torch_threads"] == torch.get_num_threads()
+    assert record["accelerate"] == accelerate.__version__
+    assert runtime._version("no-such-package") is None
+
+
+def test_the_environment_record_of_a_gpu_names_cudnn(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
+    assert environment()["cuda"]["cudnn"] == 91900
 
 
 def test_cpu_seconds_count_work_and_not_waiting(monkeypatch):
