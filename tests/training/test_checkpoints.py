@@ -58,6 +58,15 @@ def test_a_run_without_checkpoints_has_no_latest_and_no_best(run: RunFolder) -> 
         run.best()
 
 
+@pytest.mark.parametrize("change", [{"step": 8}, {"sha256": {}}, {"sha256": ["state.json"]}])
+def test_a_state_that_was_changed_is_damaged(change: dict[str, Any], run: RunFolder) -> None:
+    run.save(make(7))
+    path = newest(run) / checkpoints.STATE_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(FileError, match=r"no checkpoint in .* is whole: .*state\.json"):
+        run.latest()
+
+
 def test_weights_alone_are_used_and_not_trained_on(run: RunFolder) -> None:
     run.save(Weights(step=3, model=make(3).model))
     assert run.best().step == 3
