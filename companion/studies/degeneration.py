@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from companion.core.seeds import make_generator
-from companion.core.settings import settings_class
+from companion.core.settings import check_counts, settings_class
 from companion.evaluation.repetition import repeated_segments, sequence_repetition
 from companion.evaluation.texts import next_log_probs
 from companion.generation.beam import beam_search
@@ -77,6 +77,7 @@ class Config:
     """Fresh true tokens on which KL and the decoders' distributions are measured."""
 
     def __post_init__(self) -> None:
+        check_counts(self)
         if not 1 <= self.repetition_tokens <= self.num_tokens:
             raise ValueError(
                 f"repetition_tokens must be between 1 and num_tokens = {self.num_tokens}, "

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 
 from companion.core.seeds import make_generator
-from companion.core.settings import settings_class
+from companion.core.settings import check_counts, settings_class
 from companion.models.base import LanguageModel, State
 from companion.models.lstm import LSTMConfig
 from companion.sources.grammar import VOCABULARY, GrammarConfig
@@ -87,6 +87,9 @@ class Config:
     """True tokens before each stream."""
     num_tokens: int = 150
     """Tokens of each stream."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, zero=("grammar_depth",))
 
     def sources(self) -> dict[str, NoisySource]:
         """The sources by name."""
