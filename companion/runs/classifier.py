@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,7 @@ def load_classifier(path: str | Path, *, device: str = "auto") -> TrainedClassif
     if not folder.exists():
         raise FileError(
             f"no classifier at {folder}; train one with train_on_file (on the command line: "
-            f"companion classify train FILE --out {folder})"
+            f"companion classify train FILE --out {shlex.quote(str(folder))})"
         )
     record = read_json(folder / RECORD, "a classifier of companion")
     if record.get("format") != FORMAT:

@@ -461,7 +461,12 @@ class Trainer:
                 "anew with overwrite=True (on the command line: --overwrite)"
             )
         self.progress = Progress(**checkpoint.counters)
-        self.model.load_state_dict(dict(checkpoint.model))
+        try:
+            self.model.load_state_dict(dict(checkpoint.model))
+        except RuntimeError as error:
+            raise FileError(
+                f"the weights in {self.run.path} do not fit the model in its run.json: {error}"
+            ) from error
         restore_optimizer(self.model, self.optimizer, tensors)
         rank = self.accelerator.process_index
         # Clones: torch 2.13 ignores the storage offset of a row, so without them every process but
