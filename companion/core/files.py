@@ -122,6 +122,17 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
     return value
 
 
+def check_fields(
+    record: Mapping[str, Any], kinds: Mapping[str, Any], where: Path, what_to_do: str
+) -> None:
+    """FileError where the JSON object `record`, read from `where`, has a field of another type than
+    that in `kinds`; a missing field is None."""
+    for name, kind in kinds.items():
+        if not isinstance(record.get(name), kind):
+            shown = f"{record[name]!r:.60}" if name in record else "missing"
+            raise FileError(f"{where} is damaged: {name} is {shown}; {what_to_do}")
+
+
 class disk_errors:
     """Turn an OSError while writing into a FileError, and remove the partial files."""
 

@@ -23,7 +23,8 @@ from filelock import FileLock, Timeout
 
 from companion.core.files import FileError
 from companion.core.runtime import interruptible
-from companion.core.settings import settings_class
+from companion.core.seeds import check_seed
+from companion.core.settings import check_sizes, settings_class
 from companion.models.lstm import LSTMConfig
 from companion.runs.presets import Preset, is_setting, override
 from companion.training.config import TrainConfig
@@ -194,11 +195,8 @@ class SearchConfig:
     """Seed of the proposals, and of every trial's weights and dropout."""
 
     def __post_init__(self) -> None:
-        for name in ("trials", "startup"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}")
+        check_sizes(trials=self.trials, startup=self.startup)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
