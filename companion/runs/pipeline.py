@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from companion.compression.packed import fill
-from companion.core.files import FileError, only_writer, write_json
+from companion.core.files import FileError, check_fields, only_writer, write_json
 from companion.core.runtime import (
     choose_device,
     cpu_threads,
@@ -60,6 +60,14 @@ OnRecord = Callable[[dict[str, Any]], None]
 OnStage = Callable[[str], None]
 #: File in a run's folder that describes its training data: `Corpus.as_dict`.
 CORPUS_FILE = "corpus.json"
+
+
+#: Fields of run.json that training goes on with, or a model is used with. Runs of older versions
+#: recorded no tokenizer.
+_FIELDS = {
+    "corpus": str, "corpus_fingerprint": str, "seed": int, "threads": int | None,
+    "tokenizer": dict | None, "model": dict, "train": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +113,8 @@ def train_run(
     check_whole(seed=seed)
     if budget is not None and not 0 < budget < math.inf:
         raise ValueError(f"budget must be > 0 seconds and finite, got {budget}")
+    if tensorboard:
+        _summary_writer()
     accelerator = make_accelerator(device, preset.train.precision)
     warn_of_missing_processes(accelerator)
     if accelerator.is_main_process:
@@ -229,7 +239,7 @@ def resume_run(
     if corpus is not None:
         check_type("corpus", corpus, Corpus, "load_corpus(name_or_path) reads one")
     run = RunFolder.open(out)
-    record = run.record()
+    record = checked_record(run)
     if "compressed" in record:
         raise FileError(
             f"{run.path} is a compressed run ({compressed_from(record)}) and holds nothing that "
@@ -237,7 +247,7 @@ def resume_run(
         )
     accelerator = make_accelerator(device, _config(TrainConfig, record, "train").precision)
     warn_of_missing_processes(accelerator)
-    with _writing(run.path, accelerator), cpu_threads(_threads(record["threads"], device)):
+    with _writing(run.path, accelerator), cpu_threads(_threads(record.get("threads"), device)):
         corpus = corpus or corpus_at(record["corpus"], f"run {run.path}")
         if corpus.fingerprint != record["corpus_fingerprint"]:
             raise FileError(another_text(corpus, record, f"run {run.path}"))
@@ -273,6 +283,13 @@ def compressed_from(record: dict[str, Any]) -> str | None:
         ) from error
 
 
+def checked_record(run: RunFolder) -> dict[str, Any]:
+    """The contents of run.json; FileError where what is needed of it is missing or damaged."""
+    record = run.record()
+    check_fields(record, _FIELDS, run.path / "run.json", "train again")
+    return record
+
+
 def recorded_preset(record: dict[str, Any]) -> Preset:
     """The settings of run.json as a preset.
 
@@ -287,7 +304,7 @@ def recorded_preset(record: dict[str, Any]) -> Preset:
         tokenizer_options=options,
         model=model,
         train=_config(TrainConfig, record, "train"),
-        threads=record["threads"],
+        threads=record.get("threads"),
     )
 
 
@@ -323,7 +340,7 @@ def another_text(corpus: Corpus, record: dict[str, Any], whose: str) -> str:
 def load_run(path: str | Path, *, device: str = "auto") -> TrainedModel:
     """The best model of the run in `path`, ready to score or generate."""
     run = RunFolder.open(path)
-    record = run.record()
+    record = checked_record(run)
     best = run.best()
     model = LSTMLanguageModel(_config(LSTMConfig, record, "model"))
     try:
@@ -427,15 +444,7 @@ def _listeners(run: RunFolder, tensorboard: bool, on_record: OnRecord | None) ->
     """`on_record`, after the writer of TensorBoard's files if `tensorboard` is set."""
     if not tensorboard or os.environ.get("RANK", "0") != "0":
         return on_record
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            "tensorboard=True (on the command line: --tensorboard) needs the package tensorboard; "
-            "install it with: "
-            "python -m pip install tensorboard, or read metrics.jsonl"
-        ) from error
-    board = SummaryWriter(run.path / "tensorboard")
+    board = _summary_writer()(run.path / "tensorboard")
 
     def write(record: dict[str, Any]) -> None:
         for name, value in record.items():
@@ -446,6 +455,19 @@ def _listeners(run: RunFolder, tensorboard: bool, on_record: OnRecord | None) ->
             on_record(record)
 
     return write
+
+
+def _summary_writer() -> Any:
+    """The class of TensorBoard's writers; ValueError where the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard=True (on the command line: --tensorboard) needs the package tensorboard; "
+            "install it with: "
+            "python -m pip install tensorboard, or read metrics.jsonl"
+        ) from error
+    return SummaryWriter
 
 
 def _config(kind: type, record: dict[str, Any], section: str) -> Any:
