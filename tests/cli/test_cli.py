@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -224,6 +225,58 @@ def test_an_existing_folder_is_refused_and_untouched(run: Path, text_file: Path)
     assert sorted((path.name, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["w[", "[red]", "a b", ":x:"])
+def test_a_path_is_printed_as_it_is_and_suggested_so_that_a_shell_takes_it(
+    name: str, run: Path, text_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / ("long" * 40) / name / "red]"
+    quoted = shlex.quote(str(path))
+    done = companion(
+        "train", "--corpus", str(text_file), "--out", str(path), "--set", "train.steps=2", *SMALL
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"\n  companion evaluate {quoted}\n" in done.stderr
+    assert f"\n  companion generate {quoted} --prompt" in done.stderr
+    done = companion("evaluate", str(path))
+    assert done.returncode == 0, done.stderr
+    assert str(path) in done.stdout.replace("\n", "").replace(" " * 30, "")
+    small = ["compress", str(path), "--method", "quantize", "--out", str(tmp_path / name)]
+    done = companion(*small)
+    assert f"\n  companion compare {quoted} {shlex.quote(str(tmp_path / name))}\n" in done.stderr
+    done = companion("train", "--out", str(path), "--set", "train.steps=[bold]", "--resume")
+    assert "[bold]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "--corpus", ""], ["train", "--preset", ""], ["evaluate", "--corpus", ""]],
+)
+def test_an_empty_name_is_not_the_default(
+    arguments: list[str], run: Path, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "a.txt").write_text(text_file.read_text())
+    if arguments[0] == "evaluate":
+        arguments = ["evaluate", str(run), *arguments[1:]]
+    else:
+        arguments = [*arguments, "--out", "x", "--set", "train.steps=2"]
+    done = companion(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "unknown preset ''" in done.stderr or "an empty name is no corpus" in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["train", "tune", "classify train x.csv", "compress x --method quantize", "export x",
+     "card x", "study run known_floor"],
+)  # fmt: skip
+def test_an_empty_out_is_not_the_working_folder(command: str, tmp_path: Path) -> None:
+    done = companion(*command.split(), "--out", "", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "give a name, not an empty text" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_resuming_with_another_setting_names_it(run: Path) -> None:
     for option in (["--seed", "5"], ["--preset", "small"], ["--set", "train.steps=80"]):
         done = companion("train", "--out", str(run), "--resume", *option)
@@ -317,6 +370,31 @@ def test_ctrl_c_and_kill_before_the_first_step_say_so_and_leave_nothing_broken(
     done = companion(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "5 of 5 steps" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "replaced"),
+    [
+        ("text.corpora", "load_corpus", False),
+        ("runs.pipeline", "save_tokenizer", False),
+        ("runs.pipeline", "seed_everything", True),
+    ],
+)
+def test_ctrl_c_before_a_run_is_replaced_says_that_it_is_untouched(
+    module: str, name: str, replaced: bool, text_file: Path, run: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    copy = shutil.copytree(run, tmp_path / "copy")
+    monkeypatch.setattr(importlib.import_module(f"companion.{module}"), name, interrupted)
+    done = companion("train", "--corpus", str(text_file), "--out", str(copy), "--overwrite", *SMALL)
+    assert done.returncode == 130
+    untouched = "The earlier run is untouched; begin again with the same command." in done.stderr
+    assert untouched != replaced
+    assert ("--resume" in done.stderr) == replaced
+    assert any((copy / "checkpoints").iterdir()) != replaced
 
 
 @pytest.mark.parametrize("command", [["evaluate", "x"], ["tune", "--out", "x"]])
