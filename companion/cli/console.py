@@ -156,11 +156,13 @@ def warn(message: str) -> None:
 
 def pairs(settings: list[str]) -> dict[str, str]:
     """The NAME=VALUE arguments of --set as a dictionary."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise ValueError(f"--set takes NAME=VALUE, got {setting!r}")
+        if name in pairs:
+            raise ValueError(f"--set {name} is given twice, as {pairs[name]} and {value}; give one")
         pairs[name] = value
     return pairs
 

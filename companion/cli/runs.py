@@ -96,7 +96,7 @@ def train(
     """
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other; give one of them")
-    how: Mapping[str, Any] = {"device": device, "tensorboard": tensorboard, "progress": True}
+    how: Mapping[str, Any] = {"device": device, "tensorboard": tensorboard}
     seconds = None if budget is None else _seconds(budget)
     if resume:
         if budget is not None:
@@ -127,7 +127,7 @@ def _go_on(out_folder: Path, corpus: str | None, how: Mapping[str, Any]) -> Trai
     from companion.text import corpora
 
     text = None if corpus is None else corpora.load_corpus(corpus)
-    return pipeline.resume_run(out_folder, corpus=text, on_stage=say, **how)
+    return pipeline.resume_run(out_folder, corpus=text, progress=True, on_stage=say, **how)
 
 
 def _begin(
@@ -143,6 +143,7 @@ def _begin(
 
     preset_name, settings = recipe
     preset = presets.override(presets.get_preset(preset_name), settings)
+    pipeline.check_request(out_folder, **how)
     say(f"Reading {corpus} ...")
     text = corpora.load_corpus(corpus)
     say(text.summary())
@@ -152,6 +153,7 @@ def _begin(
         out_folder,
         preset_name=preset_name,
         seed=seed,
+        progress=True,
         on_stage=say,
         **how,
     )
@@ -329,7 +331,7 @@ def generate(
     from companion.runs import pipeline
 
     prompt = as_typed(prompt)
-    decoder = decoding.SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    sampling = decoding.SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     trained = pipeline.load_run(run, device=device)
     place = next(trained.model.parameters()).device
     encoded = trained.tokenizer.encode(prompt)
@@ -339,7 +341,7 @@ def generate(
     # Every text follows an end token; a corpus of one document shows the model too few of them.
     ids = torch.tensor([encoded or [trained.tokenizer.end_id]], device=place)
     generated = decoding.generate(
-        trained.model, ids, tokens, decoder, generator=make_generator(seed, device=place)
+        trained.model, ids, tokens, sampling, generator=make_generator(seed, device=place)
     )
     text = trained.tokenizer.decode([*encoded, *generated[0].tolist()])
     if as_json:
@@ -430,14 +432,15 @@ def export(
         )
         return
     path = export_model(trained, out_file, length=length)
-    layers, _, hidden = trained.model.initial_state(1)[0].shape
+    config = trained.model.config
     say(
         f"Wrote {path}: its logits and states equal the run's. Torch alone runs it:\n"
         f'  model = torch.export.load("{path}").module()\n'
         "  logits, state = model(inputs, state)\n"
         f"inputs: int64 of shape (B, {length}), B any number of texts.\n"
-        f"state: two tensors of shape ({layers}, B, {hidden}), zeros where a text begins.\n"
-        f"logits: shape (B, {length}, {trained.model.config.vocabulary_size})."
+        f"state: two tensors of shape ({config.num_layers}, B, {config.hidden_size}), zeros where "
+        "a text begins.\n"
+        f"logits: shape (B, {length}, {config.vocabulary_size})."
     )
 
 

@@ -113,8 +113,10 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
     path = Path(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileError(f"{path.parent} is not {what}: {path.name} does not exist") from error
     except OSError as error:
-        raise FileError(f"{path.parent} is not {what}: {path.name} {reason(error)}") from error
+        raise FileError(f"cannot read {path}: {reason(error)}") from error
     except ValueError as error:  # not UTF-8, or not JSON
         raise FileError(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(value, dict):
@@ -158,8 +160,6 @@ def reason(error: BaseException) -> str:
     number = getattr(error, "errno", None)
     if number == errno.ENOSPC or "No space left" in str(error):
         return "the disk is full"
-    if number == errno.ENOENT:
-        return "does not exist"
     return getattr(error, "strerror", None) or str(error)
 
 

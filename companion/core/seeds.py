@@ -41,3 +41,8 @@ def make_generator(
         digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
         seed = int.from_bytes(digest[:8], "big") >> 1  # torch takes 63 bits and a sign
     return torch.Generator(device=device).manual_seed(seed)
+
+
+def draw_below(count: int, generator: torch.Generator) -> int:
+    """A whole number from 0 to count - 1, all of them alike."""
+    return int(torch.randint(count, (), generator=generator))

@@ -111,14 +111,9 @@ def train_run(
     check_type("corpus", corpus, Corpus, "load_corpus(name_or_path) reads one")
     check_type("preset", preset, Preset, "presets.get_preset(name) gives one")
     check_whole(seed=seed)
-    if budget is not None and not 0 < budget < math.inf:
-        raise ValueError(f"budget must be > 0 seconds and finite, got {budget}")
-    if tensorboard:
-        _summary_writer()
+    check_request(out, device=device, overwrite=overwrite, budget=budget, tensorboard=tensorboard)
     accelerator = make_accelerator(device, preset.train.precision)
     warn_of_missing_processes(accelerator)
-    if accelerator.is_main_process:
-        RunFolder(Path(out)).check_free(overwrite=overwrite)
     share_of_streams(preset.train.num_streams, accelerator)
     characters = sum(len(document.text) for document in corpus.train)
     say(f"Fitting the {preset.tokenizer} tokenizer on {characters:,} characters ...")
@@ -182,6 +177,19 @@ def train_run(
         )
 
 
+def check_request(
+    out: str | Path, *, device: str, overwrite: bool, budget: float | None, tensorboard: bool
+) -> None:
+    """Raise the errors of `train_run` for which no text need be read."""
+    if budget is not None and not 0 < budget < math.inf:
+        raise ValueError(f"budget must be > 0 seconds and finite, got {budget}")
+    if tensorboard:
+        _summary_writer()
+    choose_device(device)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, only the first writes
+        RunFolder(out).check_free(overwrite=overwrite)
+
+
 def _planned(
     preset: Preset,
     model_config: LSTMConfig,
@@ -211,7 +219,13 @@ def _planned(
         )  # fmt: skip
     # All processes plan alike: each takes the time that the first one has left.
     left = torch.tensor([budget - (time.perf_counter() - started)], device=accelerator.device)
-    steps = pace.steps_within(float(accelerator.gather(left)[0]), preset.train)
+    seconds = float(accelerator.gather(left)[0])
+    if seconds <= 0:
+        raise ValueError(
+            f"fitting the tokenizer and measuring the speed took {budget - seconds:.3g} s, the "
+            f"whole budget of {budget:.3g} s; give more, or a smaller model"
+        )
+    steps = pace.steps_within(seconds, preset.train)
     settings = dataclasses.replace(preset.train, steps=steps, epochs=None)
     say(
         f"{pace.targets_per_second:,.0f} tokens/s: {steps:,} steps, "

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 #: The kinds of text, by who wrote what.
 KINDS = ("true", "injected", "own errors", "own")
 
-#: The distance to an error where there is none before.
+#: Distance used when no earlier error exists.
 NEVER = 10**9
 #: Groups of distances to the last error, in tokens: the first and the last of each group.
 DISTANCES = {"1": (1, 1), "2-3": (2, 3), "4-7": (4, 7), "8-15": (8, 15), "16+": (16, 2 * NEVER)}

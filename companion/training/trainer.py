@@ -67,7 +67,7 @@ DIVERGENCE = (
     "its gradient is not finite"
 )
 #: Steps in a row whose gradient may overflow in fp16. Each halves the scale of the loss, 65,536 at
-#: first, and a gradient that is too large even so is none that scaling can help.
+#: first; if it still overflows then, loss scaling cannot help.
 MOST_OVERFLOWS = 49
 
 

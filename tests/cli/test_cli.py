@@ -153,6 +153,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown setting": (["train", "--set", "train.epoch=2", "--out", "x"], "train.epoch"),
     "wrong value": (["train", "--set", "train.epochs=many", "--out", "x"], "got 'many'"),
     "setting without value": (["train", "--set", "epochs", "--out", "x"], "NAME=VALUE"),
+    "setting given twice": (
+        ["train", "--set", "threads=1", "--set", "threads=2", "--out", "x"],
+        "--set threads is given twice, as 1 and 2; give one",
+    ),
+    "file for a folder": (["evaluate", "short.txt"], "run.json does not exist"),
     "no run to resume": (["train", "--resume", "--out", "x"], "no run at x"),
     "resume and overwrite": (["train", "--resume", "--overwrite", "--out", "x"], "exclude"),
     "no run to evaluate": (["evaluate", "x"], "no run at x"),
@@ -275,6 +280,22 @@ def test_an_empty_out_is_not_the_working_folder(command: str, tmp_path: Path) ->
     assert done.returncode == 2
     assert "give a name, not an empty text" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "already exists"), (["--budget", "0s"], "budget must be > 0"),
+        (["--device", "tpu"], "device must be one of"),
+    ],
+)  # fmt: skip
+def test_what_needs_no_text_is_refused_before_it_is_read(
+    options: list[str], words: str, run: Path
+) -> None:
+    done = companion("train", "--corpus", "no/such/text", "--out", str(run), *options)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Reading" not in done.stderr
 
 
 def test_resuming_with_another_setting_names_it(run: Path) -> None:

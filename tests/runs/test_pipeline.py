@@ -359,6 +359,16 @@ def test_a_model_that_memory_cannot_hold_is_refused_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_budget_that_measuring_the_speed_used_up_says_so(text_file: Path, tmp_path: Path) -> None:
+    preset = override(get_preset("char-small"), tiny())
+    with pytest.raises(
+        ValueError, match=r"measuring the speed took .* s, the whole budget of 1e-06"
+    ):
+        pipeline.train_run(
+            load_corpus(text_file), preset, tmp_path / "run", device="cpu", budget=1e-6
+        )
+
+
 def test_without_tensorboard_no_folder_is_made_and_no_run_is_lost(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
