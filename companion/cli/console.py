@@ -49,12 +49,12 @@ SIGINT_EXIT = 130
 def out_option(what: str) -> Any:
     """The option --out, whose value is not an empty text: that would be the working folder."""
 
-    def named(text: str) -> Path:
+    def path(text: str) -> Path:  # help shows this name as the type
         if not text:
             raise typer.BadParameter("give a name, not an empty text")
         return Path(text)
 
-    return typer.Option("--out", help=what, parser=named, metavar="PATH", show_default=False)
+    return typer.Option("--out", help=what, parser=path, show_default=False)
 
 
 def print_anything() -> None:
@@ -119,6 +119,8 @@ def answer(figures: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(figures))  # in ASCII, which every output can encode
         return
     table = Table(box=None, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # the whole of a long path
     for name, value in figures.items():
         if isinstance(value, float):
             shown = f"{value:.4f}"

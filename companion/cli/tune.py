@@ -85,7 +85,7 @@ def tune(
     if known:
         refuse_changes("search", out_folder, known, preset=preset, seed=seed, prune=prune)
     chosen = {**DEFAULTS, **known, **{name: v for name, v in given.items() if v is not None}}
-    fixed = {**known.get("settings", {}), **pairs(settings or [])}
+    fixed = {**(known.get("settings") or {}), **pairs(settings or [])}
     ranges = space or known.get("space")
     config = search.SearchConfig(
         space=search.SearchSpace.parse(ranges) if ranges else search.DEFAULT_SPACE.without(fixed),

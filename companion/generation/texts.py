@@ -67,7 +67,7 @@ def greedy_text(
 def endless(vocabulary_size: int) -> TokenAutomaton:
     """The constraint that forbids the end token.
 
-    ValueError if the vocabulary has only the end token.
+    Raises ValueError if the vocabulary has only the end token.
     """
     check_whole(vocabulary_size=vocabulary_size)
     return allow_only(

@@ -311,10 +311,10 @@ def recorded_preset(record: dict[str, Any]) -> Preset:
     """
     model = dataclasses.asdict(_config(LSTMConfig, record, "model"))
     del model["vocabulary_size"]
-    options = dict(record.get("tokenizer", {"kind": "byte"}))
+    options = dict(record.get("tokenizer") or {})
     return Preset(
         description="",
-        tokenizer=options.pop("kind"),
+        tokenizer=options.pop("kind", "byte"),
         tokenizer_options=options,
         model=model,
         train=_config(TrainConfig, record, "train"),

@@ -77,7 +77,6 @@ class Config:
     """Fresh true tokens on which KL and the decoders' distributions are measured."""
 
     def __post_init__(self) -> None:
-        check_counts(self)
         if not 1 <= self.repetition_tokens <= self.num_tokens:
             raise ValueError(
                 f"repetition_tokens must be between 1 and num_tokens = {self.num_tokens}, "
@@ -88,6 +87,7 @@ class Config:
                 f"num_searches must be between 1 and num_streams = {self.num_streams}, "
                 f"got {self.num_searches}"
             )
+        check_counts(self)
 
     def decoders(self) -> dict[str, SamplingConfig]:
         """The sampling decoders and greedy decoding, by name."""

@@ -493,8 +493,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(
     try:
         done = companion(
             "train", "--corpus", str(text_file), "--out", str(disk / "run"),
-            "--set", "train.steps=40", "--set", "train.checkpoint_every=5", *SMALL,
-            "--set", "model.hidden_size=48",
+            "--set", "train.steps=40", "--set", "train.checkpoint_every=5",
+            *(each.replace("hidden_size=16", "hidden_size=48") for each in SMALL),
         )  # fmt: skip
         assert done.returncode == 1
         assert "the disk is full; what was saved before is untouched" in done.stderr
