@@ -49,12 +49,12 @@ SIGINT_EXIT = 130
 def out_option(what: str) -> Any:
     """The option --out, whose value is not an empty text: that would be the working folder."""
 
-    def path(text: str) -> Path:  # help shows this name as the type
+    def named(text: str) -> Path:
         if not text:
             raise typer.BadParameter("give a name, not an empty text")
         return Path(text)
 
-    return typer.Option("--out", help=what, parser=path, show_default=False)
+    return typer.Option("--out", help=what, parser=named, metavar="<path>", show_default=False)
 
 
 def print_anything() -> None:
