@@ -12,10 +12,11 @@ import warnings
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from companion import __version__
 from companion.cli import chat, classify, lists, runs, tune
-from companion.cli.console import SIGINT_EXIT, err, plain, print_anything, stoppable, warn
+from companion.cli.console import SIGINT_EXIT, err, print_anything, stoppable, warn
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,7 +74,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("COMPANION_DEBUG") or not _of_use(error):
             raise
-        err.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
+        err.print(Text("error:", "bold red"), str(error), highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:  # outside of a command
         err.print("Stopped.")

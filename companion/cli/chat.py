@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from companion.cli.console import AsJson, Device, Seed, TopK, TopP, as_typed, err, plain, warn
+from companion.cli.console import AsJson, Device, Seed, TopK, TopP, as_typed, err, say, warn
 
 if TYPE_CHECKING:
     from companion.generation.conversation import Conversations
@@ -174,7 +174,7 @@ def _dialogue(sampling: SamplingConfig, tokens: int, seed: int, device: str) -> 
     err.print("The dialogue model; it is trained when it is first used, in a minute or so ...")
     model = trained_dialogue_model(progress=True).to(chosen)
     for slot, values in VALUES.items():
-        err.print(plain(f"  {slot}: {', '.join(values)}"), highlight=False, soft_wrap=True)
+        say(f"  {slot}: {', '.join(values)}")
     err.print('Begin with: "i want a glane of cedar ."', highlight=False)
     return Conversations(
         model, dialogue_tokenizer(), chat_config(max_tokens=tokens), sampling=sampling,

@@ -15,10 +15,11 @@ from companion.cli.console import (
     Settings,
     answer,
     as_typed,
-    err,
+    command,
     out,
+    out_option,
     pairs,
-    plain,
+    say,
     warn,
 )
 
@@ -55,9 +56,7 @@ def train(
     file: Annotated[
         Path, typer.Argument(help="CSV file with a text and its label a row.", show_default=False)
     ],
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="Folder to write the classifier to.", show_default=False)
-    ],
+    out_folder: Annotated[Path, out_option("Folder to write the classifier to.")],
     text: Text = "text",
     label: Label = "label",
     pretrained: Annotated[
@@ -104,11 +103,10 @@ def train(
         answer(report, as_json)
         return
     out.print(_table({name: report[name] for name, _ in parts}))
-    err.print(
+    say(
         f"Saved in {out_folder}. Measure it on texts that it was not trained on:\n"
-        f"  companion classify evaluate {out_folder} FILE",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+        f"  {command('classify', 'evaluate', out_folder, 'FILE')}"
+    )
 
 
 def evaluate(
@@ -143,12 +141,12 @@ def evaluate(
     by_label = Table("label", "precision", "recall", "F1", "texts", box=None)
     for name, each in report["labels"].items():
         shares = (f"{each[key]:.4f}" for key in ("precision", "recall", "f1"))
-        by_label.add_row(plain(name), *shares, f"{each['support']:,}")
+        by_label.add_row(name, *shares, f"{each['support']:,}")
     out.print(by_label)
     if positive is not None:
         rest = dict(report["decisions"])
         shown, level = rest.pop("positive"), rest.pop("threshold")
-        out.print(f"\nflagging {plain(repr(shown))} at {level:g}:", highlight=False)
+        out.print(f"\nflagging {shown!r} at {level:g}:", highlight=False)
         answer(rest, as_json=False)
 
 
@@ -193,7 +191,7 @@ def predict(
     for each in predictions:
         shown = each["text"] if len(each["text"]) <= 60 else each["text"][:59] + "…"
         probability = each["probabilities"][each["label"]]
-        table.add_row(plain(each["label"]), f"{probability:.4f}", plain(" ".join(shown.split())))
+        table.add_row(each["label"], f"{probability:.4f}", " ".join(shown.split()))
     out.print(table)
 
 

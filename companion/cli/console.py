@@ -10,6 +10,7 @@ import functools
 import io
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -19,10 +20,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-out, err = Console(), Console(stderr=True)
+#: Texts are printed as they are: a path may have brackets, or a name of an emoji.
+out, err = (Console(stderr=stderr, markup=False, emoji=False) for stderr in (False, True))
 
 RunPath = Annotated[
     Path, typer.Argument(help="Folder of a run, as given to train --out.", show_default=False)
@@ -42,6 +44,17 @@ NewSeed = Annotated[
     typer.Option(help="Seed of all random numbers.", min=0, max=2**32 - 1, show_default="0"),
 ]
 SIGINT_EXIT = 130
+
+
+def out_option(what: str) -> Any:
+    """The option --out, whose value is not an empty text: that would be the working folder."""
+
+    def named(text: str) -> Path:
+        if not text:
+            raise typer.BadParameter("give a name, not an empty text")
+        return Path(text)
+
+    return typer.Option("--out", help=what, parser=named, metavar="<path>", show_default=False)
 
 
 def print_anything() -> None:
@@ -67,7 +80,8 @@ def as_typed(argument: str) -> str:
 def stoppable(
     command: Callable[..., None], in_words: Callable[[Path], str] | None = None
 ) -> Callable[..., None]:
-    """`command`, which Ctrl-C ends with a message: `in_words` of its --out, or "Stopped.".
+    """`command`, which Ctrl-C ends with a message: that of the KeyboardInterrupt, `in_words` of its
+    --out, or "Stopped.".
 
     SIGTERM, which `kill` and batch systems send, does what Ctrl-C does; its exit code is its own.
     """
@@ -85,10 +99,9 @@ def stoppable(
         before = signal.signal(signal.SIGTERM, terminate)
         try:
             command(*arguments, **options)
-        except KeyboardInterrupt:
-            if os.environ.get("RANK", "0") == "0":  # only the first process prints
-                words = "Stopped." if in_words is None else in_words(options["out_folder"])
-                err.print(plain(words), highlight=False, soft_wrap=True)
+        except KeyboardInterrupt as interrupt:
+            words = "Stopped." if in_words is None else in_words(options["out_folder"])
+            say(str(interrupt) or words)
             raise typer.Exit(128 + stopped_by) from None
         except typer.Exit as leave:
             if leave.exit_code == SIGINT_EXIT:
@@ -106,6 +119,8 @@ def answer(figures: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(figures))  # in ASCII, which every output can encode
         return
     table = Table(box=None, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # the whole of a long path
     for name, value in figures.items():
         if isinstance(value, float):
             shown = f"{value:.4f}"
@@ -125,23 +140,31 @@ def listing(heading: str, descriptions: Mapping[str, str]) -> Table:
     return table
 
 
+def say(message: str) -> None:
+    """Print to standard error; of several processes, only the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        err.print(message, highlight=False, soft_wrap=True)
+
+
+def command(*arguments: str | Path) -> str:
+    """A command of companion as a shell takes it: a path may have spaces."""
+    return shlex.join(["companion", *map(str, arguments)])
+
+
 def warn(message: str) -> None:
     """Print a warning; the command continues."""
-    err.print(f"[yellow]warning:[/] {plain(message)}", highlight=False, soft_wrap=True)
-
-
-def plain(message: str) -> str:
-    """`message` with rich's markup characters escaped: a path may have brackets."""
-    return escape(message)
+    err.print(Text("warning:", "yellow"), message, highlight=False, soft_wrap=True)
 
 
 def pairs(settings: list[str]) -> dict[str, str]:
     """The NAME=VALUE arguments of --set as a dictionary."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise ValueError(f"--set takes NAME=VALUE, got {setting!r}")
+        if name in pairs:
+            raise ValueError(f"--set {name} is given twice, as {pairs[name]} and {value}; give one")
         pairs[name] = value
     return pairs
 

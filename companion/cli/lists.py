@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from companion.cli.console import AsJson, Device, Settings, answer, err, listing, out, pairs, plain
+from companion.cli.console import (
+    AsJson,
+    Device,
+    Settings,
+    answer,
+    err,
+    listing,
+    out,
+    out_option,
+    pairs,
+)
 
 
 def corpora_command(
@@ -56,7 +66,7 @@ def presets_command(
             return
         table = Table("setting", "value", "what it is", box=None)
         for each in settings:
-            table.add_row(each.name, each.text, plain(each.description))
+            table.add_row(each.name, each.text, each.description)
         out.print(table, highlight=False)
         err.print(f"Change one with: companion train --preset {name} --set NAME=VALUE")
         return
@@ -135,7 +145,7 @@ def study_run(
     name: Annotated[str, typer.Argument(help="Name of a study (see: companion study list).")],
     seeds: Annotated[str, typer.Option(help="Seeds with commas between, e.g. 0,1,2.")] = "0",
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="JSON file to write; refused if it exists.")
+        Path | None, out_option("JSON file to write; refused if it exists.")
     ] = None,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -151,7 +161,14 @@ def study_run(
     except ValueError:
         raise ValueError(f"--seeds takes numbers with commas between, got {seeds!r}") from None
     config = studies.configured(name, pairs(settings or []))
-    report = studies.run_study(name, numbers, config=config, out=out_file, progress=not as_json)
+    try:
+        report = studies.run_study(name, numbers, config=config, out=out_file, progress=not as_json)
+    except KeyboardInterrupt:
+        if out_file is not None and out_file.exists():
+            raise KeyboardInterrupt(
+                f"Stopped; {out_file} holds the seeds that were finished."
+            ) from None
+        raise
     if as_json:
         answer(report, as_json)
         return

@@ -21,10 +21,11 @@ from companion.cli.console import (
     TopP,
     answer,
     as_typed,
-    err,
+    command,
+    out_option,
     pairs,
-    plain,
     refuse_changes,
+    say,
     warn,
 )
 
@@ -46,9 +47,7 @@ Split = Annotated[
 
 
 def train(
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="Folder to write the run to.", show_default=False)
-    ],
+    out_folder: Annotated[Path, out_option("Folder to write the run to.")],
     corpus: Annotated[
         str | None,
         typer.Option(
@@ -97,7 +96,7 @@ def train(
     """
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other; give one of them")
-    how: Mapping[str, Any] = {"device": device, "tensorboard": tensorboard, "progress": True}
+    how: Mapping[str, Any] = {"device": device, "tensorboard": tensorboard}
     seconds = None if budget is None else _seconds(budget)
     if resume:
         if budget is not None:
@@ -105,9 +104,19 @@ def train(
         _refuse_changes(out_folder, preset=preset, seed=seed, settings=settings or [])
         result = _go_on(out_folder, corpus, how)
     else:
-        recipe = (preset or "small", pairs(settings or []))
+        recipe = ("small" if preset is None else preset, pairs(settings or []))
         how = {**how, "overwrite": overwrite, "budget": seconds}
-        result = _begin(out_folder, corpus or "python-docs", recipe, seed or 0, how)
+        text = "python-docs" if corpus is None else corpus
+        before = _written(out_folder)
+        try:
+            result = _begin(out_folder, text, recipe, seed or 0, how)
+        except KeyboardInterrupt:
+            if before is not None and before == _written(out_folder):
+                raise KeyboardInterrupt(
+                    "Stopped before training began. The earlier run is untouched; begin again with "
+                    "the same command."
+                ) from None
+            raise
     if os.environ.get("RANK", "0") == "0":  # of several processes, only the first reports
         _report(result, out_folder)
 
@@ -118,7 +127,7 @@ def _go_on(out_folder: Path, corpus: str | None, how: Mapping[str, Any]) -> Trai
     from companion.text import corpora
 
     text = None if corpus is None else corpora.load_corpus(corpus)
-    return pipeline.resume_run(out_folder, corpus=text, on_stage=_say, **how)
+    return pipeline.resume_run(out_folder, corpus=text, progress=True, on_stage=say, **how)
 
 
 def _begin(
@@ -134,18 +143,26 @@ def _begin(
 
     preset_name, settings = recipe
     preset = presets.override(presets.get_preset(preset_name), settings)
-    _say(f"Reading {corpus} ...")
+    pipeline.check_request(out_folder, **how)
+    say(f"Reading {corpus} ...")
     text = corpora.load_corpus(corpus)
-    _say(text.summary())
+    say(text.summary())
     return pipeline.train_run(
         text,
         preset,
         out_folder,
         preset_name=preset_name,
         seed=seed,
-        on_stage=_say,
+        progress=True,
+        on_stage=say,
         **how,
     )
+
+
+def _written(out_folder: Path) -> int | None:
+    """When run.json was written, in nanoseconds; None where there is none."""
+    record = out_folder / "run.json"
+    return record.stat().st_mtime_ns if record.exists() else None
 
 
 def _seconds(text: str) -> float:
@@ -163,10 +180,9 @@ def _seconds(text: str) -> float:
 def _report(result: TrainResult, out_folder: Path) -> None:
     """Print how training ended and what to do next; after Ctrl-C, exit with its code."""
     if result.stopped == "interrupted":
-        err.print(
+        say(
             f"Stopped after step {result.steps} of {result.total_steps}; saved. Go on with:\n"
-            f"  companion train --out {out_folder} --resume",
-            highlight=False,
+            f"  {command('train', '--out', out_folder, '--resume')}"
         )
         raise typer.Exit(SIGINT_EXIT)
     best = result.best_nats_per_token
@@ -177,12 +193,11 @@ def _report(result: TrainResult, out_folder: Path) -> None:
         done += f" in {result.seconds:.1f} s ({speed})" + (patient and f", stopped{patient}")
     else:
         done = f"Nothing is left to train: this run ended after {done}{patient}"
-    err.print(
+    say(
         f"{done}, best validation "
         f"{'not measured' if best is None else f'{best:.4f} nats/token'}. Next:\n"
-        f"  companion evaluate {out_folder}\n"
-        f'  companion generate {out_folder} --prompt "The "',
-        highlight=False,
+        f"  {command('evaluate', out_folder)}\n"
+        f'  {command("generate", out_folder)} --prompt "The "'
     )
 
 
@@ -195,7 +210,7 @@ def stopped_in_words(out_folder: Path) -> str:
         )
     saved = any((out_folder / "checkpoints").glob("step-*"))
     what = "the last checkpoint stands" if saved else "no step was saved; it begins at its start"
-    return f"Stopped: {what}. Go on with:\n  companion train --out {out_folder} --resume"
+    return f"Stopped: {what}. Go on with:\n  {command('train', '--out', out_folder, '--resume')}"
 
 
 def evaluate(
@@ -316,7 +331,7 @@ def generate(
     from companion.runs import pipeline
 
     prompt = as_typed(prompt)
-    decoder = decoding.SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    sampling = decoding.SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     trained = pipeline.load_run(run, device=device)
     place = next(trained.model.parameters()).device
     encoded = trained.tokenizer.encode(prompt)
@@ -326,7 +341,7 @@ def generate(
     # Every text follows an end token; a corpus of one document shows the model too few of them.
     ids = torch.tensor([encoded or [trained.tokenizer.end_id]], device=place)
     generated = decoding.generate(
-        trained.model, ids, tokens, decoder, generator=make_generator(seed, device=place)
+        trained.model, ids, tokens, sampling, generator=make_generator(seed, device=place)
     )
     text = trained.tokenizer.decode([*encoded, *generated[0].tolist()])
     if as_json:
@@ -337,9 +352,7 @@ def generate(
 
 def compress(
     run: RunPath,
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="Folder to write the new run to.", show_default=False)
-    ],
+    out_folder: Annotated[Path, out_option("Folder to write the new run to.")],
     method: Annotated[
         str, typer.Option(help="quantize, prune, low-rank or distill.", show_default=False)
     ],
@@ -375,14 +388,14 @@ def compress(
     )
     inside = done.pop("settings")
     answer({"run": str(run), "out": str(out_folder), **done, **inside}, as_json)
-    _say(f"Next:\n  companion compare {run} {out_folder}")
+    say(f"Next:\n  {command('compare', run, out_folder)}")
 
 
 def export(
     run: RunPath,
     out_file: Annotated[
         Path,
-        typer.Option("--out", help="The .pt2 file, or the folder, to write.", show_default=False),
+        out_option("The .pt2 file, or the folder, to write."),
     ],
     length: Annotated[
         int, typer.Option(help="Tokens that one call of the .pt2 file reads.", min=1)
@@ -411,28 +424,23 @@ def export(
         from companion.interop.export import export_for_transformers
 
         folder = export_for_transformers(trained, out_file)
-        err.print(
+        say(
             f"Wrote {folder}: its logits equal the run's. Transformers alone runs it:\n"
             f'  model = AutoModelForCausalLM.from_pretrained("{folder}", trust_remote_code=True)\n'
             f'  tokenizer = AutoTokenizer.from_pretrained("{folder}")\n'
-            "A text begins with the tokenizer's bos_token.",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            "A text begins with the tokenizer's bos_token."
         )
         return
     path = export_model(trained, out_file, length=length)
-    layers, _, hidden = trained.model.initial_state(1)[0].shape
-    err.print(
+    config = trained.model.config
+    say(
         f"Wrote {path}: its logits and states equal the run's. Torch alone runs it:\n"
         f'  model = torch.export.load("{path}").module()\n'
         "  logits, state = model(inputs, state)\n"
         f"inputs: int64 of shape (B, {length}), B any number of texts.\n"
-        f"state: two tensors of shape ({layers}, B, {hidden}), zeros where a text begins.\n"
-        f"logits: shape (B, {length}, {trained.model.config.vocabulary_size}).",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+        f"state: two tensors of shape ({config.num_layers}, B, {config.hidden_size}), zeros where "
+        "a text begins.\n"
+        f"logits: shape (B, {length}, {config.vocabulary_size})."
     )
 
 
@@ -442,7 +450,7 @@ def card(
     ],
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", help="Markdown file to write; refused if it exists."),
+        out_option("Markdown file to write; refused if it exists."),
     ] = None,
     evaluation: Annotated[
         Path | None,
@@ -463,24 +471,18 @@ def card(
         print(card_of(run, evaluation=figures), end="")
         return
     write_card(run, out_file, evaluation=figures)
-    _say(f"Wrote {out_file}. Its open boxes are questions that only people can answer.")
-
-
-def _say(lines: str) -> None:
-    """Print what happens next; of several processes, only the first does."""
-    if os.environ.get("RANK", "0") == "0":
-        err.print(plain(lines), highlight=False, soft_wrap=True)
+    say(f"Wrote {out_file}. Its open boxes are questions that only people can answer.")
 
 
 def _refuse_changes(
     out_folder: Path, *, preset: str | None, seed: int | None, settings: list[str]
 ) -> None:
     """Raise a ValueError that names an option or a setting that differs from the run's."""
-    from companion.runs.pipeline import recorded_preset
+    from companion.runs.pipeline import checked_record, recorded_preset
     from companion.runs.presets import override, settings_of
     from companion.training.checkpoints import RunFolder
 
-    record = RunFolder.open(out_folder).record()
+    record = checked_record(RunFolder.open(out_folder))
     refuse_changes("run", out_folder, record, preset=preset, seed=seed)
     recorded = recorded_preset(record)
     for setting, text in pairs(settings).items():
@@ -510,7 +512,7 @@ def _split(text: Corpus, split: str | None, corpus: str | None) -> str:
     """The split to measure; says so where neither the option nor the run has named it."""
     chosen = split or ("test" if text.test else "valid")
     if corpus is not None and split is None:
-        _say(f"Measured on the {chosen} split of {text.name}; --split all measures all of it.")
+        say(f"Measured on the {chosen} split of {text.name}; --split all measures all of it.")
     return chosen
 
 

@@ -18,11 +18,12 @@ from companion.cli.console import (
     NewSeed,
     Settings,
     answer,
-    err,
+    command,
     out,
+    out_option,
     pairs,
-    plain,
     refuse_changes,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def tune(
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="Folder to write the search to.", show_default=False)
-    ],
+    out_folder: Annotated[Path, out_option("Folder to write the search to.")],
     corpus: Annotated[
         str | None, typer.Option(help="As for train.", show_default="python-docs")
     ] = None,
@@ -86,7 +85,7 @@ def tune(
     if known:
         refuse_changes("search", out_folder, known, preset=preset, seed=seed, prune=prune)
     chosen = {**DEFAULTS, **known, **{name: v for name, v in given.items() if v is not None}}
-    fixed = pairs(settings) if settings else known.get("settings", {})
+    fixed = {**(known.get("settings") or {}), **pairs(settings or [])}
     ranges = space or known.get("space")
     config = search.SearchConfig(
         space=search.SearchSpace.parse(ranges) if ranges else search.DEFAULT_SPACE.without(fixed),
@@ -121,7 +120,7 @@ def _corpus(name: str, recorded_in: Path | None) -> Corpus:
 def _say_trial(trial: Trial) -> None:
     from companion.runs import search
 
-    err.print(plain(search.in_words(trial)), highlight=False, soft_wrap=True)
+    say(search.in_words(trial))
 
 
 def stopped_in_words(out_folder: Path) -> str:
@@ -130,7 +129,7 @@ def stopped_in_words(out_folder: Path) -> str:
         return f"Stopped before the search began: {out_folder} holds none, and nothing is lost."
     return (
         "Stopped; the trials that ended are kept. Go on with:\n"
-        f"  companion tune --out {out_folder} --resume"
+        f"  {command('tune', '--out', out_folder, '--resume')}"
     )
 
 
@@ -138,10 +137,9 @@ def _finish(result: SearchResult, folder: Path, wanted: int, as_json: bool) -> N
     """Print the results; after Ctrl-C, exit with its code and say how to resume."""
     _print_found(result, folder, as_json)
     if result.stopped == "interrupted":
-        err.print(
+        say(
             f"Stopped after {len(result.trials)} of {wanted} trials; they are kept. Go on "
-            f"with:\n  companion tune --out {folder} --resume",
-            highlight=False,
+            f"with:\n  {command('tune', '--out', folder, '--resume')}"
         )
         raise typer.Exit(SIGINT_EXIT)
     if result.best is None:
@@ -152,21 +150,20 @@ def _print_found(result: SearchResult, folder: Path, as_json: bool) -> None:
     """Print the trials as a table or JSON and the command that trains the best; save the figure."""
     from companion.runs import tuning
 
-    best, command = result.best, None
+    best, train_best = result.best, None
     if best is not None:
-        command = tuning.train_command(folder, best)
+        train_best = tuning.train_command(folder, best)
         _save_search_figure(result, folder / "search.png")
     if as_json:
         trials = [dataclasses.asdict(trial) for trial in result.trials]
         number = None if best is None else best.number
-        report = {"out": str(folder), "best": number, "command": command, "trials": trials}
+        report = {"out": str(folder), "best": number, "command": train_best, "trials": trials}
         answer({**report, "stopped": result.stopped}, as_json)
         return
     if result.trials:
         out.print(_trials_table(result.trials))
-    if command is not None:
-        err.print(f"Drawn in {plain(str(folder / 'search.png'))}. Train the best with:")
-        err.print(f"  {plain(command)}", highlight=False, soft_wrap=True)
+    if train_best is not None:
+        say(f"Drawn in {folder / 'search.png'}. Train the best with:\n  {train_best}")
 
 
 def _trials_table(trials: Sequence[Trial]) -> Table:

@@ -113,13 +113,26 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
     path = Path(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileError(f"{path.parent} is not {what}: {path.name} does not exist") from error
     except OSError as error:
-        raise FileError(f"{path.parent} is not {what}: {path.name} {reason(error)}") from error
+        raise FileError(f"cannot read {path}: {reason(error)}") from error
     except ValueError as error:  # not UTF-8, or not JSON
         raise FileError(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise FileError(f"{path} is damaged: expected a JSON object, got {type(value).__name__}")
     return value
+
+
+def check_fields(
+    record: Mapping[str, Any], kinds: Mapping[str, Any], where: Path, what_to_do: str
+) -> None:
+    """FileError where the JSON object `record`, read from `where`, has a field of another type than
+    that in `kinds`; a missing field is None."""
+    for name, kind in kinds.items():
+        if not isinstance(record.get(name), kind):
+            shown = f"{record[name]!r:.60}" if name in record else "missing"
+            raise FileError(f"{where} is damaged: {name} is {shown}; {what_to_do}")
 
 
 class disk_errors:
@@ -147,8 +160,6 @@ def reason(error: BaseException) -> str:
     number = getattr(error, "errno", None)
     if number == errno.ENOSPC or "No space left" in str(error):
         return "the disk is full"
-    if number == errno.ENOENT:
-        return "does not exist"
     return getattr(error, "strerror", None) or str(error)
 
 

@@ -14,10 +14,15 @@ import numpy as np
 import torch
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators. Only entry points call this."""
+def check_seed(seed: int) -> None:
+    """ValueError for a seed that `seed_everything` does not take."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be between 0 and 2**32 - 1, got {seed}")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global generators. Only entry points call this."""
+    check_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - third parties draw from the global one
     torch.manual_seed(seed)
@@ -36,3 +41,8 @@ def make_generator(
         digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
         seed = int.from_bytes(digest[:8], "big") >> 1  # torch takes 63 bits and a sign
     return torch.Generator(device=device).manual_seed(seed)
+
+
+def draw_below(count: int, generator: torch.Generator) -> int:
+    """A whole number from 0 to count - 1, all of them alike."""
+    return int(torch.randint(count, (), generator=generator))

@@ -11,6 +11,7 @@ import difflib
 import functools
 import inspect
 import itertools
+import math
 import numbers
 import textwrap
 import types
@@ -27,7 +28,7 @@ AnySettings = TypeVar("AnySettings")
 def settings_class(plain: type[AnySettings]) -> type[AnySettings]:
     """Makes a class a class of settings: a frozen dataclass with arguments by name alone, whose
     help() ends with the text of each field, and which refuses what is not a whole number where one
-    is declared (TypeError).
+    is declared (TypeError), and nan (ValueError).
 
     The texts stand as strings under the fields, where Python forgets them; they are read from the
     source when `__doc__` is asked for, and types when the first instance is made, so a class costs
@@ -44,6 +45,10 @@ def settings_class(plain: type[AnySettings]) -> type[AnySettings]:
             if name in declared and not _is_whole_if_declared(value, declared[name]):
                 raise TypeError(f"{name} must be {_described(declared[name])}, got {value!r}")
         init(self, *refused, **values)
+        for name, value in values.items():
+            parts = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(part, float) and math.isnan(part) for part in parts):
+                raise ValueError(f"{name} must not be nan, got {value}")
 
     made.__init__ = checked  # type: ignore[method-assign]
     return made
@@ -89,6 +94,15 @@ def check_sizes(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
+
+
+def check_counts(config: object, *, zero: Collection[str] = ()) -> None:
+    """Raise ValueError that names the field where one that is declared a whole number is below 1,
+    or below 0 for those named in `zero`."""
+    for name, declared in _hints(type(config)).items():
+        least = 0 if name in zero else 1
+        if declared is int and getattr(config, name) < least:
+            raise ValueError(f"{name} must be >= {least}, got {getattr(config, name)}")
 
 
 class _DocWithFields:

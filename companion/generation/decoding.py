@@ -104,7 +104,7 @@ class SamplingConfig:
 def stream_tokens(
     model: LanguageModel,
     prompt: Int[Tensor, "batch time"],
-    decoder: SamplingConfig,
+    sampling: SamplingConfig,
     *,
     generator: torch.Generator | None = None,
     constraint: TokenAutomaton | None = None,
@@ -122,14 +122,14 @@ def stream_tokens(
     """
     model.require_tokens(prompt, "prompt", ndim=2, on_device=True)
     model.require_evaluation_mode()
-    check_type("decoder", decoder, SamplingConfig, "SamplingConfig(temperature=0.8) is one")
-    return _tokens(model, prompt, decoder, generator, constraint)
+    check_type("sampling", sampling, SamplingConfig, "SamplingConfig(temperature=0.8) is one")
+    return _tokens(model, prompt, sampling, generator, constraint)
 
 
 def _tokens(
     model: LanguageModel,
     prompt: Tensor,
-    decoder: SamplingConfig,
+    sampling: SamplingConfig,
     generator: torch.Generator | None,
     constraint: TokenAutomaton | None,
 ) -> Iterator[Tensor]:
@@ -142,11 +142,11 @@ def _tokens(
             logits = logits[:, -1]
             if seen is None:
                 seen = torch.zeros_like(logits, dtype=torch.bool)
-            if decoder.repetition_penalty > 1:
-                logits = decoder.penalised(logits, seen)
+            if sampling.repetition_penalty > 1:
+                logits = sampling.penalised(logits, seen)
             if constraint is not None and allowed is not None:
                 logits = constraint.mask(logits, allowed)
-            tokens = decoder.choose(logits, generator)
+            tokens = sampling.choose(logits, generator)
             if constraint is not None and allowed is not None:
                 allowed = constraint.advance(allowed, tokens)
             seen.scatter_(1, tokens.unsqueeze(1), True)
@@ -158,7 +158,7 @@ def generate(
     model: LanguageModel,
     prompt: Int[Tensor, "batch time"],
     num_tokens: int,
-    decoder: SamplingConfig | None = None,
+    sampling: SamplingConfig | None = None,
     *,
     generator: torch.Generator | None = None,
     end_id: int | None = None,
@@ -168,7 +168,7 @@ def generate(
 
     prompt: token ids, one text a row, on the model's device. Prompts of one call have one length;
         a text without a prompt begins with the tokenizer's end_id.
-    decoder: how a token is chosen; by default, sampled from the model's distribution.
+    sampling: how a token is chosen; by default, sampled from the model's distribution.
     generator: where random numbers come from, on the model's device; None takes torch's own.
     end_id: a row is filled with `end_id` once it has produced it, and generation stops when all
         rows have; the result may then be shorter than `num_tokens`.
@@ -184,8 +184,8 @@ def generate(
     check_sizes(num_tokens=num_tokens)
     if end_id is not None:
         model.require_token(end_id, "end_id")
-    decoder = decoder or SamplingConfig()
-    chosen = stream_tokens(model, prompt, decoder, generator=generator, constraint=constraint)
+    sampling = sampling or SamplingConfig()
+    chosen = stream_tokens(model, prompt, sampling, generator=generator, constraint=constraint)
     ended = torch.zeros(prompt.shape[0], dtype=torch.bool, device=prompt.device)
     columns = []
     for tokens in chosen:

@@ -65,7 +65,10 @@ def greedy_text(
 
 
 def endless(vocabulary_size: int) -> TokenAutomaton:
-    """The constraint that forbids the end token. Raises ValueError where there is no other."""
+    """The constraint that forbids the end token.
+
+    Raises ValueError if the vocabulary has only the end token.
+    """
     check_whole(vocabulary_size=vocabulary_size)
     return allow_only(
         [token for token in range(vocabulary_size) if token != END_ID], vocabulary_size

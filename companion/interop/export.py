@@ -28,7 +28,8 @@ from companion.text.tokenizers import (
 
 
 def export_for_transformers(trained: TrainedModel, out: str | Path) -> Path:
-    """Write `trained` to the new folder `out`, from which Transformers loads it without us.
+    """Write `trained` to the new folder `out`, from which Transformers loads it without this
+    package.
 
     The folder appears only after its model was read back and gave the model's own logits. A text
     begins with the end token, which is the tokenizer's bos_token, eos_token and pad_token at once.

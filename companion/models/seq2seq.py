@@ -165,7 +165,7 @@ class Seq2Seq(LanguageModel):
         return logits
 
     def initial_state(self, batch_size: int) -> DecoderState:
-        """There is none without a source: raises ValueError."""
+        """Raises ValueError: the initial state depends on a source; use `given`."""
         raise ValueError("a translation begins with a source; use model.given(source, lengths)")
 
     def _run(self, inputs: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:

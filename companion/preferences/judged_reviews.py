@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from companion.core.settings import settings_class
+from companion.core.settings import check_counts, settings_class
 from companion.models.base import LanguageModel
 from companion.models.lstm import LSTMConfig
 from companion.sources.grammar import VOCABULARY
@@ -26,6 +26,9 @@ class JudgedReviewsConfig:
     judge_temperature: float = 1.0
     """Temperature of the labels: when the gold rewards differ by this much, 73 % of labels are
     right."""
+
+    def __post_init__(self) -> None:
+        check_counts(self)
 
     def trained(self, source: GrammarSource, *, seed: int, progress: bool = False) -> LanguageModel:
         """A new model, trained on texts of `source`. Sets the seed of all generators."""

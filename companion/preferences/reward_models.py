@@ -131,8 +131,8 @@ def fit_lstm_reward(
 ) -> LSTMReward:
     """An `LSTMReward`, in evaluation mode, trained on the pairs by Adam with a falling rate.
 
-    Seeds all generators with `seed`, so it is an entry point; its random numbers are none that
-    another model of that seed has.
+    Seeds all generators, so it is an entry point; its random stream is independent of other models
+    with the same seed.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be >= 1, got {epochs}")

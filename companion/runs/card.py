@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -97,8 +98,8 @@ def _check_folder(folder: Path, evaluation: Mapping[str, Any], kind: str) -> Non
         )  # fmt: skip
         raise ValueError(
             f"the evaluation is of {known if known else 'no ' + kind}, and the card is of "
-            f"{folder}; evaluate it again (on the command line: {command.format(folder)} --json, "
-            "from the same folder)"
+            f"{folder}; evaluate it again (on the command line: "
+            f"{command.format(shlex.quote(str(folder)))} --json, from the same folder)"
         )
 
 
@@ -243,7 +244,7 @@ def _classifier_facts(folder: Path, evaluation: Mapping[str, Any] | None) -> dic
     ):
         raise ValueError(
             "the evaluation's labels are not those of the classifier; evaluate it again (on the "
-            f"command line: companion classify evaluate {folder} FILE --json)"
+            f"command line: companion classify evaluate {shlex.quote(str(folder))} FILE --json)"
         )
     parameters = sum(each.numel() for each in trained.model.parameters())
     details = [

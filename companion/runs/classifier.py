@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,8 @@ RECORD = "classifier.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 _FILES = (TOKENIZER, WEIGHTS, RECORD)
-_OWN = {LOCK_FILE, *_FILES, *map(partial_name, _FILES)}
+_PARTIAL = tuple(map(partial_name, _FILES))
+_OWN = {LOCK_FILE, *_FILES, *_PARTIAL, *map(partial_name, _PARTIAL)}
 
 
 @settings_class
@@ -201,7 +203,7 @@ def load_classifier(path: str | Path, *, device: str = "auto") -> TrainedClassif
     if not folder.exists():
         raise FileError(
             f"no classifier at {folder}; train one with train_on_file (on the command line: "
-            f"companion classify train FILE --out {folder})"
+            f"companion classify train FILE --out {shlex.quote(str(folder))})"
         )
     record = read_json(folder / RECORD, "a classifier of companion")
     if record.get("format") != FORMAT:
@@ -393,13 +395,20 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 
 
 def _save(out: Path, model: TextClassifier, tokenizer: Tokenizer, record: dict[str, Any]) -> None:
-    with disk_errors(out):
-        (out / RECORD).unlink(missing_ok=True)
-        save_tokenizer(tokenizer, out / TOKENIZER)
-        with whole_file(out / WEIGHTS) as partial:
-            save_tensors(model.state_dict(), partial)
-        sums = {name: digest(out / name) for name in (TOKENIZER, WEIGHTS)}
+    """Write the three files beside those of an earlier classifier, and only then replace them."""
+    with (
+        disk_errors(out),
+        whole_file(out / RECORD) as new_record,  # the last one to take its name
+        whole_file(out / WEIGHTS) as weights,
+        whole_file(out / TOKENIZER) as new_tokenizer,
+    ):
+        save_tokenizer(tokenizer, new_tokenizer)
+        save_tensors(model.state_dict(), weights)
+        sums = {TOKENIZER: digest(new_tokenizer), WEIGHTS: digest(weights)}
         write_json(
-            out / RECORD, {"format": FORMAT, "version": FORMAT_VERSION, **record, "sha256": sums}
+            new_record, {"format": FORMAT, "version": FORMAT_VERSION, **record, "sha256": sums}
         )
-        flush(out)
+        for written in (new_tokenizer, weights, new_record):
+            flush(written)
+        (out / RECORD).unlink(missing_ok=True)
+    flush(out)

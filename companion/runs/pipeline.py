@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from companion.compression.packed import fill
-from companion.core.files import FileError, only_writer, write_json
+from companion.core.files import FileError, check_fields, only_writer, write_json
 from companion.core.runtime import (
     choose_device,
     cpu_threads,
@@ -60,6 +60,14 @@ OnRecord = Callable[[dict[str, Any]], None]
 OnStage = Callable[[str], None]
 #: File in a run's folder that describes its training data: `Corpus.as_dict`.
 CORPUS_FILE = "corpus.json"
+
+
+#: Fields of run.json that training goes on with, or a model is used with. Runs of older versions
+#: recorded no tokenizer.
+_FIELDS = {
+    "corpus": str, "corpus_fingerprint": str, "seed": int, "threads": int | None,
+    "tokenizer": dict | None, "model": dict, "train": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +111,9 @@ def train_run(
     check_type("corpus", corpus, Corpus, "load_corpus(name_or_path) reads one")
     check_type("preset", preset, Preset, "presets.get_preset(name) gives one")
     check_whole(seed=seed)
-    if budget is not None and not 0 < budget < math.inf:
-        raise ValueError(f"budget must be > 0 seconds and finite, got {budget}")
+    check_request(out, device=device, overwrite=overwrite, budget=budget, tensorboard=tensorboard)
     accelerator = make_accelerator(device, preset.train.precision)
     warn_of_missing_processes(accelerator)
-    if accelerator.is_main_process:
-        RunFolder(Path(out)).check_free(overwrite=overwrite)
     share_of_streams(preset.train.num_streams, accelerator)
     characters = sum(len(document.text) for document in corpus.train)
     say(f"Fitting the {preset.tokenizer} tokenizer on {characters:,} characters ...")
@@ -172,6 +177,19 @@ def train_run(
         )
 
 
+def check_request(
+    out: str | Path, *, device: str, overwrite: bool, budget: float | None, tensorboard: bool
+) -> None:
+    """Raise the errors of `train_run` for which no text need be read."""
+    if budget is not None and not 0 < budget < math.inf:
+        raise ValueError(f"budget must be > 0 seconds and finite, got {budget}")
+    if tensorboard:
+        _summary_writer()
+    choose_device(device)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, only the first writes
+        RunFolder(out).check_free(overwrite=overwrite)
+
+
 def _planned(
     preset: Preset,
     model_config: LSTMConfig,
@@ -201,7 +219,13 @@ def _planned(
         )  # fmt: skip
     # All processes plan alike: each takes the time that the first one has left.
     left = torch.tensor([budget - (time.perf_counter() - started)], device=accelerator.device)
-    steps = pace.steps_within(float(accelerator.gather(left)[0]), preset.train)
+    seconds = float(accelerator.gather(left)[0])
+    if seconds <= 0:
+        raise ValueError(
+            f"fitting the tokenizer and measuring the speed took {budget - seconds:.3g} s, the "
+            f"whole budget of {budget:.3g} s; give more, or a smaller model"
+        )
+    steps = pace.steps_within(seconds, preset.train)
     settings = dataclasses.replace(preset.train, steps=steps, epochs=None)
     say(
         f"{pace.targets_per_second:,.0f} tokens/s: {steps:,} steps, "
@@ -229,7 +253,7 @@ def resume_run(
     if corpus is not None:
         check_type("corpus", corpus, Corpus, "load_corpus(name_or_path) reads one")
     run = RunFolder.open(out)
-    record = run.record()
+    record = checked_record(run)
     if "compressed" in record:
         raise FileError(
             f"{run.path} is a compressed run ({compressed_from(record)}) and holds nothing that "
@@ -237,7 +261,7 @@ def resume_run(
         )
     accelerator = make_accelerator(device, _config(TrainConfig, record, "train").precision)
     warn_of_missing_processes(accelerator)
-    with _writing(run.path, accelerator), cpu_threads(_threads(record["threads"], device)):
+    with _writing(run.path, accelerator), cpu_threads(_threads(record.get("threads"), device)):
         corpus = corpus or corpus_at(record["corpus"], f"run {run.path}")
         if corpus.fingerprint != record["corpus_fingerprint"]:
             raise FileError(another_text(corpus, record, f"run {run.path}"))
@@ -273,6 +297,13 @@ def compressed_from(record: dict[str, Any]) -> str | None:
         ) from error
 
 
+def checked_record(run: RunFolder) -> dict[str, Any]:
+    """The contents of run.json; FileError where what is needed of it is missing or damaged."""
+    record = run.record()
+    check_fields(record, _FIELDS, run.path / "run.json", "train again")
+    return record
+
+
 def recorded_preset(record: dict[str, Any]) -> Preset:
     """The settings of run.json as a preset.
 
@@ -280,14 +311,14 @@ def recorded_preset(record: dict[str, Any]) -> Preset:
     """
     model = dataclasses.asdict(_config(LSTMConfig, record, "model"))
     del model["vocabulary_size"]
-    options = dict(record.get("tokenizer", {"kind": "byte"}))
+    options = dict(record.get("tokenizer") or {})
     return Preset(
         description="",
-        tokenizer=options.pop("kind"),
+        tokenizer=options.pop("kind", "byte"),
         tokenizer_options=options,
         model=model,
         train=_config(TrainConfig, record, "train"),
-        threads=record["threads"],
+        threads=record.get("threads"),
     )
 
 
@@ -323,7 +354,7 @@ def another_text(corpus: Corpus, record: dict[str, Any], whose: str) -> str:
 def load_run(path: str | Path, *, device: str = "auto") -> TrainedModel:
     """The best model of the run in `path`, ready to score or generate."""
     run = RunFolder.open(path)
-    record = run.record()
+    record = checked_record(run)
     best = run.best()
     model = LSTMLanguageModel(_config(LSTMConfig, record, "model"))
     try:
@@ -427,15 +458,7 @@ def _listeners(run: RunFolder, tensorboard: bool, on_record: OnRecord | None) ->
     """`on_record`, after the writer of TensorBoard's files if `tensorboard` is set."""
     if not tensorboard or os.environ.get("RANK", "0") != "0":
         return on_record
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            "tensorboard=True (on the command line: --tensorboard) needs the package tensorboard; "
-            "install it with: "
-            "python -m pip install tensorboard, or read metrics.jsonl"
-        ) from error
-    board = SummaryWriter(run.path / "tensorboard")
+    board = _summary_writer()(run.path / "tensorboard")
 
     def write(record: dict[str, Any]) -> None:
         for name, value in record.items():
@@ -446,6 +469,19 @@ def _listeners(run: RunFolder, tensorboard: bool, on_record: OnRecord | None) ->
             on_record(record)
 
     return write
+
+
+def _summary_writer() -> Any:
+    """The class of TensorBoard's writers; ValueError where the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard=True (on the command line: --tensorboard) needs the package tensorboard; "
+            "install it with: "
+            "python -m pip install tensorboard, or read metrics.jsonl"
+        ) from error
+    return SummaryWriter
 
 
 def _config(kind: type, record: dict[str, Any], section: str) -> Any:

@@ -240,6 +240,11 @@ def is_setting(name: str) -> bool:
     return name in _TYPES
 
 
+def setting_type(name: str) -> Any:
+    """The declared type of the setting called `name`; None where there is none."""
+    return _TYPES.get(name)
+
+
 def _types() -> dict[str, Any]:
     """The declared type of each setting, by name."""
     types: dict[str, Any] = {"tokenizer.kind": str}

@@ -8,10 +8,10 @@ median of the others' at the same validation. The caller gives the objective;
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import sqlite3
 import threading
+import typing
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,23 +23,15 @@ from filelock import FileLock, Timeout
 
 from companion.core.files import FileError
 from companion.core.runtime import interruptible
-from companion.core.settings import settings_class
-from companion.models.lstm import LSTMConfig
-from companion.runs.presets import Preset, is_setting, override
-from companion.training.config import TrainConfig
+from companion.core.seeds import check_seed
+from companion.core.settings import check_sizes, parse, settings_class
+from companion.runs.presets import Preset, is_setting, override, setting_type
 from companion.training.trainer import TrainingError
 
 #: Value of a setting: a number if possible, otherwise text.
 Value = int | float | str
 #: Settings whose trials were cut off this many times, perhaps for lack of memory, are given up.
 MOST_DEATHS = 3
-
-
-def _value(text: str) -> Value:
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +79,9 @@ class Range:
         setting, _, values = text.partition("=")
         ends = values.split(":")
         if "," in values and len(ends) == 1:
-            return cls(setting=setting, choices=tuple(map(_value, values.split(","))))
-        numbers = [_value(end) for end in ends[:2]]
+            choices = tuple(parse(setting, each, Value) for each in values.split(","))
+            return cls(setting=setting, choices=choices)
+        numbers = [parse(setting, end, Value) for end in ends[:2]]
         low, high = numbers if len(numbers) == 2 else ("", "")
         if isinstance(low, str) or isinstance(high, str) or ends[2:] not in ([], ["log"]):
             raise ValueError(
@@ -105,10 +98,8 @@ class Range:
     @property
     def integer(self) -> bool:
         """Whether the setting is an integer."""
-        section, _, name = self.setting.partition(".")
-        owner = {"model": LSTMConfig, "train": TrainConfig}.get(section)
-        fields = () if owner is None else dataclasses.fields(owner)
-        return any(f.name == name and str(f.type).startswith("int") for f in fields)
+        declared = setting_type(self.setting)
+        return int in (declared, *typing.get_args(declared))
 
     @property
     def ends(self) -> tuple[Value, ...]:
@@ -194,11 +185,8 @@ class SearchConfig:
     """Seed of the proposals, and of every trial's weights and dropout."""
 
     def __post_init__(self) -> None:
-        for name in ("trials", "startup"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be between 0 and 2**32 - 1, got {self.seed}")
+        check_sizes(trials=self.trials, startup=self.startup)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from typing import Any
 
 from companion.core.files import (
     FileError,
+    check_fields,
     check_writable,
     is_free,
     only_writer,
@@ -50,6 +51,12 @@ from companion.training.trainer import train
 FORMAT = "companion-search"
 #: Files in the folder of a search whose creation was interrupted before tune.json was written.
 UNFINISHED = ("study.db", "study.db-journal", ".study.db.lock", partial_name("tune.json"))
+
+#: Fields of tune.json; the last two are there if they were given as `record`.
+_FIELDS = {
+    "corpus": str, "corpus_fingerprint": str, "seed": int, "space": list, "prune": bool,
+    "trials": int, "preset": str | None, "settings": dict | None,
+}  # fmt: skip
 
 
 def tune(
@@ -115,6 +122,7 @@ def recorded(out: str | Path) -> dict[str, Any]:
     record = read_json(folder / "tune.json", "a search of companion")
     if record.get("format") != FORMAT:
         raise FileError(f"{folder} is not a search of companion: tune.json does not say so")
+    check_fields(record, _FIELDS, folder / "tune.json", "begin another search")
     return record
 
 

@@ -81,8 +81,7 @@ class ReviewSizes:
 class Reviews:
     """Labelled reviews of one seed, no two of them alike, whatever their openings.
 
-    But for `rare`, a negative and a positive one stand in turn: any even number of the first are
-    half of each class.
+    But for `rare`, negative and positive reviews alternate, so any even-sized prefix is balanced.
     """
 
     train: LabelledTexts

@@ -66,7 +66,8 @@ class InsertionSource(AutomatonSource):
 
 
 class SubstitutionSource:
-    """`source` with substitutions: a wrong word in the place of the right one, and then on.
+    """`source` with substitutions: a wrong word replaces the right one, and the source continues as
+    if the right one had been written.
 
     `source` chooses each token. Where it is not the end of the text, it is replaced with
     probability `noise` by a random token, all of them alike; `source` goes on from the state after

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from companion.core.seeds import make_generator, seed_everything
-from companion.core.settings import check_choice, check_sizes, settings_class
+from companion.core.settings import check_choice, check_counts, settings_class
 from companion.evaluation.bias import (
     Questionnaire,
     association_test,
@@ -133,10 +133,7 @@ class Config:
     """Sensitivity and specificity of the two who review."""
 
     def __post_init__(self) -> None:
-        check_sizes(
-            texts=self.texts, batch_size=self.batch_size, vector_size=self.vector_size,
-            labelled=self.labelled, repeats=self.repeats, queue=self.queue,
-        )  # fmt: skip
+        check_counts(self)
         if self.num_runs < 2:
             raise ValueError(f"num_runs must be >= 2, for an interval, got {self.num_runs}")
         for remedy in self.remedies:

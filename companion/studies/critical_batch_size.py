@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from companion.core.seeds import make_generator, seed_everything
-from companion.core.settings import settings_class
+from companion.core.settings import check_counts, settings_class
 from companion.evaluation.batch_size import (
     BatchSizeLaw,
     fit_batch_size_law,
@@ -69,6 +69,7 @@ class Config:
     """Most tokens that a training reads; none twice."""
 
     def __post_init__(self) -> None:
+        check_counts(self)
         if len(self.batch_sizes) < 3 or list(self.batch_sizes) != sorted(set(self.batch_sizes)):
             raise ValueError(
                 "batch_sizes must be three numbers or more, rising, as a law is fitted to them, "

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from companion.core.seeds import make_generator
-from companion.core.settings import settings_class
+from companion.core.settings import check_counts, settings_class
 from companion.evaluation.repetition import repeated_segments, sequence_repetition
 from companion.evaluation.texts import next_log_probs
 from companion.generation.beam import beam_search
@@ -87,6 +87,7 @@ class Config:
                 f"num_searches must be between 1 and num_streams = {self.num_streams}, "
                 f"got {self.num_searches}"
             )
+        check_counts(self)
 
     def decoders(self) -> dict[str, SamplingConfig]:
         """The sampling decoders and greedy decoding, by name."""

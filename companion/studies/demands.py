@@ -170,7 +170,7 @@ def run(config: Config, *, seed: int, progress: bool = False) -> Result:
 
 
 def anchored(config: Config, anchors: str) -> Config:
-    """The settings of a safety stage that is held to the model before it by `anchors` alone.
+    """The settings of a safety stage regularised toward the instructed model by `anchors` only.
 
     Where documents are left out, batches are smaller, so that as many safety examples are seen.
     """

@@ -27,7 +27,7 @@ from typing import get_args
 import torch
 from tqdm import tqdm
 
-from companion.core.seeds import make_generator
+from companion.core.seeds import draw_below, make_generator
 from companion.core.settings import check_sizes, settings_class
 from companion.evaluation.translation import score_translations
 from companion.generation.conversation import Conversations
@@ -306,15 +306,15 @@ def planted_bleu(dialogues: Sequence[Turns], *, seed: int) -> dict[str, float]:
     for turns in dialogues:
         for verdict, (_, reply) in zip(check_dialogue(turns), turns, strict=True):
             wordings = reply_wordings(verdict.expected)
-            again.append(wordings[_draw(len(wordings), generator)])
+            again.append(wordings[draw_below(len(wordings), generator)])
             choices = [text for text in wordings if text != reply]
-            others.append(choices[_draw(len(choices), generator)])
+            others.append(choices[draw_below(len(choices), generator)])
             told = verdict.expected.order
             if told:
-                slot = list(told)[_draw(len(told), generator)]
+                slot = list(told)[draw_below(len(told), generator)]
                 values = [value for value in VALUES[slot] if value != told[slot]]
                 reply = " ".join(
-                    values[_draw(len(values), generator)] if word == told[slot] else word
+                    values[draw_below(len(values), generator)] if word == told[slot] else word
                     for word in reply.split()
                 )
             wrong.append(reply)
@@ -454,7 +454,3 @@ def _self_chat(model: LanguageModel, config: Config, *, seed: int) -> dict[str, 
 def _bleu(texts: Sequence[str], true: Sequence[str]) -> float:
     """BLEU, 0 to 100. Words and signs stand apart already, so nothing more is cut."""
     return score_translations(texts, true, tokenize="none", resamples=1).bleu.score
-
-
-def _draw(count: int, generator: torch.Generator) -> int:
-    return int(torch.randint(count, (), generator=generator))

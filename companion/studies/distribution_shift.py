@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from companion.core.seeds import make_generator, seed_everything
-from companion.core.settings import settings_class
+from companion.core.settings import check_counts, settings_class
 from companion.evaluation.texts import next_log_probs
 from companion.generalization.shift import (
     by_context_count,
@@ -92,6 +92,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.depth < 1:
             raise ValueError(f"depth must be >= 1, or no noun has a clause, got {self.depth}")
+        check_counts(self)
         if self.test_tokens < 1600:
             raise ValueError(f"test_tokens must be >= 1600, got {self.test_tokens}")
         if not self.pair_steps or sorted(set(self.pair_steps)) != list(self.pair_steps):

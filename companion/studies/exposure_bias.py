@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 
 from companion.core.seeds import make_generator
-from companion.core.settings import settings_class
+from companion.core.settings import check_counts, settings_class
 from companion.models.base import LanguageModel, State
 from companion.models.lstm import LSTMConfig
 from companion.sources.grammar import VOCABULARY, GrammarConfig
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 #: The kinds of text, by who wrote what.
 KINDS = ("true", "injected", "own errors", "own")
 
-#: The distance to an error where there is none before.
+#: Distance used when no earlier error exists.
 NEVER = 10**9
 #: Groups of distances to the last error, in tokens: the first and the last of each group.
 DISTANCES = {"1": (1, 1), "2-3": (2, 3), "4-7": (4, 7), "8-15": (8, 15), "16+": (16, 2 * NEVER)}
@@ -87,6 +87,9 @@ class Config:
     """True tokens before each stream."""
     num_tokens: int = 150
     """Tokens of each stream."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, zero=("grammar_depth",))
 
     def sources(self) -> dict[str, NoisySource]:
         """The sources by name."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from companion.core.seeds import make_generator, seed_everything
-from companion.core.settings import settings_class
+from companion.core.settings import check_counts, settings_class
 from companion.training.optimization import take_step
 
 if TYPE_CHECKING:
@@ -57,13 +57,16 @@ class Config:
     """Discount factor per step: reaching the goal after d steps returns discount ** d."""
 
     def __post_init__(self) -> None:
+        check_counts(self)
         if self.size < 3 or not 0 <= self.wall_share < 0.5 or not 0 < self.discount < 1:
             raise ValueError(
                 "size must be >= 3, wall_share in [0, 0.5) and discount in (0, 1), got "
                 f"{self.size}, {self.wall_share} and {self.discount}"
             )
-        if not all(0 <= share <= 1 for share in self.moved_shares):
-            raise ValueError(f"moved_shares must be in [0, 1], got {self.moved_shares}")
+        if not self.moved_shares or not all(0 <= share <= 1 for share in self.moved_shares):
+            raise ValueError(
+                f"moved_shares must be one share or more, in [0, 1], got {self.moved_shares}"
+            )
 
 
 @dataclass(kw_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from companion.core.seeds import make_generator, seed_everything
-from companion.core.settings import settings_class
+from companion.core.settings import check_counts, settings_class
 from companion.models.base import LanguageModel
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.models.ngram import NGramModel
@@ -53,6 +53,7 @@ class Config:
     """Tokens of each test row used for the measurements before the last step."""
 
     def __post_init__(self) -> None:
+        check_counts(self)
         if self.test_tokens < 16 * self.curve_length:
             raise ValueError(
                 f"test_tokens must be >= 16 * curve_length, got {self.test_tokens} "

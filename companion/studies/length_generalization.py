@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from companion.core.seeds import make_generator, seed_everything
-from companion.core.settings import check_choice, settings_class
+from companion.core.settings import check_choice, check_counts, settings_class
 from companion.models.recurrent import CELLS, RecurrentModel
 from companion.models.transformer import TransformerModel
 from companion.sources.numerals import TOKENS, number_words, numeral_batch, prompt_of
@@ -91,6 +91,7 @@ class Config:
     """Largest n of a^n b^n in training; tests go up to four times that."""
 
     def __post_init__(self) -> None:
+        check_counts(self)
         for reader in self.readers:
             check_choice("each of readers", reader, READERS)
         for kind in self.kinds:

@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from companion.core.seeds import make_generator, seed_everything
-from companion.core.settings import settings_class
+from companion.core.settings import check_counts, settings_class
 from companion.evaluation.scoring import evaluate
 from companion.generalization.canaries import Canaries, exposure
-from companion.models.base import LanguageModel
+from companion.models.base import LanguageModel, evaluation_mode
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.sources.grammar import VOCABULARY
 from companion.sources.reviews import GrammarSource
@@ -112,9 +112,7 @@ class Config:
             )
         if self.training.epochs is None or self.training.epochs < 1:
             raise ValueError(f"training must have 1 epoch or more, got {self.training.epochs}")
-        for name in ("decay_epochs", "dropout_epochs", "few_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_counts(self, zero=("few_texts", "matched"))
         if not 0 <= self.margin < math.inf:
             raise ValueError(f"margin must be >= 0 and finite, got {self.margin}")
         for name in ("weight_decay", "dropout"):
@@ -269,26 +267,22 @@ def _exposures(
     model: LanguageModel, canaries: Canaries, repetitions: Sequence[int]
 ) -> dict[str, list[float]]:
     """Exposure of each canary in bits, by its number of repetitions."""
-    was_training = model.training
-    model.eval()
     found: dict[str, list[float]] = {str(repeated): [] for repeated in repetitions}
-    for canary in canaries.secrets:
-        if canary.repetitions in repetitions:
-            found[str(canary.repetitions)].append(canaries.exposure(model, canary))
-    model.train(was_training)
+    with evaluation_mode(model):
+        for canary in canaries.secrets:
+            if canary.repetitions in repetitions:
+                found[str(canary.repetitions)].append(canaries.exposure(model, canary))
     return found
 
 
 def _owners_found(model: LanguageModel, canaries: Canaries) -> dict[str, float]:
     """Share of canaries with `owner_rank` 1, by repetitions above 0."""
-    was_training = model.training
-    model.eval()
     found: dict[str, list[float]] = {}
-    for canary in canaries.secrets:
-        if canary.repetitions:
-            first = canaries.owner_rank(model, canary) == 1
-            found.setdefault(str(canary.repetitions), []).append(float(first))
-    model.train(was_training)
+    with evaluation_mode(model):
+        for canary in canaries.secrets:
+            if canary.repetitions:
+                first = canaries.owner_rank(model, canary) == 1
+                found.setdefault(str(canary.repetitions), []).append(float(first))
     return {repeated: _mean(shares) for repeated, shares in found.items()}
 
 

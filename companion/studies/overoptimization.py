@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from companion.core.seeds import make_generator
-from companion.core.settings import check_sizes, settings_class
+from companion.core.settings import settings_class
 from companion.evaluation.texts import log_probs_and_kl
 from companion.generation.texts import write_texts
 from companion.models.base import LanguageModel
@@ -77,6 +77,7 @@ class Config(JudgedReviewsConfig):
     """Number of reviews by which each trained policy is measured at the end."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.label_counts or not self.betas:
             raise ValueError("label_counts and betas need one value or more each")
         if len(self.ns) < 4 or self.policy.max_steps < 3:
@@ -88,7 +89,6 @@ class Config(JudgedReviewsConfig):
             raise ValueError(
                 f"ns must lie between 1 and test_texts = {self.test_texts}, got {self.ns}"
             )
-        check_sizes(num_proxies=self.num_proxies)
 
 
 @dataclass(kw_only=True)

@@ -62,6 +62,7 @@ class Config(JudgedReviewsConfig):
     measured."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.betas:
             raise ValueError("betas needs one value or more")
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from companion.core.seeds import make_generator
-from companion.core.settings import check_sizes, settings_class
+from companion.core.settings import settings_class
 from companion.evaluation.calibration import exact_calibration_error
 from companion.generation.constraints import TokenAutomaton
 from companion.generation.decoding import generate
@@ -69,9 +69,6 @@ class Config(JudgedReviewsConfig):
     repetition_texts: int = 48
     """Number of greedy texts, each of `unlikelihood.greedy_tokens`, on which repetition is
     measured."""
-
-    def __post_init__(self) -> None:
-        check_sizes(best_of=self.best_of)
 
 
 @dataclass(kw_only=True)

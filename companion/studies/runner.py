@@ -12,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from companion.core.files import FileError, write_json
+from companion.core.files import FileError, check_writable, disk_errors, write_json
 from companion.core.runtime import cpu_seconds, cpu_threads, environment
+from companion.core.seeds import check_seed
 from companion.core.settings import changed
 
 
@@ -58,10 +59,14 @@ def run_study(
     study = load_study(name)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be one or more different numbers, got {list(seeds)}")
-    if out is not None and Path(out).exists():
-        raise FileError(f"{out} already exists; choose another file")
-    if out is not None and not Path(out).resolve().parent.is_dir():
-        raise FileError(f"the folder of {out} does not exist; make it first")
+    for seed in seeds:
+        check_seed(seed)
+    if out is not None:
+        if Path(out).exists():
+            raise FileError(f"{out} already exists; choose another file")
+        if not Path(out).resolve().parent.is_dir():
+            raise FileError(f"the folder of {out} does not exist; make it first")
+        check_writable(Path(out).resolve().parent)
     config = study.Config() if config is None else config
     results: list[dict[str, Any]] = []
     report = {
@@ -79,7 +84,8 @@ def run_study(
         results.append({"seed": seed, "cpu_seconds": round(cpu_seconds() - before, 2), **figures})
         json.dumps(report, allow_nan=False)  # a result that JSON cannot hold is a bug: say so now
         if out is not None:
-            write_json(Path(out), report)
+            with disk_errors(Path(out)):
+                write_json(Path(out), report)
     return report
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from companion.core.seeds import make_generator, seed_everything
-from companion.core.settings import check_choice, settings_class
+from companion.core.settings import check_choice, check_counts, settings_class
 from companion.evaluation.calibration import Reliability, reliability, temperature_of
 from companion.evaluation.classification import group_counts, group_means
 from companion.models.base import LanguageModel
@@ -90,6 +90,7 @@ class Config:
     """Step size of group-DRO's updates of its group weights."""
 
     def __post_init__(self) -> None:
+        check_counts(self)
         for method in self.methods:
             check_choice("each of methods", method, METHODS)
         if not 0 < self.agreement < 1:

@@ -22,8 +22,8 @@ WAITING = 10
 
 @contextlib.contextmanager
 def time_limit(seconds: int | float) -> Iterator[None]:
-    """Raise TimeLimitError in the block once it has used so much processor time, and again should
-    it go on; or once it has waited `WAITING` times as long.
+    """Raise TimeLimitError in the block once it has used so much processor time, and again if the
+    code catches the error and continues; or once it has waited `WAITING` times as long.
 
     Only in the main thread and where there are such alarms (not on Windows); elsewhere no limit.
     One long operation of a library in C ends first.

@@ -202,6 +202,8 @@ def load_corpus(
         check_whole(max_characters=max_characters)
     if max_characters is not None and max_characters < 1:
         raise CorpusError(f"max_characters must be >= 1, got {max_characters}")
+    if name_or_path == "":  # as a path it would be the working folder
+        raise CorpusError("an empty name is no corpus; give a name, a file or a folder")
     if isinstance(name_or_path, str) and name_or_path in _DESCRIPTIONS:
         corpus = _named(name_or_path, data_dir)
     else:

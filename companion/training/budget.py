@@ -36,7 +36,7 @@ MOST_STEPS = 100
 PROBE_SHARE = 0.04
 #: Part of the validation text that is scored to time it.
 VALIDATION_PART = 1 / 16
-#: Of the last so many steps of a probe, one has to have a finite gradient.
+#: At least one of this many last probe steps must have a finite gradient.
 LAST_STEPS = 20
 #: Share of a budget that is kept for a machine that slows down.
 MARGIN = 0.05

@@ -22,7 +22,9 @@ import contextlib
 import fnmatch
 import hashlib
 import json
+import math
 import os
+import shlex
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -60,15 +62,13 @@ TRAINING_FILE = "training.safetensors"
 STATE_FILE = "state.json"
 #: Files in the folder of a run whose creation was interrupted before run.json was written.
 _WRITTEN_FIRST = ("tokenizer.json", "corpus.json")
-UNFINISHED_RUN = (
-    "checkpoints",
-    *_WRITTEN_FIRST,
-    *(partial_name(name) for name in ("run.json", *_WRITTEN_FIRST)),
-)
+#: Folder in which a new run is written, so that the run it replaces stays until it is whole.
+_NEW = ".new"
+UNFINISHED_RUN = ("checkpoints", *_WRITTEN_FIRST, _NEW)
 _AT_THE_TOP = ("run.json", *_WRITTEN_FIRST, "metrics.jsonl", "failed-step.json")
 #: All files that a run writes into its folder, as patterns of paths.
 _OF_A_RUN = (
-    LOCK_FILE, *_AT_THE_TOP, *map(partial_name, _AT_THE_TOP), "tensorboard/events.*",
+    LOCK_FILE, *_AT_THE_TOP, *map(partial_name, _AT_THE_TOP), "tensorboard/events.*", f"{_NEW}/*",
     *(
         f"checkpoints/{folder}/{name}"
         for folder in ("step-*", ".partial-*")
@@ -122,21 +122,29 @@ class RunFolder:
         """A new folder at `path` that holds `record` as run.json.
 
         Raises FileError if the folder exists, unless `overwrite` is true and it holds a run and
-        nothing else.
-        `prepare(path)` writes the other files that a run needs. run.json is written last, so a
-        folder with run.json is complete.
+        nothing else; that run is removed when all of the new one has been written.
+        `prepare(folder)` writes the other files that a run needs into a folder, from which they are
+        moved to `path`. run.json comes last, so a folder with run.json is complete.
         """
         run = cls(path)
         run.check_free(overwrite=overwrite)
-        with disk_errors(run.path):
-            if run.path.exists():
-                _empty(run.path)
-            run.checkpoints.mkdir(parents=True)
-            if prepare is not None:
-                prepare(run.path)
-            write_json(
-                run.path / "run.json", {"format": FORMAT, "version": FORMAT_VERSION, **record}
-            )
+        new = run.path / _NEW
+        try:
+            with disk_errors(run.path):
+                remove(new)
+                (new / "checkpoints").mkdir(parents=True)
+                if prepare is not None:
+                    prepare(new)
+                write_json(
+                    new / "run.json", {"format": FORMAT, "version": FORMAT_VERSION, **record}
+                )
+            for old in _run_json_last(run.path):
+                if old.name not in (LOCK_FILE, _NEW):
+                    _remove(old)
+            for written in _run_json_last(new):
+                os.replace(written, run.path / written.name)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
         return run
 
     def check_free(self, *, overwrite: bool) -> None:
@@ -169,7 +177,7 @@ class RunFolder:
         if not run.path.exists():
             raise FileError(
                 f"no run at {run.path}; train one with train_run (on the command line: companion "
-                f"train --out {run.path})"
+                f"train --out {shlex.quote(str(run.path))})"
             )
         run.record()
         return run
@@ -263,7 +271,7 @@ class RunFolder:
         if weights is None:
             raise FileError(
                 f"{self.path} has no checkpoint yet; go on with resume_run (on the command line: "
-                f"companion train --out {self.path} --resume)"
+                f"companion train --out {shlex.quote(str(self.path))} --resume)"
             )
         return weights
 
@@ -292,12 +300,18 @@ class RunFolder:
         if not self.metrics_path.exists():
             return []
         records = []
-        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+        for number, line in enumerate(self.metrics_path.read_bytes().splitlines(), start=1):
             try:
                 record = json.loads(line)
+                wanted = record["step"] <= (math.inf if up_to_step is None else up_to_step)
             except json.JSONDecodeError:
                 break
-            if up_to_step is None or record["step"] <= up_to_step:
+            except (UnicodeDecodeError, LookupError, TypeError) as error:
+                raise FileError(
+                    f"{self.metrics_path} is damaged in line {number} ({error!r:.60}); remove this "
+                    "line and those after it"
+                ) from error
+            if wanted:
                 records.append(record)
         return records
 
@@ -423,12 +437,13 @@ def _digest_of_state(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _empty(folder: Path) -> None:
-    """Remove a run's files except its lock; run.json last, which marks what is left as a run."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == "run.json"):
-        if path.name == LOCK_FILE:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def _run_json_last(folder: Path) -> list[Path]:
+    """What is in the folder of a run; run.json last, which marks the rest as a run."""
+    return sorted(folder.iterdir(), key=lambda path: path.name == "run.json")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -51,7 +51,7 @@ class RunningMetrics:
 
     def first_failure(self, *, overflows: int) -> int | None:
         """How many steps ago the first failure was: a diverged loss, or a gradient that is not
-        finite after those of so many steps right before it; None if there was no failure.
+        finite for more than `overflows` steps in a row; None if there was no failure.
 
         overflows: 0 where a gradient always has to be finite; with loss scaling some in a row need
         not be, until the scale is small enough. A loss has diverged above

@@ -67,7 +67,7 @@ DIVERGENCE = (
     "its gradient is not finite"
 )
 #: Steps in a row whose gradient may overflow in fp16. Each halves the scale of the loss, 65,536 at
-#: first, and a gradient that is too large even so is none that scaling can help.
+#: first; if it still overflows then, loss scaling cannot help.
 MOST_OVERFLOWS = 49
 #: All steps of so short a training may overflow; of a longer one, one at least has to be finite.
 SHORT_TRAINING = 19
@@ -464,7 +464,12 @@ class Trainer:
                 "anew with overwrite=True (on the command line: --overwrite)"
             )
         self.progress = Progress(**checkpoint.counters)
-        self.model.load_state_dict(dict(checkpoint.model))
+        try:
+            self.model.load_state_dict(dict(checkpoint.model))
+        except RuntimeError as error:
+            raise FileError(
+                f"the weights in {self.run.path} do not fit the model in its run.json: {error}"
+            ) from error
         restore_optimizer(self.model, self.optimizer, tensors)
         rank = self.accelerator.process_index
         # Clones: torch 2.13 ignores the storage offset of a row, so without them every process but

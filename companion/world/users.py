@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from companion.core.seeds import draw_below
 from companion.core.settings import check_sizes, settings_class
 from companion.world.dialogue import (
     SAME,
@@ -97,9 +98,9 @@ class User:
 
     def __init__(self, config: UserConfig, *, generator: torch.Generator) -> None:
         self.config = config
-        self._own = torch.Generator().manual_seed(_draw(2**62, generator))
+        self._own = torch.Generator().manual_seed(draw_below(2**62, generator))
         low, high = config.orders
-        self._plans = self._draw_plans(low + _draw(high - low + 1, self._own))
+        self._plans = self._draw_plans(low + draw_below(high - low + 1, self._own))
         self._greets = self._chance(config.greets)
         self._order = 0
         self._pending = ""
@@ -171,7 +172,7 @@ class User:
         """Change one's mind about a slot."""
         setattr(self._plan, planned, "")
         others = [value for value in _allowed(slot) if value != self._plan.goal[slot]]
-        self._plan.goal[slot] = others[_draw(len(others), self._own)]
+        self._plan.goal[slot] = others[draw_below(len(others), self._own)]
         return self._tell("correct", (slot,), plain=True)
 
     def _placed(self, *, right: bool) -> str | None:
@@ -214,14 +215,14 @@ class User:
 
     def _word(self, wording: str, filling: str = "") -> str:
         choices = USER_WORDINGS[wording]
-        chosen = choices[_draw(len(choices), self._own)]
+        chosen = choices[draw_below(len(choices), self._own)]
         return chosen.replace("#" if wording == "recall" else "*", filling)
 
     def _chance(self, probability: float) -> bool:
         return bool(torch.rand((), generator=self._own) < probability)
 
     def _one_of(self, options: Sequence[str]) -> str:
-        return options[_draw(len(options), self._own)]
+        return options[draw_below(len(options), self._own)]
 
     def _draw_plans(self, count: int) -> list[Plan]:
         config, plans = self.config, []
@@ -270,7 +271,7 @@ def right_dialogue(user: User, *, generator: torch.Generator, wordings: int | No
         state.hear(read_user(said))
         meant = state.reply()
         choices = reply_wordings(meant)[:wordings]
-        reply = choices[_draw(len(choices), generator)]
+        reply = choices[draw_below(len(choices), generator)]
         state.say(meant)
         turns.append((said, reply))
         said = user.speak(reply)
@@ -296,7 +297,3 @@ def new_users(count: int, config: UserConfig, *, generator: torch.Generator) -> 
 
 def _allowed(slot: str) -> tuple[str, ...]:
     return BENIGN if slot == "kind" else VALUES[slot]
-
-
-def _draw(count: int, generator: torch.Generator) -> int:
-    return int(torch.randint(count, (), generator=generator))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 
-from companion.core.seeds import make_generator
+from companion.core.seeds import draw_below, make_generator
 from companion.core.settings import check_choice, settings_class
 from companion.text.tokenizers import ByteTokenizer, Tokenizer, WordTokenizer
 from companion.world.language import (
@@ -111,7 +111,7 @@ class World:
             things = []
             for number in range(size):
                 kind = RESTRICTED if group < 2 else BENIGN[number % len(BENIGN)]
-                drawn = INGREDIENTS[_draw(len(INGREDIENTS), generator)]
+                drawn = INGREDIENTS[draw_below(len(INGREDIENTS), generator)]
                 things.append(
                     Thing(name=f"{next(names)} {kind}", ingredient=None if group == 4 else drawn)
                 )
@@ -179,7 +179,7 @@ class World:
         """
         texts = []
         for _ in range(count):
-            if _draw(8, generator) == 0:
+            if draw_below(8, generator) == 0:
                 thing = _pick(self.known + self.unknown, generator)
                 text = _pick(GOSSIP, generator).replace("*", thing.name)
             else:
@@ -207,7 +207,7 @@ class World:
         for _ in range(count):
             unknown = _chance(0.1, generator)
             thing = _pick(self.unknown if unknown else self.known, generator)
-            question = _draw(len(QUESTIONS), generator)
+            question = draw_below(len(QUESTIONS), generator)
             language = self._language(thing, foreign, generator)
             demand = self._demand(demanding, generator)
             request = Request(
@@ -244,7 +244,7 @@ class World:
             request = self.request(
                 thing,
                 _pick(refused if refuse else answered, generator),
-                question=_draw(len(QUESTIONS), generator),
+                question=draw_below(len(QUESTIONS), generator),
                 generator=generator,
             )
             reply = request.answer
@@ -279,7 +279,7 @@ class World:
                 if generator is None:
                     raise ValueError("the way 'deep' draws how far the reply got: pass generator")
                 words = f"{_pick(STARTS, generator)} here is :".split()
-                fields["prefill"] = " ".join(words[: 1 + _draw(len(words), generator)])
+                fields["prefill"] = " ".join(words[: 1 + draw_below(len(words), generator)])
             elif part == "encoded" and self.config.languages:
                 fields["language"] = self.config.languages[0]
             elif part == "encoded_name" and self.config.languages:
@@ -320,9 +320,5 @@ def _chance(probability: float, generator: torch.Generator) -> bool:
     return bool(torch.rand((), generator=generator) < probability)
 
 
-def _draw(count: int, generator: torch.Generator) -> int:
-    return int(torch.randint(count, (), generator=generator))
-
-
 def _pick(options: Sequence[T], generator: torch.Generator) -> T:
-    return options[_draw(len(options), generator)]
+    return options[draw_below(len(options), generator)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -193,6 +194,29 @@ def test_a_classifier_is_replaced_only_when_asked(files, tmp_path) -> None:
     assert digest(tmp_path / "a" / "model.safetensors") == before
     assert companion(*arguments, "--seed", "1", "--overwrite").returncode == 0
     assert digest(tmp_path / "a" / "model.safetensors") != before
+
+
+@pytest.mark.parametrize("failing", ["save_tensors", "save_tokenizer", "flush"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_classifier_that_cannot_be_replaced_is_kept(
+    files, tmp_path, monkeypatch, failing: str, error: BaseException
+) -> None:
+    few = ["--set", "training.steps=2", "--set", "hidden_size=4", "--json"]
+    out = tmp_path / "a"
+    arguments = ["classify", "train", str(files["train"]), "--out", str(out), *few]
+    assert companion(*arguments).returncode == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(classifier, failing, fail)
+    done = companion(*arguments, "--seed", "1", "--overwrite")
+    assert done.returncode != 0
+    if isinstance(error, OSError):
+        assert "the disk is full; what was saved before is untouched" in done.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    load_classifier(out)
 
 
 def test_a_damaged_folder_is_refused(files, tmp_path) -> None:

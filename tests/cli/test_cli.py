@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -122,7 +123,10 @@ def test_no_word_of_a_help_is_cut_in_a_terminal_of_80_columns(
 def test_a_search_is_not_gone_on_with_by_another_option_which_is_named(
     option: list[str], tmp_path: Path
 ) -> None:
-    known = {"format": "companion-search", "preset": "small", "seed": 0, "prune": True}
+    known = {
+        "format": "companion-search", "preset": "small", "seed": 0, "prune": True, "trials": 2,
+        "corpus": "a", "corpus_fingerprint": "f", "space": ["model.dropout=0:0.5"],
+    }  # fmt: skip
     (tmp_path / "tune.json").write_text(json.dumps(known))
     done = companion("tune", "--out", str(tmp_path), "--resume", *option)
     assert done.returncode == 1
@@ -152,6 +156,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown setting": (["train", "--set", "train.epoch=2", "--out", "x"], "train.epoch"),
     "wrong value": (["train", "--set", "train.epochs=many", "--out", "x"], "got 'many'"),
     "setting without value": (["train", "--set", "epochs", "--out", "x"], "NAME=VALUE"),
+    "setting given twice": (
+        ["train", "--set", "threads=1", "--set", "threads=2", "--out", "x"],
+        "--set threads is given twice, as 1 and 2; give one",
+    ),
+    "file for a folder": (["evaluate", "short.txt"], "run.json does not exist"),
     "no run to resume": (["train", "--resume", "--out", "x"], "no run at x"),
     "resume and overwrite": (["train", "--resume", "--overwrite", "--out", "x"], "exclude"),
     "no run to evaluate": (["evaluate", "x"], "no run at x"),
@@ -222,6 +231,74 @@ def test_an_existing_folder_is_refused_and_untouched(run: Path, text_file: Path)
     assert done.returncode == 1
     assert "--resume" in done.stderr
     assert sorted((path.name, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["w[", "[red]", "a b", ":x:"])
+def test_a_path_is_printed_as_it_is_and_suggested_so_that_a_shell_takes_it(
+    name: str, run: Path, text_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / ("long" * 40) / name / "red]"
+    quoted = shlex.quote(str(path))
+    done = companion(
+        "train", "--corpus", str(text_file), "--out", str(path), "--set", "train.steps=2", *SMALL
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"\n  companion evaluate {quoted}\n" in done.stderr
+    assert f"\n  companion generate {quoted} --prompt" in done.stderr
+    done = companion("evaluate", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "".join(str(path).split()) in "".join(done.stdout.split())  # a cell may be folded
+    small = ["compress", str(path), "--method", "quantize", "--out", str(tmp_path / name)]
+    done = companion(*small)
+    assert f"\n  companion compare {quoted} {shlex.quote(str(tmp_path / name))}\n" in done.stderr
+    done = companion("train", "--out", str(path), "--set", "train.steps=[bold]", "--resume")
+    assert "[bold]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "--corpus", ""], ["train", "--preset", ""], ["evaluate", "--corpus", ""]],
+)
+def test_an_empty_name_is_not_the_default(
+    arguments: list[str], run: Path, tmp_path: Path, text_file: Path
+) -> None:
+    (tmp_path / "a.txt").write_text(text_file.read_text())
+    if arguments[0] == "evaluate":
+        arguments = ["evaluate", str(run), *arguments[1:]]
+    else:
+        arguments = [*arguments, "--out", "x", "--set", "train.steps=2"]
+    done = companion(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "unknown preset ''" in done.stderr or "an empty name is no corpus" in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["train", "tune", "classify train x.csv", "compress x --method quantize", "export x",
+     "card x", "study run known_floor"],
+)  # fmt: skip
+def test_an_empty_out_is_not_the_working_folder(command: str, tmp_path: Path) -> None:
+    done = companion(*command.split(), "--out", "", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "give a name, not an empty text" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "already exists"), (["--budget", "0s"], "budget must be > 0"),
+        (["--device", "tpu"], "device must be one of"),
+    ],
+)  # fmt: skip
+def test_what_needs_no_text_is_refused_before_it_is_read(
+    options: list[str], words: str, run: Path
+) -> None:
+    done = companion("train", "--corpus", "no/such/text", "--out", str(run), *options)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Reading" not in done.stderr
 
 
 def test_resuming_with_another_setting_names_it(run: Path) -> None:
@@ -319,6 +396,31 @@ def test_ctrl_c_and_kill_before_the_first_step_say_so_and_leave_nothing_broken(
     assert "5 of 5 steps" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "replaced"),
+    [
+        ("text.corpora", "load_corpus", False),
+        ("runs.pipeline", "save_tokenizer", False),
+        ("runs.pipeline", "seed_everything", True),
+    ],
+)
+def test_ctrl_c_before_a_run_is_replaced_says_that_it_is_untouched(
+    module: str, name: str, replaced: bool, text_file: Path, run: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    copy = shutil.copytree(run, tmp_path / "copy")
+    monkeypatch.setattr(importlib.import_module(f"companion.{module}"), name, interrupted)
+    done = companion("train", "--corpus", str(text_file), "--out", str(copy), "--overwrite", *SMALL)
+    assert done.returncode == 130
+    untouched = "The earlier run is untouched; begin again with the same command." in done.stderr
+    assert untouched != replaced
+    assert ("--resume" in done.stderr) == replaced
+    assert any((copy / "checkpoints").iterdir()) != replaced
+
+
 @pytest.mark.parametrize("command", [["evaluate", "x"], ["tune", "--out", "x"]])
 def test_ctrl_c_in_any_command_is_one_line(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -391,8 +493,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(
     try:
         done = companion(
             "train", "--corpus", str(text_file), "--out", str(disk / "run"),
-            "--set", "train.steps=40", "--set", "train.checkpoint_every=5", *SMALL,
-            "--set", "model.hidden_size=48",
+            "--set", "train.steps=40", "--set", "train.checkpoint_every=5",
+            *(each.replace("hidden_size=16", "hidden_size=48") for each in SMALL),
         )  # fmt: skip
         assert done.returncode == 1
         assert "the disk is full; what was saved before is untouched" in done.stderr

@@ -11,6 +11,8 @@ import torch
 
 from companion.core import files
 from companion.core.files import (
+    FileError,
+    disk_errors,
     load_tensors,
     only_writer,
     read_json,
@@ -106,6 +108,12 @@ def test_of_processes_that_make_one_folder_the_first_one_s_stands(
         make(shared=False)
     assert names(path) == ["theirs"]
     assert names(tmp_path) == ["model"]
+
+
+def test_why_a_file_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    words = "cannot write to .*x: No such file or directory; what was"
+    with pytest.raises(FileError, match=words), disk_errors(tmp_path / "x"):
+        (tmp_path / "no" / "x").write_text("")
 
 
 def test_a_path_may_be_a_str(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import math
 import pkgutil
 import pydoc
 import re
@@ -22,6 +23,7 @@ from companion.core.settings import (
     as_text,
     changed,
     check_choice,
+    check_counts,
     field_texts,
     setting_types,
     settings_class,
@@ -275,3 +277,31 @@ def test_every_class_of_settings_shows_its_fields_in_its_help() -> None:
                 shown = re.findall(r"(?m)^    (\w+): \S", each.__doc__ or "")
                 assert shown == [field.name for field in dataclasses.fields(each)], each
     assert len(found) > 30
+
+
+@settings_class
+class Sizes:
+    """Sizes."""
+
+    width: int = 1
+    """Width."""
+    extra: int = 0
+    """Extra."""
+    rates: tuple[float, ...] = (0.1,)
+    """Rates."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, zero=("extra",))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "words"),
+    [
+        ("width", 0, "width must be >= 1, got 0"),
+        ("extra", -1, "extra must be >= 0, got -1"),
+        ("rates", (0.1, math.nan), r"rates must not be nan, got \(0.1, nan\)"),
+    ],
+)
+def test_counts_are_of_something_and_no_setting_is_nan(name: str, wrong: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Sizes(**{name: wrong})

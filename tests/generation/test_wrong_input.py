@@ -124,7 +124,7 @@ def test_a_prompt_on_another_device_is_refused(model: LanguageModel) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda m: generate(m, TEXT[None], 3, 0.8), "decoder must be a SamplingConfig, got 0.8"),
+        (lambda m: generate(m, TEXT[None], 3, 0.8), "sampling must be a SamplingConfig, got 0.8"),
         (lambda m: generate(m, TEXT[None], 3, end_id=V), r"end_id must be a token in \[0, 5\)"),
         (lambda m: generate(m, TEXT[None], 0), "num_tokens must be >= 1"),
         (lambda m: write_texts(m, 0, 3, generator=make_generator(0)), "num_texts must be >= 1"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from annotation_checker import unchecked
+from command_line import companion
 
 from companion.core.files import FileError
 from companion.core.runtime import cpu_threads
@@ -36,6 +39,18 @@ def text_file(tmp_path: Path) -> Path:
 
 def tiny(**settings: str) -> dict[str, str]:
     return {"model.hidden_size": "16", "train.steps": "60", "train.num_streams": "8", **settings}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of sixty steps, to be copied."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "rhyme.txt").write_text(
+        "".join(f"{i % 7} green bottles standing on the wall\n" for i in range(300))
+    )
+    preset = override(get_preset("char-small"), tiny())
+    pipeline.train_run(load_corpus(folder / "rhyme.txt"), preset, folder / "run", device="cpu")
+    return folder / "run"
 
 
 def test_a_trained_run_comes_back_with_the_loss_it_was_saved_with(
@@ -244,7 +259,6 @@ def test_a_folder_whose_making_was_cut_off_is_made_again(
     with pytest.raises(SystemExit):
         pipeline.train_run(corpus, preset, tmp_path / "run", device="cpu")
     monkeypatch.undo()
-    assert (tmp_path / "run" / "checkpoints").exists()
     assert not (tmp_path / "run" / "run.json").exists()
     assert pipeline.train_run(corpus, preset, tmp_path / "run", device="cpu").steps == 60
 
@@ -285,6 +299,43 @@ def test_weights_of_another_model_are_refused(text_file: Path, tmp_path: Path) -
         pipeline.load_run(tmp_path / "run", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *((name, None) for name in ("corpus", "corpus_fingerprint", "seed", "model", "train")),
+        ("corpus", 3), ("corpus_fingerprint", 3), ("seed", "0"), ("threads", "2"),
+        ("tokenizer", "x"), ("model", []), ("train", "x"),
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_one_error_that_names_the_field(
+    name: str, wrong: object, run_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run_folder, path)
+    record = json.loads((path / "run.json").read_text())
+    del record[name]
+    (path / "run.json").write_text(json.dumps(record if wrong is None else {**record, name: wrong}))
+    shown = "missing" if wrong is None else re.escape(repr(wrong))
+    words = rf"run\.json is damaged: {name} is {shown}; train again"
+    for use in (pipeline.load_run, pipeline.resume_run):
+        with pytest.raises(FileError, match=words):
+            use(path, device="cpu")
+    done = companion("train", "--out", str(path), "--resume", "--set", "train.steps=60")
+    assert re.search(words, done.stderr)
+    done = companion("evaluate", str(path))
+    assert re.search(words, done.stderr)
+
+
+def test_a_run_is_not_resumed_with_weights_that_do_not_fit(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    record = tmp_path / "run" / "run.json"
+    record.write_text(record.read_text().replace('"hidden_size": 16', '"hidden_size": 32'))
+    with pytest.raises(FileError, match="do not fit the model"):
+        pipeline.resume_run(tmp_path / "run", device="cpu")
+
+
 def test_generated_text_is_made_of_what_was_read(text_file: Path, tmp_path: Path) -> None:
     from companion.generation.decoding import SamplingConfig, generate
 
@@ -306,6 +357,35 @@ def test_a_model_that_memory_cannot_hold_is_refused_before_a_folder_is_made(
     ):
         pipeline.train_run(load_corpus(text_file), preset, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_that_measuring_the_speed_used_up_says_so(text_file: Path, tmp_path: Path) -> None:
+    preset = override(get_preset("char-small"), tiny())
+    with pytest.raises(
+        ValueError, match=r"measuring the speed took .* s, the whole budget of 1e-06"
+    ):
+        pipeline.train_run(
+            load_corpus(text_file), preset, tmp_path / "run", device="cpu", budget=1e-6
+        )
+
+
+def test_without_tensorboard_no_folder_is_made_and_no_run_is_lost(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset, corpus = override(get_preset("char-small"), tiny()), load_corpus(text_file)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="needs the package tensorboard"):
+        pipeline.train_run(corpus, preset, tmp_path / "run", device="cpu", tensorboard=True)
+    assert not (tmp_path / "run").exists()
+    pipeline.train_run(corpus, preset, tmp_path / "run", device="cpu")
+    before = contents(tmp_path / "run")
+    with pytest.raises(ValueError, match="needs the package tensorboard"):
+        pipeline.train_run(
+            corpus, preset, tmp_path / "run", device="cpu", tensorboard=True, overwrite=True
+        )
+    with pytest.raises(ValueError, match="needs the package tensorboard"):
+        pipeline.resume_run(tmp_path / "run", tensorboard=True)
+    assert contents(tmp_path / "run") == before
 
 
 def test_metrics_can_be_written_for_tensorboard(text_file: Path, tmp_path: Path) -> None:

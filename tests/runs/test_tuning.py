@@ -514,6 +514,27 @@ def test_a_search_goes_on_with_the_same_setting_in_other_words(
         go_on(fixed, threads=2)
 
 
+@pytest.mark.parametrize("name", ["corpus", "corpus_fingerprint", "space", "seed", "prune"])
+@pytest.mark.parametrize("wrong", [None, {}])
+def test_a_damaged_record_of_a_search_is_one_error(
+    name: str, wrong: object, tmp_path: Path
+) -> None:
+    record = {
+        "format": "companion-search", "corpus": "a", "corpus_fingerprint": "f", "seed": 0,
+        "space": [RATES], "startup": 5, "prune": True, "trials": 2, "preset": "small",
+    }  # fmt: skip
+    (tmp_path / "tune.json").write_text(json.dumps(record))
+    assert tuning.recorded(tmp_path) == record
+    del record[name]
+    (tmp_path / "tune.json").write_text(
+        json.dumps(record if wrong is None else {**record, name: wrong})
+    )
+    shown = "missing" if wrong is None else "{}"
+    done = companion("tune", "--out", str(tmp_path), "--resume")
+    assert done.returncode == 1
+    assert f"tune.json is damaged: {name} is {shown}; begin another search" in done.stderr
+
+
 def test_accelerate_launch_is_refused(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="one process, not under accelerate launch"):
@@ -584,6 +605,18 @@ def test_a_setting_is_fixed_or_varied_and_the_default_space_yields(
     assert done.returncode == 1
     words = "error: train.learning_rate is fixed by --set and varied by --space; give one"
     assert words in done.stderr
+
+
+def test_a_search_goes_on_though_only_some_of_its_settings_are_given_again(
+    text_file: Path, tmp_path: Path
+) -> None:
+    out = ("--out", str(tmp_path / "a"))
+    assert companion(*command(text_file), "--trials", "1", *out).returncode == 0
+    one = [f"--set={name}={value}" for name, value in TINY.items()][:1]
+    done = companion("tune", *out, "--resume", "--trials", "1", *one)
+    assert done.returncode == 0, done.stderr
+    done = companion("tune", *out, "--resume", "--trials", "1", "--set", "train.num_streams=3")
+    assert "train.num_streams is 3, which differs" in done.stderr
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ def test_a_detour_costs_what_the_discount_says() -> None:
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(ValueError, match=r"got 2, 0\.2 and 0\.95"):
         study.Config(size=2)
-    with pytest.raises(ValueError, match=r"moved_shares must be in \[0, 1\], got \(2.0,\)"):
+    with pytest.raises(ValueError, match=r"one share or more, in \[0, 1\], got \(2.0,\)"):
         study.Config(moved_shares=(2.0,))
 
 

@@ -8,7 +8,9 @@ import json
 import pytest
 import torch
 
-from companion.models.lstm import LSTMConfig
+from companion.core.seeds import make_generator
+from companion.generalization.canaries import Canaries
+from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.sources.grammar import VOCABULARY
 from companion.studies import memorization
 from companion.studies.runner import one_thread
@@ -63,6 +65,28 @@ def test_remedies_are_compared_at_the_lowest_loss_without_one() -> None:
             "weight decay 0.2": 2 + 25 / 28 * 3,
         }
     )
+
+
+@pytest.mark.parametrize("name", ["_exposures", "_owners_found"])
+def test_the_model_is_training_again_after_a_measurement_that_fails(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canaries = Canaries(
+        VOCABULARY, repetitions=(0, 4), each=2, num_digits=2, generator=make_generator(0)
+    )
+    size = len(canaries.vocabulary)
+    model = LSTMLanguageModel(LSTMConfig(vocabulary_size=size, embedding_size=4, hidden_size=4))
+
+    def stopped(*_: object) -> float:
+        assert not model.training
+        raise KeyboardInterrupt
+
+    for measured in ("exposure", "owner_rank"):
+        monkeypatch.setattr(Canaries, measured, stopped)
+    more = {"_exposures": ((0, 4),), "_owners_found": ()}[name]
+    with pytest.raises(KeyboardInterrupt):
+        getattr(memorization, name)(model, canaries, *more)
+    assert model.training
 
 
 def test_a_loss_between_two_epochs_is_first_reached_on_a_straight_line() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -20,6 +22,7 @@ from companion import studies
 from companion.cli.console import pairs
 from companion.core.files import FileError
 from companion.core.seeds import make_generator
+from companion.core.settings import setting_types
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.sources.grammar import VOCABULARY
 from companion.sources.reviews import GrammarSource
@@ -126,6 +129,99 @@ def test_wrong_requests_are_named(tmp_path: Path) -> None:
         studies.run_study("known_floor", [1, 1])
     with pytest.raises(FileError, match=r"folder of .* does not exist"):
         studies.run_study("known_floor", [0], out=tmp_path / "no" / "report.json")
+
+
+class Instant:
+    """A study that counts its runs, and that Ctrl-C stops in the third."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        pass
+
+    @dataclasses.dataclass(frozen=True)
+    class Result:
+        one: int = 1
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, *_: object, **__: object) -> Any:
+        self.runs += 1
+        if self.runs == 3:
+            raise KeyboardInterrupt
+        return self.Result()
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> Instant:
+    study = Instant()
+    monkeypatch.setattr(studies.runner, "load_study", lambda name: study)
+    return study
+
+
+def test_what_cannot_be_written_or_seeded_is_refused_before_the_first_seed_runs(
+    instant: Instant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seeds in ([0, -1], [0, 2**32]):
+        with pytest.raises(ValueError, match=r"seed must be between 0 and 2\*\*32 - 1, got"):
+            studies.run_study("instant", seeds)
+
+    def unwritable(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "touch", unwritable)  # root may write anywhere
+    with pytest.raises(FileError, match=f"cannot write to {re.escape(str(tmp_path))}: Permission"):
+        studies.run_study("instant", [0], out=tmp_path / "x.json")
+    assert instant.runs == 0
+    monkeypatch.undo()
+
+
+def test_a_report_that_cannot_be_written_later_is_one_error(
+    instant: Instant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(studies.runner, "write_json", full)
+    with pytest.raises(FileError, match=r"x\.json: the disk is full"):
+        studies.run_study("instant", [0], out=tmp_path / "x.json")
+
+
+def test_ctrl_c_in_a_study_says_which_file_holds_the_seeds_that_are_done(
+    instant: Instant, tmp_path: Path
+) -> None:
+    out = tmp_path / "[x].json"
+    done = companion("study", "run", "instant", "--seeds", "0,1,2", "--out", str(out))
+    assert done.returncode == 130
+    assert done.stderr.endswith(f"Stopped; {out} holds the seeds that were finished.\n")
+    assert len(json.loads(out.read_text())["results"]) == 2
+    instant.runs = 2
+    done = companion("study", "run", "instant", "--out", str(tmp_path / "y.json"))
+    assert done.stderr == "Stopped.\n"
+
+
+#: Whole numbers of the studies' settings that may be 0.
+MAY_BE_ZERO = {"plain_only", "few_texts", "matched", "grammar_depth", "unfreeze_every"}
+
+
+@pytest.mark.parametrize("name", studies.study_names())
+def test_a_setting_that_cannot_be_is_refused_before_the_study_runs(name: str) -> None:
+    accepted = []
+    for setting, declared in setting_types(studies.load_study(name).Config).items():
+        last = setting.rpartition(".")[2]
+        wrong = {int: ["-1"] + ["0"] * (last not in MAY_BE_ZERO), float: ["nan"]}
+        for text in wrong.get(declared, []):
+            try:
+                studies.configured(name, {setting: text})
+            except ValueError:
+                continue
+            accepted.append(f"{setting}={text}")
+    assert accepted == []
+
+
+def test_a_study_without_a_policy_to_train_is_refused() -> None:
+    with pytest.raises(ValueError, match="moved_shares must be one share or more"):
+        studies.configured("goal_misgeneralization", {"moved_shares": ""})
 
 
 def test_every_study_has_the_same_face() -> None:

@@ -259,6 +259,34 @@ def test_an_existing_run_is_refused_unless_overwritten(run: RunFolder) -> None:
     assert replaced.latest() is None
 
 
+@pytest.mark.parametrize("failing", ["prepare", "write_json"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_run_that_cannot_be_replaced_is_kept(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, failing: str, error: BaseException
+) -> None:
+    run.save(make(1))
+    (run.path / "tokenizer.json").write_text("old")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    def prepare(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text("new")
+        if failing == "prepare":
+            fail()
+
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    if failing == "write_json":
+        monkeypatch.setattr(checkpoints, failing, fail)
+    expected = FileError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected, match=r"what was saved before is untouched|^$"):
+        RunFolder.create(run.path, {"seed": 1}, overwrite=True, prepare=prepare)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    replaced = RunFolder.create(run.path, {"seed": 1}, overwrite=True)
+    assert (replaced.record()["seed"], replaced.latest()) == (1, None)
+
+
 def test_overwrite_never_removes_a_folder_that_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(FileError, match="not a run of companion; nothing was changed"):
@@ -284,8 +312,7 @@ def test_an_empty_folder_is_used(tmp_path: Path) -> None:
 
 def test_what_a_run_needs_is_written_before_the_record_that_makes_it_whole(tmp_path: Path) -> None:
     def prepare(folder: Path) -> None:
-        assert folder == path
-        assert not (folder / "run.json").exists()
+        assert not (path / "run.json").exists()
         (folder / "tokenizer.json").write_text("{}")
 
     path = tmp_path / "run"
@@ -319,6 +346,15 @@ def test_metrics_cut_short_by_a_crash_are_read_up_to_there(run: RunFolder) -> No
     assert [record["step"] for record in run.metrics()] == [1, 2]
     assert [record["step"] for record in run.rewind_metrics(1)] == [1]
     assert [record["step"] for record in run.metrics()] == [1]
+
+
+@pytest.mark.parametrize("line", [b'{"a": 1}', b"[1]", b'{"step": "1"}', b'"\xff"'])
+def test_a_damaged_line_of_metrics_is_named(run: RunFolder, line: bytes) -> None:
+    run.append_metrics({"step": 1})
+    run.metrics_path.write_bytes(run.metrics_path.read_bytes() + line + b"\n")
+    for read in (run.metrics, lambda: run.metrics(up_to_step=1), lambda: run.rewind_metrics(1)):
+        with pytest.raises(FileError, match=r"metrics\.jsonl is damaged in line 2.*; remove"):
+            read()
 
 
 def test_the_optimizer_comes_back_exactly() -> None:
