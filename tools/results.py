@@ -98,6 +98,10 @@ MEASUREMENTS = {
     "dialogue": "study run dialogue --seeds 10,11,12,13,14",
     "scaling_law": "study run scaling_law --seeds 10,11,12,13,14",
     "critical_batch_size": "study run critical_batch_size --seeds 10,11,12,13,14",
+    "critical_batch_size_rates": (
+        "study run critical_batch_size --seeds 100,101,102,103,104 --set factors=0.5,2 "
+        "--set untuned="
+    ),
     "compression": "study run compression --seeds 10,11,12,13,14",
     "compression_safety": "study run compression --seeds 10,11,12,13,14 --set parts=safety",
     "compression_speed": (
