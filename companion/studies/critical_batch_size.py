@@ -7,9 +7,9 @@ McCandlish et al. 2018 (`companion.evaluation.batch_size`), whose critical size 
 gradient noise scale, measured where the runs pass several losses.
 
 A batch needs a learning rate of its own. The rates of `learning_rates` were found on seed 100: of
-rates that differ by a factor of 2, the lowest with at most 5 % more steps than the best. Two
-controls say what tuning does: some batches are trained with the rate of the smallest one
-(`untuned`), and, where `factors` are given, all with other rates too.
+rates that differ by a factor of 2, the one with the fewest steps. Two controls say what tuning
+does: some batches are trained with the rate of the smallest one (`untuned`), and, where `factors`
+are given, all with other rates too.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Config:
     learning_rates: tuple[float, ...] = (0.02, 0.04, 0.04, 0.08, 0.08)
     """Learning rate of AdamW for each batch size, the same at each step."""
     factors: tuple[float, ...] = ()
-    """Each batch is also trained with its rate times these; the stored runs have none."""
+    """Each batch is also trained with its rate times these."""
     untuned: tuple[int, ...] = (64, 256)
     """Batches that are also trained with the rate of the smallest batch."""
     target: float = 0.4
