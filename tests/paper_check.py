@@ -22,6 +22,14 @@ def words(text: str) -> str:
     return re.sub(r"[\s\u00ad\u200b-]+", "", text)
 
 
+def holds(printed: str, paragraph: str) -> bool:
+    """Whether a printed text has the `words` of a paragraph: in one piece, or in two where a page
+    ends in it. (What is drawn last on that page, such as a table's frame, then stands between.)"""
+    wanted = words(paragraph)
+    first = next(n for n in range(len(wanted), -1, -1) if wanted[:n] in printed)
+    return wanted[first:] in printed
+
+
 def boxes(page: Any) -> int:
     """How many signs of a page no font has: drawn as the empty box, which is number 0 of a font."""
     fonts = page.get("/Resources", {}).get("/Font", {})

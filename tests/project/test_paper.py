@@ -454,3 +454,10 @@ def test_pages_open_from_disk_without_an_error(browser: Any) -> None:
         assert "Trained to Predict" in page.title()
     page.close()
     assert faults == []
+
+
+def test_a_paragraph_is_printed_in_one_piece_or_two_and_not_in_part() -> None:
+    printed = check.words("It ends on the next page: only a- | a table, drawn last | fter a break.")
+    assert check.holds(printed, "only after a break.")
+    assert check.holds(printed, "It ends on the next page")
+    assert not check.holds(printed, "only after a break is it cut")
