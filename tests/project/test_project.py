@@ -327,7 +327,11 @@ def opened_by_the_locale(source: str) -> list[int]:
         if (
             (name == "read_text" and owner and not node.args)
             or (name == "write_text" and owner and len(node.args) < 2)
-            or (name == "open" and not any("b" in mode for mode in modes) and owner != "RunFolder")
+            or (
+                name == "open"
+                and not any("b" in mode for mode in modes)
+                and owner not in ("RunFolder", "Pdf")
+            )
             or (name in ("NamedTemporaryFile", "fdopen") and any("w" in mode for mode in modes))
         ):
             found.append(node.lineno)
