@@ -40,7 +40,7 @@ CORE = (
 TESTS = {
     "losses.large_vocabulary": ["tests/losses/test_cross_entropy.py"],
     "losses.training_loss": ["tests/losses/test_cross_entropy.py"],
-    "sources.automaton": ["tests/sources/test_sources.py"],
+    "sources.automaton": ["tests/generalization/test_shift.py", "tests/sources/test_sources.py"],
     "training.trainer": [
         "tests/training/test_mixed_precision.py", "tests/training/test_distributed.py"
     ],
