@@ -729,3 +729,11 @@ def test_the_lexicon_gives_each_form_one_opinion_and_part_of_speech():
         for form in word.split("/")
     ]
     assert len({form for form, _ in forms}) == len(forms)
+
+
+def test_two_automata_with_other_words_have_no_kl() -> None:
+    p, states = torch.full((1, 2), 0.5), torch.tensor([[0, 0]])
+    one, other = (AutomatonSource(["<end>", word], p, states) for word in "ab")
+    assert one.kl_divergence(one) == 0
+    with pytest.raises(ValueError, match="must have the same vocabulary in the same order"):
+        one.kl_divergence(other)
