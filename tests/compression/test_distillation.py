@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from companion.compression.distillation import DistillationLoss, distill
-from companion.losses.training_loss import TrainingLoss
 from companion.models.lstm import LSTMConfig, LSTMLanguageModel
 from companion.training.config import TrainConfig
-from companion.training.trainer import Trainer, train
+from companion.training.trainer import train
 
 
 def model(hidden: int, seed: int = 0, **changes: object) -> LSTMLanguageModel:
@@ -91,10 +90,3 @@ def test_what_makes_no_sense_is_refused() -> None:
         DistillationLoss(student, model(8, vocabulary_size=9))
     with pytest.raises(ValueError, match="reset_state 0"):
         distill(student, teacher, IDS, TrainConfig(steps=1, reset_state=0.1))
-
-
-def test_a_loss_beside_settings_of_another_is_refused() -> None:
-    student = model(8)
-    settings = TrainConfig(steps=1, num_streams=4, activation_penalty=1.0)
-    with pytest.raises(ValueError, match="a loss of your own"):
-        Trainer(student, IDS, settings, device="cpu", loss=TrainingLoss(student))
